@@ -161,7 +161,7 @@ def idle_gpus(folder: Path, number: int) -> None:
 async def running_peers(settings: Sequence[HealthSettings]) -> AsyncIterator[None]:
     """Run the agents of other nodes."""
     links = [
-        AgentLink(one, stderr_path=Path(one.state_dir) / "stderr", hearers=AgentListeners())
+        AgentLink(one, stderr_path=Path(one.state_dir) / "stderr", listeners=AgentListeners())
         for one in settings
     ]
     running = [asyncio.create_task(link.run()) for link in links]
@@ -184,9 +184,9 @@ async def measure(
         if gpus:
             idle_gpus(Path(folder), gpus)
         link = AgentLink(
-            settings, stderr_path=Path(state) / "stderr", hearers=AgentListeners(on_snapshot=told.append)
+            settings, stderr_path=Path(state) / "stderr", listeners=AgentListeners(on_snapshot=told.append)
         )
-        link.tell(targets)
+        link.send_targets(targets)
         async with running_peers(others):
             found = await _measured(link, targets, seconds)
         log = (Path(state) / "health.log").read_text()

@@ -81,11 +81,11 @@ class Node:
 
     def _see(self, view: View) -> None:
         names = self.live.gpus
-        self.live.see(view)
+        self.live.add(view)
         if self.live.gpus != names:
             self.runner.readmit()
         if self.live.is_due(self.clock.now_s):
-            self.runner.tell_soon()
+            self.runner.report_soon()
 
     def _hear(self, snapshot: HealthSnapshot) -> None:
         self.told.append(snapshot)

@@ -27,7 +27,7 @@ BACKUP = ".before-bench"
 
 
 def left_out(candidate: Candidate) -> str:
-    """Return what of a candidate does not get into the file, in words: weights that nobody knows the hash of; empty: nothing."""
+    """Return what of a candidate does not get into the file, in words: weights whose hash is not known; empty: nothing."""
     if not candidate.weights or candidate.weights_sha256:
         return ""
     return (
@@ -45,7 +45,7 @@ def unmeasured(text: str, winner: Candidate) -> list[str]:
         names = ", ".join(str(each.get("name")) for each in named if isinstance(each, dict))
         said.append(
             f"{winner.model} was measured without its adapters ({names}), which cost memory and time; whether {winner.engine} loads them "
-            "as they are, freehold reload says"
+            "as they are, freehold reload shows"
         )
     if type(gpus) is int and winner.gpus is not None and len(winner.gpus) != gpus:
         said.append(f"gpus: {gpus} stays for each replica, and it was measured with {len(winner.gpus)}")
@@ -103,7 +103,7 @@ def _write_as(path: Path, text: str, like: os.stat_result) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
         file.write(text)
-        if os.geteuid() == 0:  # nobody else may give a file away
+        if os.geteuid() == 0:  # only root may give a file away
             os.fchown(file.fileno(), like.st_uid, like.st_gid)
         os.fchmod(file.fileno(), like.st_mode & 0o7777)
         file.flush()
@@ -267,7 +267,7 @@ def _says_otherwise(before: str, after: str, winner: Candidate, values: Mapping[
     """Return what the new text says besides what was meant; empty: nothing."""
     was, now = read_tree(before, "before"), read_tree(after, "after")
     if now.mistakes or not isinstance(was.data, dict):
-        return f"would not be read any more: {now.mistakes[0].message}" if now.mistakes else "is no map"
+        return f"would not be read any more: {now.mistakes[0].message}" if now.mistakes else "is not a map"
     for model in was.data["models"]:
         if model.get("name") == winner.model:
             model |= {**values, "engine_options": dict(winner.options)}

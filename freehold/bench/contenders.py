@@ -1,14 +1,14 @@
 """Who is benched: the models of freehold.yaml on their own engine or on others, and grids of settings.
 
 One replica of each is measured, with the whole machine for itself. Options that freehold.yaml has for an engine are that
-engine's; another engine starts with its defaults. Wrong engines, options, grids and weights are told all at once; nothing is
+engine's; another engine starts with its defaults. Wrong engines, options, grids and weights are reported all at once; nothing is
 fetched or started here.
 """
 
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class Weights:
 
     path: Path
     sha256: str = ""
-    """Empty: nobody knows it."""
+    """Empty: not known."""
     source: str = ""
     """What freehold.yaml must say, with the hash, for a stack to serve them; empty: what it says already brings them."""
 
@@ -72,7 +72,9 @@ def models_of(config: Config, wanted: BenchWanted, reader: FlagReader) -> list[M
         if name not in managed:
             known = {model.name for model in config.spec.models}
             message = (
-                f"{name!r} is somebody else's server" if name in known else f"there is no model {name!r}"
+                f"{name!r} is an external server: bench cannot start it"
+                if name in known
+                else f"there is no model {name!r}"
             )
             reader.wrong(
                 "--model",
@@ -124,20 +126,14 @@ def _known(name: str, engines: Mapping[str, Engine], reader: FlagReader) -> bool
     if engine is None:
         reader.wrong("--engines", f"there is no engine {name!r}", nearest_hint(name, engines))
     elif not engine.managed:
-        reader.wrong("--engines", f"{name} is started by somebody else", "bench starts what it measures")
+        reader.wrong(
+            "--engines", f"{name} is external: bench cannot start it", "bench starts what it measures"
+        )
     return engine is not None and engine.managed
 
 
 def _named_apart(entries: Iterable[BenchEntry]) -> list[BenchEntry]:
-    return [
-        BenchEntry(
-            model=each.model,
-            engine=each.engine,
-            options=each.options,
-            label=f"{each.model.name} {each.label}",
-        )
-        for each in entries
-    ]
+    return [replace(each, label=f"{each.model.name} {each.label}") for each in entries]
 
 
 def _label(engine: str, varied: Mapping[str, Scalar]) -> str:
@@ -162,7 +158,7 @@ def _grids(
         name, dot, option_name = way.strip().partition(".")
         if not (equals and dot and values):
             hint = "for example llama-cpp.n_parallel=2,4,8"
-            reader.wrong("--set", f"{text!r} is no ENGINE.OPTION=VALUE,VALUE", hint)
+            reader.wrong("--set", f"{text!r} is not ENGINE.OPTION=VALUE,VALUE", hint)
             continue
         engine = engines.get(name)
         if engine is None:
@@ -208,7 +204,7 @@ def contenders_of(
 ) -> list[Contender]:
     """Return what the fleet can start; `weights` by names of model and engine.
 
-    `node` are the GPUs of this machine; unknown ones are given to nobody, and all candidates see them.
+    `node` are the GPUs of this machine; unknown ones are assigned to no candidate, and all candidates see them.
     """
     made = []
     for number, entry in enumerate(entries):
@@ -251,7 +247,7 @@ def gpu_mistakes(entries: Sequence[BenchEntry], node: NodeGpus) -> list[Problem]
 
 
 def _version(engine: Engine) -> dict[str, str]:
-    """Return the version of an engine that is a distribution of Freehold's own environment; others tell theirs when they run."""
+    """Return the version of an engine that is a distribution of Freehold's own environment; others report theirs when they run."""
     try:
         return {engine.distribution: version(engine.distribution)} if engine.distribution else {}
     except PackageNotFoundError:

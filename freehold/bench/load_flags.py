@@ -90,7 +90,7 @@ def _sizes(
         prompt, answer = found.get("prompt_tokens", (512, 512)), found.get("answer_tokens", (128, 128))
         return Given(prompt=Range(*prompt), answer=Range(*answer))
     if "prompt_tokens" in found or "answer_tokens" in found:
-        reader.wrong("--shape", "says the sizes, and so do --prompt-tokens or --answer-tokens", "name one")
+        reader.wrong("--shape", "gives the sizes, and so do --prompt-tokens or --answer-tokens", "name one")
     if shape == OWN:
         return _recorded(found, reader, state_path, models)
     if shape not in published():
@@ -111,7 +111,7 @@ def _recorded(
             return None
     since_us, until_us = (max(0, value or 0) for value in times)
     path = state_path / JOURNAL_NAME
-    hint = "--since goes further back, --state-dir names another stack; or say --prompt-tokens"
+    hint = "--since goes further back, --state-dir names another stack; or give --prompt-tokens"
     if not path.exists():
         reader.wrong("--shape", f"there is no ledger in {state_path}", hint)
         return None

@@ -1,6 +1,6 @@
 """The results of a bench as load tests for `freehold size` and `plan`: one row per candidate, at its best load.
 
-Those two reckon with GPUs of the catalog, so a bench without one has nothing for them, which is told. Which model was
+Those two reckon with GPUs of the catalog, so a bench without one has nothing for them, which is reported. Which model was
 benched is not compared with the one that is asked about: the row's source names it, and physics is checked as of any load test.
 """
 
@@ -37,12 +37,12 @@ def rows_from_bench(path: Path, gpus: Collection[str]) -> list[MeasuredSpeed] | 
     name = names.pop()
     gpu = catalog_id(name, gpus)
     if gpu is None:
-        hint = "say it by hand with --measured, or add the GPU with --prices"
+        hint = "write a row by hand for --measured, or add the GPU with --prices"
         return [Problem(where=_WHERE, message=f"the catalog does not know the GPU {name!r}", hint=hint)]
     found = sorted(_rows(bench, gpu), key=lambda row: -row.output_tokens_per_s / row.gpus)
     if not found:
         return [
-            Problem(where=_WHERE, message=f"nobody kept the SLO in {path}", hint="measure at a looser SLO")
+            Problem(where=_WHERE, message=f"no engine kept the SLO in {path}", hint="measure at a looser SLO")
         ]
     return found
 
@@ -65,7 +65,7 @@ def _rows(bench: BenchFile, gpu: str) -> Iterator[MeasuredSpeed]:
 
 
 def _gpus(candidate: Candidate, here: int) -> int:
-    """Return over how many GPUs it was spread: those that it saw, else llama.cpp takes all and others what they are told."""
+    """Return over how many GPUs it was spread: those that it saw, else llama.cpp takes all and others what they are set to."""
     if candidate.gpus:
         return len(candidate.gpus)
     if candidate.engine == "llama-cpp":

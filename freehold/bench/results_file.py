@@ -37,7 +37,7 @@ def read(path: Path) -> BenchFile | Problem:
     try:
         found = msgspec.json.decode(data, type=BenchFile)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        return Problem(where=str(path), message=f"is no results file of a bench: {exc}", hint=hint)
+        return Problem(where=str(path), message=f"is not a results file of a bench: {exc}", hint=hint)
     if found.version != VERSION:
         message = f"is of version {found.version}, this Freehold knows version {VERSION}"
         return Problem(where=str(path), message=message, hint="use the Freehold that wrote it")

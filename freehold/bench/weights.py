@@ -37,7 +37,7 @@ def named_weights(texts: Iterable[str], entries: Sequence[BenchEntry], reader: F
     for text in texts:
         name, equals, path = text.partition("=")
         if not equals or not path:
-            reader.wrong("--weights", f"{text!r} is no ENGINE=PATH", _EXAMPLE)
+            reader.wrong("--weights", f"{text!r} is not ENGINE=PATH", _EXAMPLE)
         elif name not in all_engines():
             reader.wrong("--weights", f"there is no engine {name!r}", nearest_hint(name, all_engines()))
         elif name not in benched:

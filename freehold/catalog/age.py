@@ -10,22 +10,13 @@ from datetime import date
 
 from freehold.catalog.facts import (
     ApiPrice,
-    Calibration,
     Colocation,
     Default,
-    EngineRatio,
     Fact,
-    FailureRate,
-    Figure,
-    GpuFacts,
-    Link,
-    ModelFacts,
     Node,
     PowerPrice,
-    PriceDatabase,
-    Pue,
+    PublishedTco,
     RentalPrice,
-    Storage,
     Verified,
 )
 from freehold.core.spread import Spread
@@ -60,40 +51,26 @@ rows agree; second-hand ones that did not were 18 % (Together) to 60 % (a Lambda
 DISAGREEING = 0.17
 """The least width of an API price on which two databases disagree. Source: ln(1.04 / 0.88), Llama-3.3-70B at Together."""
 
-_AGELESS = (
-    GpuFacts,
-    ModelFacts,
-    Link,
-    Storage,
-    Pue,
-    FailureRate,
-    Calibration,
-    EngineRatio,
-    Figure,
-    PriceDatabase,
-)
 _MEMORY_NAMES = ("host_ram_usd_per_gb", "ddr5-rdimm")
 _PER_YEAR: dict[type[Fact], float] = {
     RentalPrice: RENTAL_PER_YEAR,
     ApiPrice: API_PER_YEAR,
     PowerPrice: UTILITY_PER_YEAR,
     Colocation: UTILITY_PER_YEAR,
+    PublishedTco: HARDWARE_PER_YEAR,
+    Fact: HARDWARE_PER_YEAR,
 }
+"""By kind; what is not here is not a price and does not age. The plain `Fact` of a GPU's price counts as hardware."""
 _UTILITY_NAMES = ("power_usd_per_kwh", "colo_usd_per_kw_month")
 
 
 def volatility_per_year(fact: Fact) -> float:
-    """Return how far a fact of this kind wanders in a year; 0 for physics, rates and what is not money.
-
-    The plain `Fact` of a GPU's price counts as hardware.
-    """
-    if isinstance(fact, _AGELESS):
-        return 0.0
+    """Return how far a fact of this kind wanders in a year; 0 for physics, rates and what is not money."""
     if isinstance(fact, Default):
         return _of_default(fact)
     if isinstance(fact, Node):
         return MEMORY_PER_YEAR if fact.id in _MEMORY_NAMES else HARDWARE_PER_YEAR
-    return _PER_YEAR.get(type(fact), HARDWARE_PER_YEAR)
+    return _PER_YEAR.get(type(fact), 0.0)
 
 
 def _of_default(default: Default) -> float:
@@ -152,18 +129,18 @@ def _disputed(fact: Fact) -> bool:
 
 def _width(ratio: float, least: float, wandered: float) -> float:
     """Return the logarithm by which a bound is away from the middle: independent causes add as squares."""
-    told = max(math.log(ratio), least)
-    return math.hypot(told, wandered) if wandered else told
+    claimed = max(math.log(ratio), least)
+    return math.hypot(claimed, wandered) if wandered else claimed
 
 
 def doubtful(fact: Fact, today: date) -> str:
     """Return why a fact should be checked before it is relied on, or "": `as of 2026-05-18, 193 days old, quoted second-hand`."""
     days = age_days(fact.as_of, today)
     stale = days > FRESH_DAYS and volatility_per_year(fact) > 0
-    told = "two databases disagree" if _disputed(fact) else _TOLD.get(fact.verified, "")
-    if not stale and not told:
+    doubt = "two databases disagree" if _disputed(fact) else _SECOND_HAND.get(fact.verified, "")
+    if not stale and not doubt:
         return ""
-    return ", ".join(filter(None, (f"as of {fact.as_of}", f"{days} days old" if stale else "", told)))
+    return ", ".join(filter(None, (f"as of {fact.as_of}", f"{days} days old" if stale else "", doubt)))
 
 
-_TOLD = {Verified.SECONDARY: "quoted second-hand", Verified.MEMORY: "from memory, not looked up"}
+_SECOND_HAND = {Verified.SECONDARY: "quoted second-hand", Verified.MEMORY: "from memory, not looked up"}

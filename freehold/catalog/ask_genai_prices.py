@@ -169,7 +169,7 @@ def stamp() -> tuple[str, date]:
     Another version than the one whose day is in our data counts as of that day: too old rather than too new.
     """
     rows, _ = shipped()
-    entries, _ = read_rows([row for row in rows if row.section == "price_databases"], told=None)
+    entries, _ = read_rows([row for row in rows if row.section == "price_databases"], user_day=None)
     known = next(
         fact for entry in entries if isinstance(fact := build(entry), PriceDatabase) and fact.id == PACKAGE
     )

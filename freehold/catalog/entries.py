@@ -37,10 +37,10 @@ class CatalogEntry:
         return tuple(self.values.get(field) for field in fields)
 
 
-def read_rows(rows: Iterable[FactRow], *, told: date | None) -> tuple[list[CatalogEntry], list[Problem]]:
-    """Return an entry per row that can be told apart, and every wrong or unknown field.
+def read_rows(rows: Iterable[FactRow], *, user_day: date | None) -> tuple[list[CatalogEntry], list[Problem]]:
+    """Return an entry per row that can be identified, and every wrong or unknown field.
 
-    `told` is None for shipped rows; for a user's it is the day on which they are taken to be told: source, date and
+    `user_day` is None for shipped rows; for a user's it is the date that they get: source, date and
     verification may then be left out.
     """
     entries: list[CatalogEntry] = []
@@ -48,8 +48,8 @@ def read_rows(rows: Iterable[FactRow], *, told: date | None) -> tuple[list[Catal
     for row in rows:
         values = _values(row, problems)
         section = SECTIONS[row.section]
-        if told is not None:
-            values = _signed(values, row, told)
+        if user_day is not None:
+            values = _signed(values, row, user_day)
         values = {**{key: value for key, value in section.fill.items() if key not in values}, **values}
         untold = [key for key in section.key if key not in values and fields_of(section.kind)[key].required]
         if not untold:
@@ -94,13 +94,13 @@ def _known(kind: type[Fact]) -> Mapping[str, Field]:
     }
 
 
-def _signed(values: dict[str, object], row: FactRow, told: date) -> dict[str, object]:
+def _signed(values: dict[str, object], row: FactRow, user_day: date) -> dict[str, object]:
     """Return a user's values with source, date and verification: of the row, and of a GPU's price.
 
-    In a row that only tells a GPU's price, `source`, `as_of` and `verified` are the price's.
+    In a row that only has a GPU's price, `source`, `as_of` and `verified` are the price's.
     """
     line = row.where.rpartition(":")[0]
-    own = {"source": line, "as_of": told, "verified": Verified.USER}
+    own = {"source": line, "as_of": user_day, "verified": Verified.USER}
     if SECTIONS[row.section].kind is not GpuFacts:
         return own | values
     says_more = any(
@@ -181,9 +181,9 @@ def missing(entry: CatalogEntry) -> list[Problem]:
     section = entry.section
     there = {*entry.values, *entry.places}  # a field that was written wrong is a problem already
     lacking = [name for name, each in fields_of(section.kind).items() if each.required and name not in there]
-    told = [str(entry.values[key]) for key in section.key if key in entry.values and key not in section.fill]
+    names = [str(entry.values[key]) for key in section.key if key in entry.values and key not in section.fill]
     row, hint = (
-        " ".join(told),
+        " ".join(names),
         "" if entry.under else "a row that is not known yet must have it: docs/prices.md",
     )
     return [

@@ -19,7 +19,7 @@ class Verified(StrEnum):
     READ = "read"  # read in the named source
     SECONDARY = "secondary"  # read in a page that quotes the source
     MEMORY = "memory"  # from memory: check before it is relied on
-    USER = "user"  # told by the user: an overlay file or a flag
+    USER = "user"  # given by the user: an overlay file or a flag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +177,7 @@ class Pue(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Colocation(Fact):
-    """Space in somebody's data centre, per contracted kW and month."""
+    """Space in a rented data centre, per contracted kW and month."""
 
     id: str
     usd_per_kw_month: Spread
@@ -256,7 +256,7 @@ class EngineRatio(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Default(Fact):
-    """What the cost model assumes where nobody said: a range, mostly a judgement."""
+    """What the cost model assumes where nothing is given: a range, mostly a judgement."""
 
     name: str
     """As in freehold/cost/model/inputs; what is only for renting begins with `rent_`."""

@@ -92,18 +92,18 @@ def _not_written(_value: object) -> Wrong:
 def _text(value: object) -> object:
     if isinstance(value, str) and value.strip():
         return value
-    return Wrong("is empty" if value in ("", None) else f"{value!r} is no text", "put it in quotes")
+    return Wrong("is empty" if value in ("", None) else f"{value!r} is not text", "put it in quotes")
 
 
 def _number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return Wrong(f"{value!r} is no number", "write a number without its unit")
+        return Wrong(f"{value!r} is not a number", "write a number without its unit")
     try:
         number = float(value)
     except OverflowError:
         return Wrong("is too large")
     if not math.isfinite(number):
-        return Wrong(f"{value!r} is no finite number")
+        return Wrong(f"{value!r} is not a finite number")
     if number < 0:
         return Wrong(f"{value!r} is below 0")
     return (
@@ -114,7 +114,7 @@ def _number(value: object) -> object:
 def _count(value: object) -> object:
     number = _number(value)
     if isinstance(number, float) and isinstance(value, float) and not value.is_integer():
-        return Wrong(f"{value!r} is no whole number")
+        return Wrong(f"{value!r} is not a whole number")
     return int(value) if isinstance(number, float) and isinstance(value, int | float) else number
 
 
@@ -124,9 +124,11 @@ def _flag(value: object) -> object:
 
 def _date(value: object) -> object:
     try:
-        return date.fromisoformat(value) if isinstance(value, str) else Wrong(f"{value!r} is no date", _DATE)
+        return (
+            date.fromisoformat(value) if isinstance(value, str) else Wrong(f"{value!r} is not a date", _DATE)
+        )
     except ValueError:
-        return Wrong(f"{value!r} is no date", _DATE)
+        return Wrong(f"{value!r} is not a date", _DATE)
 
 
 _DATE = "write it as 2026-11-27"
@@ -163,7 +165,7 @@ def _pair(value: object) -> object:
 
 def _numbers(value: object) -> object:
     if not isinstance(value, dict):
-        return Wrong(f"{value!r} is no map of numbers", "write {name: number}")
+        return Wrong(f"{value!r} is not a map of numbers", "write {name: number}")
     read = {key: _number(each) for key, each in value.items()}
     wrong = [
         Wrong(f"{key}: {each.message}", each.hint) for key, each in read.items() if isinstance(each, Wrong)

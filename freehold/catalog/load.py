@@ -46,7 +46,7 @@ def load_catalog(*, today: date, overlays: Sequence[Path] = (), shipped_folder: 
     a user can get wrong.
     """
     rows, problems = shipped(shipped_folder)
-    entries, wrong = read_rows(rows, told=None)
+    entries, wrong = read_rows(rows, user_day=None)
     problems = [*problems, *wrong]
     for path in overlays:
         added, wrong = _read_file(path, today)
@@ -77,7 +77,7 @@ def _read_file(path: Path, today: date) -> tuple[list[CatalogEntry], list[Proble
     if isinstance(text, Problem):
         return [], [text]
     rows, problems = parse(text, str(path))
-    entries, wrong = read_rows(rows, told=today)
+    entries, wrong = read_rows(rows, user_day=today)
     future = [
         Problem(
             where=entry.place(field),

@@ -9,6 +9,8 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
+import msgspec
+
 from freehold.catalog.load_xids import fact_file, xids
 from freehold.core.findings import Action
 from freehold.core.own_files import read_own
@@ -78,7 +80,7 @@ class EvidenceTable:
 def load_evidence() -> EvidenceTable:
     """Return the table. Raises ValueError where the file is not as it must be."""
     data = read_own("freehold.catalog", _FILE, dict[str, Any])
-    signs = {row["name"]: _sign(row) for row in data["signs"]}
+    signs = {row["name"]: msgspec.convert(row, Sign) for row in data["signs"]}
     unknown = {fact.sign for fact in xids().values()} - signs.keys() - {""}
     findings = _findings()
     unknown |= set(findings.values()) - signs.keys() - {"", BY_WORDS, THERMAL}
@@ -98,17 +100,3 @@ def _findings() -> dict[tuple[str, str], str]:
                 )
             found[key] = sign
     return found
-
-
-def _sign(row: dict[str, Any]) -> Sign:
-    direct = row.get("direct")
-    return Sign(
-        name=row["name"],
-        what=row["what"],
-        tier=Tier(row["tier"]),
-        weights={Hypothesis(name): float(weight) for name, weight in row["weights"].items()},
-        action=Action(row["action"]),
-        source=row["source"],
-        changes=row["changes"],
-        direct=Hypothesis(direct) if direct else None,
-    )

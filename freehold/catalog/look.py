@@ -14,7 +14,6 @@ from freehold.catalog.facts import (
     ApiPrice,
     Catalog,
     Default,
-    FailureRate,
     GpuFacts,
     Link,
     ModelFacts,
@@ -89,12 +88,6 @@ def _preference(price: PowerPrice) -> tuple[bool, int]:
     return price.verified is not Verified.USER, min(kinds, default=len(_KIND_ORDER))
 
 
-def failures_of(catalog: Catalog, groups: Iterable[str]) -> tuple[FailureRate, ...]:
-    """Return the failure rates of these groups: gpu, host, network, dependency, maintenance, unknown."""
-    wanted = set(groups)
-    return tuple(rate for rate in catalog.failures if rate.group in wanted)
-
-
 def default(catalog: Catalog, name: str) -> Default:
     """Return the assumption with that name; a name that does not exist is our own mistake."""
     assert name in catalog.defaults, name
@@ -113,7 +106,7 @@ def api(
     """Return an API's price, by `provider/model` or by the model alone: the catalog's, else the database's.
 
     With `request`, a price that depends on a request's size or on the hour is the one that requests of that size pay
-    over a day; a user's own price stands as told. A model alone that several providers serve is a problem that names them.
+    over a day; a user's own price stands as given. A model alone that several providers serve is a problem that names them.
     """
     rows = [row for row in catalog.apis if name.lower() in _names(row)]
     if len(rows) > 1:

@@ -86,7 +86,7 @@ def _outside(field: str, value: float, bounds: Bounds, what: str) -> Iterator[Od
 def _gpu(gpu: GpuFacts) -> Iterator[Odd]:
     for field in ("memory_gb", "mem_bw_gb_s", "bf16_dense_tflops", "tdp_w"):
         if getattr(gpu, field) <= 0:
-            yield Odd(field=field, message="0 is no accelerator", impossible=True)
+            yield Odd(field=field, message="0 is not possible for an accelerator", impossible=True)
             return
     if gpu.memory_gb not in _LIMITS.vendor_memory_gb:
         yield Odd(field="memory_gb", message=f"no vendor sells {gpu.memory_gb:g} GB")
@@ -125,9 +125,11 @@ def _model(model: ModelFacts) -> Iterator[Odd]:
     if model.params_active_b > model.params_total_b:
         yield Odd(field="params_active_b", message="is more than params_total_b", impossible=True)
     expected = _kv_bytes(model)
-    told = model.kv_bytes_per_token_bf16
-    if expected and abs(told / expected - 1) > 0.01:
-        message = f"{told} is {told / expected:.2g} times the {expected:.0f} that its layers and heads give"
+    stated = model.kv_bytes_per_token_bf16
+    if expected and abs(stated / expected - 1) > 0.01:
+        message = (
+            f"{stated} is {stated / expected:.2g} times the {expected:.0f} that its layers and heads give"
+        )
         yield Odd(field="kv_bytes_per_token_bf16", message=message, impossible=True)
 
 
@@ -154,7 +156,7 @@ def _storage(storage: Storage) -> Iterator[Odd]:
 @oddities.register
 def _rental(rental: RentalPrice) -> Iterator[Odd]:
     if rental.usd_per_gpu_hour == 0:
-        yield Odd(field="usd_per_gpu_hour", message="nobody rents a GPU for nothing", impossible=True)
+        yield Odd(field="usd_per_gpu_hour", message="a GPU is not rented for nothing", impossible=True)
 
 
 @oddities.register
@@ -208,7 +210,7 @@ def _calibration(vector: Calibration) -> Iterator[Odd]:
     for field in ("hbm_efficiency", "flops_efficiency"):
         if not 0 < getattr(vector, field) <= 1:
             yield Odd(
-                field=field, message=f"{getattr(vector, field):g} is no share of a peak", impossible=True
+                field=field, message=f"{getattr(vector, field):g} is not a share of a peak", impossible=True
             )
 
 
@@ -225,9 +227,9 @@ def _default(default: Default) -> Iterator[Odd]:
 def contradictions(gpu: GpuFacts, shipped: GpuFacts) -> Iterator[Odd]:
     """Yield where a user's specification of a known GPU cannot be that GPU's; what was from memory or a user's may be corrected."""
     for field in () if shipped.verified in {Verified.MEMORY, Verified.USER} else _SPECS:
-        told, known = getattr(gpu, field), getattr(shipped, field)
-        if told and known and not 1 - _LIMITS.contradiction <= told / known <= 1 + _LIMITS.contradiction:
-            message = f"{told:g} is not {gpu.id}'s, which has {known:g}; give another card an id of its own"
+        stated, known = getattr(gpu, field), getattr(shipped, field)
+        if stated and known and not 1 - _LIMITS.contradiction <= stated / known <= 1 + _LIMITS.contradiction:
+            message = f"{stated:g} is not {gpu.id}'s, which has {known:g}; give another card an id of its own"
             yield Odd(field=field, message=message, impossible=True)
 
 

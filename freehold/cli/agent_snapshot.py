@@ -1,4 +1,4 @@
-"""What the agent of a stack said last, for commands: asked of its controller, or read from its file. It starts nothing."""
+"""The newest snapshot of a stack's health agent, for commands: from its controller, or from its file. It starts nothing."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from freehold.health.model.snapshot import HealthSnapshot
 
 
 def asked(state_path: Path) -> HealthSnapshot | None:
-    """Return the agent's last word: by its controller, else by its file where that is fresh; None: there is no agent."""
+    """Return the agent's snapshot from its controller, or from its file if that is fresh; None: there is no agent."""
     try:
         for answer in ask(state_path, {"op": "health"}):
             if answer.get("snapshot") is not None:

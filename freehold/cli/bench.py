@@ -1,7 +1,7 @@
 """`freehold bench`: the same load on several engines and settings, measured, recommended with numbers, applied.
 
 Everything that can be wrong is checked before an engine starts. Each engine is started alone; a stack that runs on this
-machine meanwhile takes from what is measured, and the busy machine is told. Exit codes: 0 measured; 3 nobody kept the SLO, or an
+machine meanwhile takes from what is measured, and the busy machine is reported. Exit codes: 0 measured; 3 no candidate kept the SLO, or an
 engine failed; 130 after Ctrl-C; `apply` writes freehold.yaml only where it is as it was when it was benched.
 """
 
@@ -117,7 +117,7 @@ def command(ctx: click.Context, /, *, as_json: bool, **flags: Any) -> int:  # fm
 
 
 def _check_files(out: Path, flags: dict[str, Any], reader: FlagReader, *, has_config: bool) -> None:
-    """Tell before an engine starts what could not be written when hours of measuring are over."""
+    """Note before an engine starts what could not be written when hours of measuring are over."""
     for flag, path in (("--out", out), ("--html", flags["html"])):
         if path is not None and (why := why_not_written(path)):
             reader.wrong(flag, why, "a file in a folder that is there")
@@ -134,7 +134,7 @@ command.add_command(apply)
 
 
 def exit_code(bench: BenchFile, choice: Choice) -> int:
-    """Return 130 for a bench that Ctrl-C ended, 3 where nobody kept the SLO or a candidate failed, else 0."""
+    """Return 130 for a bench that Ctrl-C ended, 3 where no candidate kept the SLO or a candidate failed, else 0."""
     if bench.interrupted:
         return INTERRUPTED
     return 3 if choice.winner is None or any(each.failed for each in bench.candidates) else 0
@@ -176,7 +176,7 @@ def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_j
 
 
 def _run(config: Config, asked: LoadAsk, contenders: list[Contender], *, as_json: bool) -> Measurements:
-    def tell(words: str) -> None:
+    def report(words: str) -> None:
         if not as_json:
             click.echo(words, err=True)
 
@@ -193,10 +193,10 @@ def _run(config: Config, asked: LoadAsk, contenders: list[Contender], *, as_json
             folder=Path(folder),
             ready_timeout_s=config.spec.fleet.ready_timeout,
         )
-        bench = Bench(setup=setup, tell=tell)
+        bench = Bench(setup=setup, report=report)
         least = duration_text(least_s(asked, len(contenders)))
         starts = len(contenders) * asked.conditions.runs
-        tell(
+        report(
             f"at least {least} of load, and {starts} starts of engines; Ctrl-C keeps what was measured until then"
         )
         try:

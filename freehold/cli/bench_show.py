@@ -31,7 +31,7 @@ from freehold.core.problems import Problem
 
 _FILE = click.Path(path_type=Path)
 NO_WINNER = 3
-"""Exit code where nobody kept the SLO. Source: DESIGN section 1, "Commands": a check found a problem."""
+"""Exit code where no candidate kept the SLO. Source: DESIGN section 1, "Commands": a check found a problem."""
 
 
 def load_bench(path: Path) -> BenchFile:
@@ -93,8 +93,8 @@ def apply(*, file: Path, dry_run: bool, as_json: bool) -> int:
     return 0
 
 
-HALF = "it was ended before all was measured, and what was not may be better: its winner is not applied"
-_WHOLE = "let a bench run to its end; freehold bench show tells what this one has"
+HALF = "it ended before all was measured, and the rest may be better: its winner is not applied"
+_WHOLE = "let a bench run to its end; freehold bench show prints what this one has"
 
 
 def apply_or_say(bench: BenchFile, choice: Choice, *, as_json: bool) -> None:
@@ -111,7 +111,7 @@ def apply_or_say(bench: BenchFile, choice: Choice, *, as_json: bool) -> None:
 
 
 def apply_winner(bench: BenchFile, choice: Choice, *, dry_run: bool = False, as_json: bool) -> None:
-    """Write the winner into freehold.yaml, with the difference shown, the old file kept, and all that makes it doubtful told."""
+    """Write the winner into freehold.yaml, with the difference shown, the old file kept, and all that makes it doubtful printed."""
     from freehold.bench.apply import left_out, prepared, unmeasured  # noqa: PLC0415 - ruamel.yaml takes its time to import
 
     assert choice.winner is not None
@@ -185,11 +185,11 @@ def _echo(line: str, columns: int | None) -> None:
 
 
 def choice_json(choice: Choice) -> dict[str, Any]:
-    """Return the choice for a program; `winner` is null where nobody kept the SLO."""
+    """Return the choice for a program; `winner` is null where no candidate kept the SLO."""
     winner = choice.winner
-    told = None
+    best = None
     if winner is not None:
-        told = {
+        best = {
             "id": winner.candidate.id,
             "model": winner.candidate.model,
             "engine": winner.candidate.engine,
@@ -197,4 +197,4 @@ def choice_json(choice: Choice) -> dict[str, Any]:
             "load": winner.load.words(),
             "goodput_tokens_per_s": winner.goodput.median,
         }
-    return {"winner": told, "reasons": list(choice.reasons), "doubts": list(choice.doubts)}
+    return {"winner": best, "reasons": list(choice.reasons), "doubts": list(choice.doubts)}

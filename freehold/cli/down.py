@@ -1,4 +1,4 @@
-"""`freehold down`: end a running stack in order. Ending what does not run is no mistake."""
+"""`freehold down`: stop a running stack in order. Without a running stack it succeeds too."""
 
 import signal
 import threading
@@ -64,7 +64,7 @@ def command(
 
 
 def _stop(state: StateDir, holder: Running, *, now: bool, deadline_s: float) -> None:
-    """Tell the controller to stop, in the way that it can still hear."""
+    """Ask the controller to stop: over its socket, by SIGTERM if it has none yet, by SIGKILL with --now if it does not answer."""
     try:
         for _sign_of_life in ask(state.path, {"op": "stop", "now": now}):
             if monotonic_s() > deadline_s:

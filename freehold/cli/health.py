@@ -96,8 +96,8 @@ def _show(snapshot: HealthSnapshot, serving: dict[str, list[str]], *, as_json: b
     age_s = max(0.0, wall_s() - snapshot.at_s)
     stale = snapshot.is_stale(wall_s())
     if as_json:
-        told = {"verdict": snapshot.verdict, "stale": stale, "age_s": age_s, "replicas_on": serving}
-        say_json({**msgspec.to_builtins(snapshot), **told})
+        more = {"verdict": snapshot.verdict, "stale": stale, "age_s": age_s, "replicas_on": serving}
+        say_json({**msgspec.to_builtins(snapshot), **more})
     else:
         columns = terminal_columns()
         show_lines([*incident_lines(snapshot, columns), *lines_of(snapshot, serving, columns)])
@@ -132,7 +132,7 @@ command.add_command(set_healthy)
 @command.command("record", short_help="Write down every reading of this node, to be replayed.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--for", "for_", metavar="TIME", default="60s", show_default=True, help="How long.")
-@click.option("--about", metavar="TEXT", default="", help="What was going on, in words.")
+@click.option("--about", metavar="TEXT", default="", help="A title of what happens.")
 @config_option
 @state_dir_option
 @json_option

@@ -76,15 +76,15 @@ def diagnose(
         return _live(state_dir_for(state_dir, find_config(config_flag)), as_json=as_json)
     if (file is None) == (kernel_log is None):
         raise click.UsageError("name one file: an incident file, or a kernel log with --kernel-log")
-    told = _kernel(kernel_log) if kernel_log else _incident(file or Path())
-    if told.problems:
-        raise UserMistakes(told.problems)
-    diagnoses = diagnose_all(with_history(told, HistoryFile(history).load()) if history else told.cases)
+    read = _kernel(kernel_log) if kernel_log else _incident(file or Path())
+    if read.problems:
+        raise UserMistakes(read.problems)
+    diagnoses = diagnose_all(with_history(read, HistoryFile(history).load()) if history else read.cases)
     main = foremost(diagnoses)
     if as_json:
-        say_json(verdict_json(main, diagnoses, told.ignored))
+        say_json(verdict_json(main, diagnoses, read.ignored))
     else:
-        click.echo(verdict_text(main, diagnoses, told.ignored))
+        click.echo(verdict_text(main, diagnoses, read.ignored))
     return 3 if main is not None and main.problem else 0
 
 
@@ -120,17 +120,17 @@ def _kernel(path: Path) -> IncidentCases:
     text = _read(path)
     if isinstance(text, Problem):
         return IncidentCases(problems=(text,))
-    told = read_kernel_log(text, str(path), now_s=wall_s())
+    read = read_kernel_log(text, str(path), now_s=wall_s())
     if (
         text.strip()
-        and not told.cases
-        and len(told.ignored) >= len([line for line in text.splitlines() if line.strip()])
+        and not read.cases
+        and len(read.ignored) >= len([line for line in text.splitlines() if line.strip()])
     ):
         hint = "lines of dmesg, journalctl -k, kern.log or /dev/kmsg"
         return IncidentCases(
             problems=(Problem(where=f"{path}:1:1", message="there is no kernel line in it", hint=hint),)
         )
-    return told
+    return read
 
 
 def _incident(path: Path) -> IncidentCases:

@@ -1,4 +1,4 @@
-"""Incidents of a running agent for people and scripts: two lines each above the findings, or whole as `health diagnose` tells a file's.
+"""Incidents of a running agent for people and scripts: two lines each above the findings, or whole as `health diagnose` prints a file's.
 
 An incident that was not diagnosed yet, or in which nothing points to a fault, is not shown. Nothing here judges.
 """
@@ -62,8 +62,8 @@ def _age(now_s: float, then_s: float) -> str:
 
 def incident_json(snapshot: HealthSnapshot) -> dict[str, object]:
     """Return what `health diagnose --json` prints of a running agent: the foremost at the top, and all of them below it."""
-    told = [_one(one, snapshot.node) for one in shown(snapshot)]
-    return {**(told[0] if told else {"problem": False}), "incidents": told, "ignored": []}
+    reports = [_one(one, snapshot.node) for one in shown(snapshot)]
+    return {**(reports[0] if reports else {"problem": False}), "incidents": reports, "ignored": []}
 
 
 def _one(one: IncidentReport, node: str) -> dict[str, object]:

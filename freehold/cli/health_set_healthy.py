@@ -36,7 +36,7 @@ _BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 
 @click.command("set-healthy", short_help="Say that this node, or a part of it, is well again.")
 @click.argument("component", required=False, default="")
-@click.option("--reason", metavar="TEXT", default="", help="Why, for whoever reads the history.")
+@click.option("--reason", metavar="TEXT", default="", help="Why; it is kept in the history.")
 @config_option
 @state_dir_option
 @json_option
@@ -134,7 +134,7 @@ def _who() -> str:
 
 
 def _taken_over(state_path: Path, mark: Mark) -> HealthSnapshot | None:
-    """Return the agent's first word after it has taken the mark over; None: it has not within the time."""
+    """Return the agent's first snapshot after it has taken the mark over; None: it has not within the time."""
     ends_s = monotonic_s() + TAKEN_OVER_S
     while monotonic_s() < ends_s:
         snapshot = asked(state_path)

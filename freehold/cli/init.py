@@ -1,6 +1,6 @@
 """`freehold init`: write a commented freehold.yaml, and its JSON schema beside it for editors.
 
-It asks nothing and looks at nothing: the file is the same on every machine, and what is there is not overwritten.
+It asks no question and reads no hardware: the file is the same on every machine. Existing files are not overwritten.
 """
 
 import shlex
@@ -19,11 +19,11 @@ from freehold.spec.schema import schema_text
 
 @click.command("init")
 @click.argument("path", type=click.Path(path_type=Path), default=Path(EXAMPLE_NAME))
-@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--stdout", "to_stdout", is_flag=True, help="Print the file instead of writing it.")
 @json_option
 def command(path: Path, *, force: bool, to_stdout: bool, as_json: bool) -> None:
-    """Write a commented freehold.yaml to PATH, and freehold.schema.json beside it."""
+    """Write a commented freehold.yaml to PATH, and freehold.schema.json into the same folder."""
     if to_stdout:
         click.echo(example_text(), nl=False)
         return
@@ -32,7 +32,7 @@ def command(path: Path, *, force: bool, to_stdout: bool, as_json: bool) -> None:
     schema_path = path.parent / SCHEMA_NAME
     if path.exists() and not force:
         raise UserMistakes(
-            [Problem(where=str(path), message="is there already", hint="--force overwrites it")],
+            [Problem(where=str(path), message="exists already", hint="--force overwrites it")],
         )
     try:
         path.write_text(example_text(), encoding="utf-8")

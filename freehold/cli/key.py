@@ -1,6 +1,6 @@
 """`freehold key`: API keys from the command line: create, list, revoke.
 
-A key is printed once, by `create`, and nothing that could be used is kept; who loses one makes another. A running
+A key is printed once, by `create`, and only its hash is stored; a lost key is replaced by a new one. A running
 gateway follows the keys file by itself, so nothing is restarted and the stack need not even be up.
 """
 
@@ -29,7 +29,7 @@ from freehold.stack.config import Config
 from freehold.stack.key_file import keys_path_for, naming_file, read_keys_of
 
 _ID_BYTES = 4
-"""Random bytes of an id, which is no secret. Source: own choice; a collision within one file is looked for."""
+"""Random bytes of an id, which is not a secret. Source: own choice; an id that the file has already is not used."""
 
 
 @click.group("key")
@@ -37,7 +37,7 @@ def command() -> None:
     """Create, list and revoke the API keys that the gateway asks for with auth: keys."""
 
 
-@command.command("create", short_help="Make a key; it is shown this once.")
+@command.command("create", short_help="Make a key; it is shown only once.")
 @click.argument("name")
 @limit_options
 @config_option
@@ -63,7 +63,7 @@ def create(*, name: str, config_flag: Path | None, as_json: bool, **flags: str |
     click.echo(f"{made[0].id} for {name}: {_limits_text(made[0])}.", err=True)
     click.echo("This is the only time that the key is shown; only its hash is kept.", err=True)
     if config.spec.gateway.auth == "none":
-        click.echo(f"{config.name} says auth: none, so nobody is asked for a key yet.", err=True)
+        click.echo(f"{config.name} says auth: none, so the gateway does not ask for keys yet.", err=True)
 
 
 @command.command("list", short_help="List the keys, without the keys.")
@@ -82,12 +82,12 @@ def list_(*, config_flag: Path | None, as_json: bool) -> None:
         show_lines(table([Row(_row(key)) for key in keys], terminal_columns(), heads=heads))
 
 
-@command.command("revoke", short_help="End keys: they are refused within a second.")
+@command.command("revoke", short_help="Revoke keys: they are rejected within a second.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=shell_values.keys)
 @config_option
 @json_option
 def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> None:
-    """End keys by id or name. A running gateway refuses them within a second; streams under way go on to their end."""
+    """Revoke keys by id or name. A running gateway rejects them within a second; running streams finish."""
     config = load_keyless(find_config(config_flag))
     revoked: list[KeyRecord] = []
 

@@ -14,7 +14,7 @@ import msgspec
 
 from freehold.core import units
 from freehold.core.problems import Problem, nearest_hint
-from freehold.gateway.callers.keys import NAME_CHARS_MAX, PRIORITY_FIRST, PRIORITY_LAST, WEIGHT_MAX, Limits
+from freehold.gateway.callers.keys import NAME_CHARS_MAX, PRIORITY_FIRST, PRIORITY_LAST, WEIGHT_MAX, KeyLimits
 
 _LONGEST_S = 10 * 366 * 24 * 3600
 """A key lives at most ten years from now. Source: own choice: a longer one is a slip of the keyboard."""
@@ -44,7 +44,7 @@ class Wanted:
     """What a new key is to be."""
 
     name: str
-    limits: Limits
+    limits: KeyLimits
     expires_s: int | None
 
 
@@ -89,7 +89,7 @@ _OPTIONS = (
 def read_flags(
     name: str, flags: Flags, *, models: Collection[str], taken: Collection[str], wall_s: float
 ) -> Wanted | list[Problem]:
-    """Return what is wanted, or every problem there is."""
+    """Return the wanted key, or every problem."""
     problems: list[Problem] = []
     problems += _name_problems(name, taken)
     limits: dict[str, Any] = {}
@@ -117,7 +117,7 @@ def read_flags(
     expires_s = None if flags.expires is None else _taken(_expiry(flags.expires, wall_s), problems)
     if problems:
         return problems
-    return Wanted(name=name, limits=msgspec.convert(limits, Limits), expires_s=expires_s)
+    return Wanted(name=name, limits=msgspec.convert(limits, KeyLimits), expires_s=expires_s)
 
 
 def _taken(found: Any, problems: list[Problem]) -> Any:
@@ -133,7 +133,7 @@ def _name_problems(name: str, taken: Collection[str]) -> Iterator[Problem]:
         yield Problem(
             where="NAME",
             message=f"must be 1 to {NAME_CHARS_MAX} visible characters",
-            hint="who or what will use the key",
+            hint="name the person or program that will use the key",
         )
     elif name in taken:
         yield Problem(

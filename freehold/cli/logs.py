@@ -1,7 +1,7 @@
 """`freehold logs`: what the engines, the gateway and the controller wrote, also after the stack has ended.
 
-Lines of several logs are merged by their time. A line without a time, as most engines write, stands behind the line that was
-before it in its own log. It reads the files as they are: no stack is asked, and what a line means is not judged.
+Lines of several logs are merged by their time. A line without a time, which most engines write, follows the line
+before it in its own log. The files are read as they are: no stack is asked, and no line is interpreted.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from freehold.core.problems import Problem, nearest_hint
 from freehold.fleet.control.state_dir import StateDir
 from freehold.stack.folders import state_dir_for
 
-_LOOK_AGAIN_S = 0.2  # As quick as an eye; a log line more or less costs nothing.
+_LOOK_AGAIN_S = 0.2  # Short enough to look immediate; a look costs one stat per log.
 ACCESS = "access"
 """The access log's name; its lines would drown the others."""
 HEALTH = "health"
@@ -36,7 +36,7 @@ _LINE_BYTES_MAX = 1024 * 1024  # A longer line is shown in pieces.
 _COLOURS = {"warning": "yellow", "error": "red", "critical": "red"}
 _HEAD = ("at", "level", "logger", "event")  # what has a column of its own, or none: `--raw` shows the logger
 _MINDER = re.compile(r"\[freehold: (\S+Z) (.*)\]")
-"""What the minder writes into an engine's log. Source: `fleet/minder.py`."""
+"""What the minder writes into an engine's log. Source: `fleet/processes/minder.py`."""
 
 
 @click.command("logs")
@@ -52,7 +52,7 @@ _MINDER = re.compile(r"\[freehold: (\S+Z) (.*)\]")
     show_default=True,
     help="How many of the last lines per log.",
 )
-@click.option("--follow", "-f", is_flag=True, help="Go on with new lines until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Also print new lines, until Ctrl-C.")
 @click.option("--raw", is_flag=True, help="Print the lines as they were written.")
 @json_option
 def command(
@@ -68,7 +68,7 @@ def command(
     """Show the logs, merged by time: of NAME (a replica's id, gateway, controller, health or access), or the last lines of all.
 
     The access log, one line per request, is shown only by its name; of the health log only warnings are shown
-    without it. Times are UTC; what has none is an engine's own line.
+    without it. Times are UTC; an engine's own lines have none.
     """
     config_path = find_config(config_flag)
     state = StateDir(state_dir_for(state_dir, config_path))
@@ -163,7 +163,7 @@ def _every(line: Line) -> bool:
 
 
 def _worth_showing(line: Line) -> bool:
-    """Return whether a line is shown among those of other logs."""
+    """Return whether a line is shown together with other logs."""
     return line.source != HEALTH or line.level not in {"debug", "info"}
 
 
@@ -177,7 +177,7 @@ def _write_raw(line: Line, width: int) -> None:
 
 
 def _write_text(line: Line, width: int) -> None:
-    """Print time, level, source (where there are several), event and fields; text of several lines stands below."""
+    """Print time, level, source (where there are several), event and fields; a text of several lines is printed below."""
     if not width and line.at_s is None and not line.fields:
         click.echo(line.text)
         return
@@ -232,7 +232,7 @@ class Tail:
         return list(kept)
 
     def more(self) -> Iterator[Line]:
-        """Yield the lines since the last call; start anew where the file was rotated."""
+        """Yield the lines since the last call; after a rotation, from the start of the new file."""
         try:
             stat = self._path.stat()
         except FileNotFoundError:

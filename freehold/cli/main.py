@@ -1,8 +1,8 @@
-"""The `freehold` command: finds the subcommand, runs it, and turns every failure into words and an exit code.
+"""The `freehold` command: finds the subcommand, runs it, and turns every failure into a message and an exit code.
 
 Exit codes: 0 fine; 1 the world failed; 2 the user's input is wrong; 3 a check or drill found a problem. Subcommands
 are imported only when they are called, so that `freehold --help` stays quick. This is one of the few guard files: an
-exception that nobody expected is shown whole and called what it is, a mistake of Freehold's own.
+unexpected exception is shown whole and reported as a bug of Freehold.
 """
 
 import contextlib
@@ -39,16 +39,14 @@ COMMANDS = {
     "up": Lazy("freehold.cli.up", "Fetch the weights, start the engines and the gateway, and serve."),
     "down": Lazy("freehold.cli.down", "End a running stack: streams finish, then engines stop."),
     "status": Lazy("freehold.cli.status", "Show the gateway and every replica: state, uptime, tokens/s."),
-    "health": Lazy("freehold.cli.health", "Show what is known of this node, worst first, and what to do."),
-    "doctor": Lazy(
-        "freehold.cli.doctor", "Say whether this machine is ready to serve, and how to make it so."
-    ),
-    "reload": Lazy("freehold.cli.reload", "Read freehold.yaml again and go over to it; no stream is cut."),
-    "restart": Lazy("freehold.cli.restart", "Start a model's replicas, or one replica, afresh."),
+    "health": Lazy("freehold.cli.health", "Show the findings on this node, worst first, and what to do."),
+    "doctor": Lazy("freehold.cli.doctor", "Check whether this machine is ready to serve, and how to fix it."),
+    "reload": Lazy("freehold.cli.reload", "Apply a changed freehold.yaml; no stream is cut."),
+    "restart": Lazy("freehold.cli.restart", "Restart a model's replicas, or one replica."),
     "logs": Lazy("freehold.cli.logs", "Show the logs of the engines, the gateway and the controller."),
-    "usage": Lazy("freehold.cli.usage", "Show who used what: requests and tokens by model, key, day."),
+    "usage": Lazy("freehold.cli.usage", "Show usage: requests, tokens and cost by model, key, day."),
     "review": Lazy(
-        "freehold.cli.review", "What the stack's tokens really cost, and whether owning is still worth it."
+        "freehold.cli.review", "What the stack's tokens really cost, and whether owning still pays."
     ),
     "key": Lazy("freehold.cli.key", "API keys: create, list, revoke."),
     "model": Lazy("freehold.cli.model", "The weight store: pull, list, verify, hash, convert, record."),
@@ -66,7 +64,7 @@ _OF_OTHERS = {
     "ps": "freehold status shows the replicas",
     "pull": "freehold model pull fetches weights",
 }
-"""Commands of other programs, with what does the same here. Source: systemctl, docker, Ollama and vLLM."""
+"""Commands of other programs, each with the one that does the same here. Source: systemctl, docker, Ollama and vLLM."""
 
 
 _VERSION = click.Command("version", callback=lambda: click.echo(f"freehold {__version__}"))
@@ -127,14 +125,14 @@ def cli() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return the exit code; where its output goes nowhere, 1 and, on a full disk, a word."""
+    """Run the command line and return the exit code; 1 if its output cannot be written, with a message unless the reader left."""
     try:
         code = _run(argv)
         click.echo(nl=False)  # flushes
     except OSError as exc:
         if not _lost_output(exc):
             raise
-        if not isinstance(exc, BrokenPipeError):  # who hangs up knows
+        if not isinstance(exc, BrokenPipeError):  # a reader that left knows it
             with contextlib.suppress(OSError):
                 click.echo(f"freehold: cannot write the output: {exc.strerror}", err=True)
         return 1
@@ -142,13 +140,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _lost_output(exc: Exception) -> bool:
-    """Return whether this came from printing; from then on stdout is nowhere, so that the interpreter ends quietly."""
+    """Return whether printing failed; stdout then becomes /dev/null, so that the interpreter ends quietly."""
     trace = exc.__traceback__
     while trace is not None and not _prints(trace.tb_frame):
         trace = trace.tb_next
     if trace is None or not isinstance(exc, OSError):
         return False
-    with contextlib.suppress(OSError):  # a stdout that is no file needs nothing
+    with contextlib.suppress(OSError):  # a stdout without a descriptor needs nothing
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
@@ -168,7 +166,7 @@ def _run(argv: list[str] | None) -> int:
     try:
         result = cli.main(args=argv, prog_name="freehold", standalone_mode=False)
     except click.exceptions.Abort:
-        return 130  # 128 + SIGINT, as shells say it
+        return 130  # 128 + SIGINT, as in shells
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message(), err=True)
         return 2
@@ -194,12 +192,12 @@ def _run(argv: list[str] | None) -> int:
 
 
 def _show_bug() -> None:
-    """Log a mistake of our own where the person is: whole, and called what it is."""
+    """Print an unexpected exception whole, and say that it is a bug of Freehold."""
     import traceback  # noqa: PLC0415 - only here, and slow to import
 
     click.echo(traceback.format_exc(), err=True)
     click.echo(
-        "This is a mistake of Freehold's own, not of yours. Please report it with the lines above.", err=True
+        "This is a bug of Freehold, not a mistake of yours. Please report it with the lines above.", err=True
     )
 
 

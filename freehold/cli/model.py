@@ -1,6 +1,6 @@
 """`freehold model`: the weight store from the command line: pull, list, verify, hash; `convert` is in a file of its own.
 
-Exit codes: 1 when something could not be fetched, 2 when the input is wrong, 3 when `verify` found decay.
+Exit codes: 1 when something could not be fetched, 2 when the input is wrong, 3 when `verify` found damage.
 """
 
 import os
@@ -30,7 +30,7 @@ from freehold.weights.tree import hash_folder, tree_hash
 FOUND_DAMAGE = 3
 """Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
 
-_SHORT_SHA256 = 12  # digits shown in tables: enough to tell any two files apart
+_SHORT_SHA256 = 12  # digits shown in tables: enough to distinguish any two files
 
 
 @click.group("model")
@@ -77,7 +77,7 @@ def pull(
 @command.command("list", short_help="List what the weight store holds.")
 @json_option
 def list_(*, as_json: bool) -> None:
-    """List what the weight store holds, also what is unfinished or in quarantine."""
+    """List the weight store, with unfinished and quarantined files."""
     lines = _store().list_models()
     if as_json:
         say_json({"root": str(store_root(os.environ)), "models": [_as_json(line) for line in lines]})
@@ -87,12 +87,12 @@ def list_(*, as_json: bool) -> None:
         _show_table([_row(line) for line in lines])
 
 
-@command.command("verify", short_help="Hash what is stored anew; 3 if something has decayed.")
+@command.command("verify", short_help="Hash the stored files again; 3 if one is damaged.")
 @click.argument("hashes", nargs=-1, metavar="[SHA256]...")
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, *, hashes: tuple[str, ...], as_json: bool) -> None:
-    """Hash every stored file anew, or those given; what has decayed goes to quarantine."""
+    """Hash every stored file again, or the given ones; a damaged file goes to quarantine."""
     problems = [found for text in hashes if isinstance(found := parse_sha256(text, where="SHA256"), Problem)]
     if problems:
         raise UserMistakes(problems)
@@ -105,14 +105,14 @@ def verify(ctx: click.Context, /, *, hashes: tuple[str, ...], as_json: bool) -> 
     ctx.exit(0 if all(verdict.healthy for verdict in verdicts) else FOUND_DAMAGE)
 
 
-@command.command("hash", short_help="Tell the SHA-256 of a file, or the tree hash of a folder.")
+@command.command("hash", short_help="Print the SHA-256 of a file, or the tree hash of a folder.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--include", metavar="PATTERN,…", default="", help="Which files of a folder, as in ?include= of a source."
 )
 @json_option
 def hash_(path: Path, *, include: str, as_json: bool) -> None:
-    """Tell what to write as `sha256` for a file or a folder of this machine; nothing is stored.
+    """Print the value of `sha256` for a file or a folder of this machine; nothing is stored.
 
     Of a folder all files count but hidden ones and pickles, or those that match --include.
     """
@@ -154,7 +154,7 @@ def _store() -> Store:
 
 
 def _direct(names: Sequence[str], sha256: str | None) -> WeightsWanted:
-    """Return what is wanted by a source on the command line, or raise UserMistakes with all that is wrong."""
+    """Return the weights of a source on the command line, or raise UserMistakes with every problem."""
     source = names[0] if len(names) == 1 else ""
     meant, digits = parse_source(source, where="SOURCE"), parse_sha256(sha256 or "", where="--sha256")
     problems = [found for found in (meant, digits) if isinstance(found, Problem)]

@@ -1,6 +1,6 @@
-"""`freehold model record`: note beside a folder of TensorRT engines what GPU, driver and CUDA they run on.
+"""`freehold model record`: write into a folder of TensorRT engines which GPU, driver and CUDA they run on.
 
-It does not look whether they run: it is the word of whoever built them here.
+It does not check that they run: the user who built them here says so.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from freehold.stack.prebuilt_engines import node_facts, read_folder, write_recor
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @json_option
 def record(folder: Path, *, as_json: bool) -> None:
-    """Note this node's GPU architecture, driver and CUDA beside FOLDER, which holds prebuilt TensorRT engines.
+    """Record this node's GPU architecture, driver and CUDA in FOLDER, which holds prebuilt TensorRT engines.
 
     Run it where they were built. Elsewhere freehold up and freehold doctor then refuse them with the reason instead of letting
     them crash.

@@ -1,7 +1,7 @@
-"""How commands speak: JSON on stdout when asked for, words for people otherwise, complaints on stderr always.
+"""What commands print: JSON on stdout with `--json`, text for people otherwise, and errors on stderr.
 
-With `--json` stdout holds JSON and nothing else, so that a script can trust it also when something failed. What comes
-from outside (names, paths, an engine's last words) is printed as it is and never read as markup.
+With `--json` stdout holds JSON and nothing else, so that a script can parse it also after a failure. Text from
+outside (names, paths, an engine's last lines) is printed as it is and never read as markup.
 """
 
 import os
@@ -31,7 +31,7 @@ def wants_json(argv: Sequence[str]) -> bool:
 def styled(text: str, *, colour: str | None = None, bold: bool = False, dim: bool = False) -> str:
     """Return the text with terminal codes; without any when NO_COLOR is set (see no-color.org).
 
-    Where the output is no terminal, `click.echo` takes them out again.
+    If the output is not a terminal, `click.echo` removes them.
     """
     if os.environ.get("NO_COLOR"):
         return text

@@ -111,7 +111,7 @@ def _rentals(ask: PlanAsk) -> Callable[[str, str], Rentals | Problem]:
         found = read_rentals(flag, text)
         if isinstance(found, Problem) or "" not in found or len(ask.gpus) == 1:
             return found
-        return Problem(where=flag, message=f"{text!r} does not say for which GPU", hint=FORM)
+        return Problem(where=flag, message=f"{text!r} does not name its GPU", hint=FORM)
 
     return read
 

@@ -1,4 +1,4 @@
-"""`freehold reload`: the running stack reads freehold.yaml again and goes over to it; no stream is cut.
+"""`freehold reload`: the running stack reads freehold.yaml again and applies it; no stream is cut.
 
 The controller does it all, with the environment and the flags that it was started with; this asks and shows. SIGHUP to
 a controller without a terminal does the same, without anybody to show it to. Exit code 2: the file is wrong, or asks
@@ -43,25 +43,25 @@ def command(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Read freehold.yaml again and go over to it: settings at once, replicas one by one, no stream cut."""
+    """Apply a changed freehold.yaml: settings at once, replicas one by one, no stream cut."""
     state_path = state_dir_for(state_dir, find_config(config_flag))
     request = {"op": "reload", "dry_run": dry_run, "wait": not no_wait}
-    told: dict[str, Any] = {}
+    applied: dict[str, Any] = {}
     for line in obeyed(state_path, request, timeout_s=timeout_s, config_path=find_config(config_flag)):
         if "changes" in line:
-            told = line
+            applied = line
         if as_json:
             continue
         if "changes" in line:
             _show_changes(line)
-        elif "replicas" in line and told.get("changes"):
+        elif "replicas" in line and applied.get("changes"):
             click.echo("  ".join(f"{name} {state}" for name, state in line["replicas"].items()), err=True)
     if as_json:
-        say_json({name: told.get(name) for name in ("changes", "dry_run", "generation")})
-    elif not told.get("changes") or dry_run:
+        say_json({name: applied.get(name) for name in ("changes", "dry_run", "generation")})
+    elif not applied.get("changes") or dry_run:
         click.echo("Nothing was changed." if dry_run else "Nothing has changed.")
     else:
-        click.echo("Reloading goes on." if no_wait else "Reloaded.")
+        click.echo("Reloading continues." if no_wait else "Reloaded.")
 
 
 def _show_changes(line: dict[str, Any]) -> None:
@@ -82,9 +82,7 @@ def obeyed(
                 raise Permanent(line["error"], hint=line.get("hint", ""))
             yield line
             if monotonic_s() > deadline_s:
-                raise Temporary(
-                    f"not done within {timeout_s:g} s", hint="it goes on: freehold status shows how far it is"
-                )
+                raise Temporary(f"not done within {timeout_s:g} s", hint="it continues; see freehold status")
     except NotRunning as exc:
         raise Permanent(
             f"no stack runs here ({state_path})", hint=start_hint(request["op"], config_path, state_path)

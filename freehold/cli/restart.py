@@ -1,7 +1,7 @@
-"""`freehold restart NAME`: a model's replicas replaced one by one, or one replica ended in order and started again.
+"""`freehold restart NAME`: replace a model's replicas one by one, or stop and start one replica.
 
-Of a model the new replica is ready before the old one goes, so that it needs room for one more and nobody waits. A
-single replica, named by its id, is drained first: its model has one less meanwhile.
+For a model, each new replica is ready before an old one is stopped: that needs memory for one more, and no request waits. A
+single replica, named by its id, is drained first; its model has one replica less meanwhile.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ def command(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Start NAME afresh: a model (its replicas one by one, with no gap) or one replica by its id."""
+    """Restart NAME: a model (its replicas one by one, without a gap) or one replica by its id."""
     config_path = find_config(config_flag)
     state_path = state_dir_for(state_dir, config_path)
     request = {"op": "restart", "name": name, "wait": not no_wait}

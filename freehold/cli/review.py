@@ -1,7 +1,7 @@
 """`freehold review`: the measured month put back into the cost model: is owning (or renting) still worth it?
 
 It reads the stack's own ledger and the files that were named (watts, incidents), sizes the machines as they stand, and hands all
-to freehold/cost. What nobody measured is estimated and said so; nothing is changed.
+to freehold/cost. What was not measured is estimated, and the review says so; nothing is changed.
 """
 
 import os

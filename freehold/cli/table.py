@@ -1,7 +1,7 @@
 """Tables and paragraphs for people: aligned columns where they fit, wrapped between words where they do not.
 
 Off a terminal the width is None and a line is as long as it must be, so that `grep` and `cut` work. A cell may carry terminal
-codes: they have a length but no width. Nothing is printed here and nothing is cut: a word wider than the terminal stays whole.
+codes: they have a length but no width. Nothing is printed here. Nothing is cut: a word wider than the terminal stays whole.
 """
 
 import os
@@ -16,7 +16,7 @@ import click
 from freehold.cli.output import styled
 
 _GAP = "  "
-_INDENT = 4  # Columns before what stands below a row, and before what a paragraph continues with.
+_INDENT = 4  # Columns before a line below a row, and before a continued paragraph.
 TEXT_LEAST = 24
 """Columns that the last column needs to be wrapped in; with less, each row becomes a block. Source: our own choice, as for
 the names of `plan`: three or four words a line."""

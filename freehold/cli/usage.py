@@ -2,7 +2,8 @@
 
 It only reads: the ledger file, and what still lies in the spool. Times are UTC. Nothing is guessed: requests of whose
 tokens something is unknown are counted in a column of their own, and so are estimates and requests that could not be
-recorded. Costs are added up exactly; an unknown one adds nothing and makes a sum a least one. Beside it stands what the engines counted themselves, and the gap.
+recorded. Costs are added up exactly; an unknown one adds nothing and makes a sum a least one. The
+engines' own counts and the gap are printed below.
 """
 
 import csv
@@ -53,7 +54,10 @@ _CONTINUED = (
 @click.option("--since", default="", help="From then on, UTC: 2026-11-24, 2026-11-24T10:00Z, or 7d ago.")
 @click.option("--until", default="", help="Up to and without then, in the same forms.")
 @click.option(
-    "--by", default="model", help=f"What to sort by, with commas: {', '.join(DIMENSIONS)}.", show_default=True
+    "--by",
+    default="model",
+    help=f"What to group by, with commas: {', '.join(DIMENSIONS)}.",
+    show_default=True,
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @config_option
@@ -69,7 +73,7 @@ def command(
     state_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Show who used what: requests, tokens and what they cost, and what the engines counted themselves.
+    """Show usage and cost by model, key, endpoint, day or hour, and the engines' own token counts.
 
     A request failed where the stack could not answer it (HTTP 500 or above). An engine rejected it where the client's
     request was wrong (4xx).
@@ -97,12 +101,12 @@ def _read_options(since: str, until: str, by: str) -> tuple[Span, list[Dimension
             times[name] = max(0, found)
         elif text:
             hint = "for example 2026-11-24, 2026-11-24T10:00Z, 24h or 7d"
-            problems.append(Problem(where=name, message=f"{text!r} is no time", hint=hint))
+            problems.append(Problem(where=name, message=f"{text!r} is not a time", hint=hint))
     words = [word.strip() for word in by.split(",")]
     for word in words:
         if word not in DIMENSIONS:
             hint = nearest_hint(word, DIMENSIONS)
-            problems.append(Problem(where="--by", message=f"cannot sort by {word!r}", hint=hint))
+            problems.append(Problem(where="--by", message=f"cannot group by {word!r}", hint=hint))
     if problems:
         raise UserMistakes(problems)
     until_us = times.get("--until", int(now_s * 1e6) + _DAY_US)
@@ -145,7 +149,7 @@ def _key_names(config_path: Path | None) -> dict[str, str]:
 def _named(
     place: tuple[str, ...], dimensions: Sequence[Dimension], names: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return a row's place with the key's name before its id, which tells keys of one name apart."""
+    """Return a row's place with the key's name before its id, since two keys may have one name."""
     return tuple(
         f"{names[part]} ({part})" if dimension == "key" and part in names else part
         for dimension, part in zip(dimensions, place, strict=True)
@@ -176,7 +180,7 @@ def _show_table(rows: Rows, dimensions: Sequence[Dimension]) -> None:
     if not rows:
         click.echo("nothing was recorded in that time")
         return
-    # Nobody needs a column of noughts; what is worth a look has some.
+    # A column of zeros is left out.
     total = roll_up([row for _, row in rows], ())[0][1]
     shown = [
         name
@@ -197,7 +201,7 @@ def _show_table(rows: Rows, dimensions: Sequence[Dimension]) -> None:
 
 
 def _show_gaps(gaps: Sequence[Gap]) -> None:
-    """Print what the engines counted beside what is recorded, for the whole days touched."""
+    """Print the engines' own counts and the recorded ones, over whole days."""
     known = [
         (gap.endpoint, gap.engine_tokens, gap.ledger_tokens) for gap in gaps if gap.engine_tokens is not None
     ]

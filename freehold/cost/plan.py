@@ -17,7 +17,7 @@ from freehold.cost.model.unusable_rows import rows_left_out
 from freehold.cost.pricing.break_even import break_even
 from freehold.cost.pricing.curves import sensitivity, traffic_curves
 from freehold.cost.pricing.influence import tornado
-from freehold.cost.pricing.ranking import Ranked, Ranking, assumptions_of, ranking_of, told_names
+from freehold.cost.pricing.ranking import Ranked, Ranking, assumptions_of, given_names, ranking_of
 from freehold.cost.rules.all_rules import rules_of
 from freehold.cost.verdict.verdict import verdict_of
 
@@ -29,72 +29,72 @@ VERSION = 1
 
 def plan(inputs: PlanInputs) -> PlanResult:
     """Return the plan for these inputs; the same inputs and seed give the same plan."""
-    standing = ranking_of(inputs)
-    influences = influences_of(standing)
-    mine, other = _tornado_of(standing)
+    ranking = ranking_of(inputs)
+    influences = influences_of(ranking)
+    mine, other = _tornado_of(ranking)
     return PlanResult(
         version=VERSION,
         today=inputs.today.isoformat(),
-        summary=_summary(standing),
-        options=tuple(_options(standing)),
-        break_even=tuple(_break_evens(standing)),
+        summary=_summary(ranking),
+        options=tuple(_options(ranking)),
+        break_even=tuple(_break_evens(ranking)),
         tornado=influences,
-        sensitivity=sensitivity(standing),
-        curves=traffic_curves(standing),
-        rules=rules_of(standing),
-        verdict=verdict_of(standing, influences),
-        assumptions=tuple(_assumptions(standing)),
-        notes=tuple(_notes(standing)),
+        sensitivity=sensitivity(ranking),
+        curves=traffic_curves(ranking),
+        rules=rules_of(ranking),
+        verdict=verdict_of(ranking, influences),
+        assumptions=tuple(_assumptions(ranking)),
+        notes=tuple(_notes(ranking)),
         tornado_option=mine.offer.id if mine else "",
         tornado_against=other.offer.id if other else "",
     )
 
 
-def influences_of(standing: Ranking) -> tuple[Influence, ...]:
+def influences_of(ranking: Ranking) -> tuple[Influence, ...]:
     """Return the tornado of the best machines against the API, or of an API's cost where there are no machines."""
-    mine, other = _tornado_of(standing)
+    mine, other = _tornado_of(ranking)
     if mine is None:
         return ()
     return tornado(
         mine.offer,
         other.offer if other else None,
-        setting=standing.setting,
-        spans=_market_span(mine, standing),
-        told=told_names(standing.inputs),
+        setting=ranking.setting,
+        spans=_market_span(mine, ranking),
+        given=given_names(ranking.inputs),
     )
 
 
-def _tornado_of(standing: Ranking) -> tuple[Ranked | None, Ranked | None]:
+def _tornado_of(ranking: Ranking) -> tuple[Ranked | None, Ranked | None]:
     """Return the option that the tornado is of, and the API that it is held against."""
-    mine, other = standing.machines or standing.yardstick, standing.yardstick
+    mine, other = ranking.machines or ranking.yardstick, ranking.yardstick
     return mine, other if other is not mine else None
 
 
-def _market_span(mine: Ranked, standing: Ranking) -> dict[str, Spread]:
-    """Return the range of a rental price that nobody quoted: what others ask for the same GPU."""
-    if mine.offer.kind != "rent" or mine.offer.price_name in told_names(standing.inputs):
+def _market_span(mine: Ranked, ranking: Ranking) -> dict[str, Spread]:
+    """Return the range of a rental price that was not quoted: what others ask for the same GPU."""
+    if mine.offer.kind != "rent" or mine.offer.price_name in given_names(ranking.inputs):
         return {}
-    market, own = standing.market(mine.offer.gpu), mine.offer.rental_usd_per_gpu_hour
+    market, own = ranking.market(mine.offer.gpu), mine.offer.rental_usd_per_gpu_hour
     if market is None or own is None:
         return {}
     span = Spread(min(market.low, own.low), own.mid, max(market.high, own.high))
     return {mine.offer.price_name: span}
 
 
-def _break_evens(standing: Ranking) -> Iterator[BreakEven]:
+def _break_evens(ranking: Ranking) -> Iterator[BreakEven]:
     """Yield the best rental and purchase against the APIs in use, of the same model and cheapest, and, bought, a rental."""
-    if standing.setting.traffic.tokens_per_month <= 0:
+    if ranking.setting.traffic.tokens_per_month <= 0:
         return  # no token has no price
-    rented, bought = standing.best("rent"), standing.best("buy")
-    shown = (standing.in_use, standing.same_model, standing.best("api"))
+    rented, bought = ranking.best("rent"), ranking.best("buy")
+    shown = (ranking.in_use, ranking.same_model, ranking.best("api"))
     apis = {each.offer.id: each for each in shown if each}
     for mine in (rented, bought):
         for other in (*apis.values(), *([rented] if mine is bought else [])):
             if mine and other:
-                yield break_even(mine.priced, other.priced, growth_per_month=standing.inputs.growth_per_month)
+                yield break_even(mine.priced, other.priced, growth_per_month=ranking.inputs.growth_per_month)
 
 
-def _options(standing: Ranking) -> Iterator[PlanOption]:
+def _options(ranking: Ranking) -> Iterator[PlanOption]:
     ranges: dict[int, Percentiles] = {}
 
     def ranged(values: Vector) -> Percentiles:
@@ -103,8 +103,8 @@ def _options(standing: Ranking) -> Iterator[PlanOption]:
             ranges[id(values)] = range_of(values)
         return ranges[id(values)]
 
-    served = standing.setting.traffic.tokens_per_month
-    for ranked in standing.options:
+    served = ranking.setting.traffic.tokens_per_month
+    for ranked in ranking.options:
         lines = {name: ranged(values) for name, values in ranked.priced.lines.items()}
         yield _option(ranked, lines, served)
 
@@ -136,8 +136,8 @@ def _option(ranked: Ranked, lines: dict[str, Percentiles], served: float) -> Pla
     )
 
 
-def _summary(standing: Ranking) -> dict[str, str | float | int]:
-    inputs, traffic = standing.inputs, standing.setting.traffic
+def _summary(ranking: Ranking) -> dict[str, str | float | int]:
+    inputs, traffic = ranking.inputs, ranking.setting.traffic
     found: dict[str, str | float | int] = {
         "model": asked_model(inputs),
         "tokens_per_month": traffic.tokens_per_month,
@@ -172,8 +172,8 @@ def _by_model(models: Sequence[tuple[str, float]]) -> str:
     return ", ".join([*shown, *([f"{more} more"] if more else [])])
 
 
-def _assumptions(standing: Ranking) -> Iterator[dict[str, str | float | bool]]:
-    for each in {each.name: each for each in assumptions_of(standing.inputs)}.values():
+def _assumptions(ranking: Ranking) -> Iterator[dict[str, str | float | bool]]:
+    for each in {each.name: each for each in assumptions_of(ranking.inputs)}.values():
         yield {
             "name": each.name,
             "low": each.value.low,
@@ -186,23 +186,23 @@ def _assumptions(standing: Ranking) -> Iterator[dict[str, str | float | bool]]:
         }
 
 
-def _notes(standing: Ranking) -> Iterator[str]:
-    inputs = standing.inputs
+def _notes(ranking: Ranking) -> Iterator[str]:
+    inputs = ranking.inputs
     yield from inputs.notes
     yield from rows_left_out(inputs.traffic)
     yield from inputs.traffic.assumed
     if not inputs.paid_today:
-        yield "nobody said which API is in use today: any API counts as staying with one"
-    elif standing.in_use is None:
-        yield f"{inputs.paid_today} is said to be in use, but has no price here"
-    yield from _bill(standing)
+        yield "the API in use today is not given: any API counts as staying with one"
+    elif ranking.in_use is None:
+        yield f"{inputs.paid_today} is given as the API in use, but has no price here"
+    yield from _bill(ranking)
     if NODE_QUOTE in inputs.quotes:
         yield "the quote for a server stands for its GPUs, chassis, memory and disks; the network is added"
     yield from _answers_while_down(inputs)
     yield from _growth(inputs)
     gpus = sorted({fleet.sized.ask.gpu.id for fleet in inputs.fleets})
     if RENTAL_QUOTE in inputs.quotes and len(gpus) > 1:
-        yield f"the rental quote is taken for each of {', '.join(gpus)}: say for which one it is"
+        yield f"the rental quote is taken for each of {', '.join(gpus)}: name the one that it is for"
     if inputs.own_site != "colocation" and inputs.fleets:
         yield "on the team's own premises the room and its cooling plant are not priced"
     yield from (doubt.message for doubt in inputs.catalog.doubts if doubt.dropped)
@@ -219,7 +219,7 @@ def _growth(inputs: PlanInputs) -> Iterator[str]:
 
 
 def _answers_while_down(inputs: PlanInputs) -> Iterator[str]:
-    """Yield what nobody pays for: tokens that machines miss where neither an API nor a spare answers."""
+    """Yield what is not priced: tokens that machines miss where neither an API nor a spare answers."""
     if inputs.fleets and not (inputs.fallback_api and inputs.apis):
         spares = max(fleet.spare_replicas for fleet in inputs.fleets)
         who = (
@@ -230,8 +230,8 @@ def _answers_while_down(inputs: PlanInputs) -> Iterator[str]:
         yield f"{who} while a bought machine is down: what is missed then is not priced"
 
 
-def _bill(standing: Ranking) -> Iterator[str]:
+def _bill(ranking: Ranking) -> Iterator[str]:
     """Yield a note where the bill is not what the price list comes to: then staying costs what is billed."""
-    used = standing.in_use
-    if used and used.offer.api and bill_ratio(used.offer.api.fact, standing.inputs) is not None:
+    used = ranking.in_use
+    if used and used.offer.api and bill_ratio(used.offer.api.fact, ranking.inputs) is not None:
         yield used.offer.warnings[-1]

@@ -218,7 +218,7 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tells:
+class CapacityPage:
     """A page on which servers of some kind tell what they can take."""
 
     path: str
@@ -356,7 +356,7 @@ class Engine:
     """Tokens that its KV cache holds at once; None, or 0: not known but by slots times context."""
     max_context_tokens: Callable[[Mapping[str, Value]], int]
     """Longest prompt plus answer of one request, tokens; 0 is unknown."""
-    tells: tuple[Tells, ...] = ()
+    capacity_pages: tuple[CapacityPage, ...] = ()
     """Where it tells its capacity once it runs; what the user's options say goes before it."""
     explain_exit: Callable[[int, tuple[str, ...]], ExitCause]
     """From the exit code (negative: minus the signal) and the last log lines."""

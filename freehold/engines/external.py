@@ -12,11 +12,11 @@ from freehold.engines.base import (
     Adapter,
     ApiError,
     Capacity,
+    CapacityPage,
     Engine,
     ExitCause,
     ExitKind,
     HttpCheck,
-    Tells,
     option_number,
 )
 from freehold.engines.shared.api_errors import context_error, error_fields
@@ -91,10 +91,10 @@ ENGINE = Engine(
     slots=option_number("slots"),
     kv_tokens=option_number("kv_tokens"),
     max_context_tokens=option_number("max_context_tokens"),
-    tells=(
-        Tells(path="/v1/models", read=model_card),
-        Tells(path="/props", read=_llama_cpp_props),
-        Tells(path="/metrics", read=vllm_kv_cache),
+    capacity_pages=(
+        CapacityPage(path="/v1/models", read=model_card),
+        CapacityPage(path="/props", read=_llama_cpp_props),
+        CapacityPage(path="/metrics", read=vllm_kv_cache),
     ),
     explain_exit=_explain_exit,
     translate_error=_translate_error,

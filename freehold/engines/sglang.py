@@ -22,6 +22,7 @@ from freehold.engines.base import (
     Adapter,
     ApiError,
     Capacity,
+    CapacityPage,
     Command,
     Continues,
     Engine,
@@ -32,7 +33,6 @@ from freehold.engines.base import (
     Metric,
     Options,
     Placement,
-    Tells,
     completion_check,
     embedding_check,
     option_number,
@@ -196,10 +196,10 @@ ENGINE = Engine(
     slots=option_number("max_running_requests"),
     kv_tokens=option_number("max_total_tokens"),
     max_context_tokens=option_number("context_length"),
-    tells=(
-        Tells(path="/server_info", read=_server_info),
-        Tells(path="/get_server_info", read=_server_info),  # its older name
-        Tells(path="/v1/models", read=model_card),
+    capacity_pages=(
+        CapacityPage(path="/server_info", read=_server_info),
+        CapacityPage(path="/get_server_info", read=_server_info),  # its older name
+        CapacityPage(path="/v1/models", read=model_card),
     ),
     phases=_DATA.phases,
     explain_exit=_explain_exit,

@@ -19,6 +19,7 @@ from freehold.engines.base import (
     ALL_PATHS,
     Adapter,
     ApiError,
+    CapacityPage,
     Command,
     Continues,
     Engine,
@@ -30,7 +31,6 @@ from freehold.engines.base import (
     Options,
     Placement,
     Recipe,
-    Tells,
     Value,
     completion_check,
     embedding_check,
@@ -348,7 +348,10 @@ ENGINE = Engine(
     gpu_uuids=True,  # Source: 0.32.0, platforms/cuda.py; what older ones say to it: `vllm.toml`
     slots=option_number("max_num_seqs", _MAX_NUM_SEQS),
     max_context_tokens=option_number("max_model_len"),
-    tells=(Tells(path="/v1/models", read=model_card), Tells(path="/metrics", read=vllm_kv_cache)),
+    capacity_pages=(
+        CapacityPage(path="/v1/models", read=model_card),
+        CapacityPage(path="/metrics", read=vllm_kv_cache),
+    ),
     phases=_DATA.phases,
     explain_exit=_explain_exit,
     continues=Continues.VLLM,

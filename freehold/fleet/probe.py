@@ -1,9 +1,9 @@
-"""Ask engines over HTTP: is it ready (a real completion), what do its counters say, is an external one there.
+"""Check engines over HTTP: readiness (a real completion), counters, and whether an external endpoint answers.
 
-It owns the HTTP client and maps its failures to words; it keeps no state and decides nothing. An external endpoint
-is only ever asked for pages (its models, and once what it can take): it may charge by the token, and a probe must not
+It owns the HTTP client and maps its failures to messages; it keeps no state and decides nothing. An external endpoint
+is only asked for pages (its models, and once its capacity): it may charge by the token, and a check must not
 cost anything. A
-connection serves one question: engines close idle ones, and a stale connection would look like a sick engine.
+connection serves one request: engines close idle ones, and a stale connection would look like a failing engine.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from freehold.engines.shared.metrics_page import read_metrics, shows_progress
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 
 _ANSWER_BYTES = 64 * 1024
-"""Of an answer to a readiness question no more is read: a one-token completion has some hundred bytes."""
+"""At most this much of a readiness answer is read: a one-token completion has some hundred bytes."""
 _METRICS_BYTES = 4 * 1024 * 1024
 """Longest page of counters that is read; vLLM's has some ten kilobytes."""
 _STEADY_LOOKS = 3
-"""Tries to see finished and unfinished tokens at one moment. Source: own choice; requests end some times a second."""
+"""Tries to read finished and unfinished tokens at one moment. Source: own choice; requests end some times a second."""
 _WORDS_CHARS = 200
-"""Longest quotation of an engine's words: two lines of a terminal."""
+"""Longest quotation of an engine's message: two lines of a terminal."""
 _MODELS = HttpCheck(method="GET", path="/v1/models")
 _BUSY = 429
 """Throttling is a sign of life."""
@@ -33,7 +33,7 @@ _BUSY = 429
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadinessAnswer:
-    """What came of a readiness question; `reason` and `hint` say why it was not answered as hoped."""
+    """The result of a readiness check; `reason` and `hint` say why it failed."""
 
     ok: bool
     reason: str = ""
@@ -42,16 +42,16 @@ class ReadinessAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterReading:
-    """Counters of one engine; None is unknown, 0.0 is a real nought."""
+    """Counters of one engine; None is unknown, 0.0 is a measured zero."""
 
     tokens_total: float | None = None
     running: float | None = None
     asleep: bool | None = None
-    """Somebody put it to sleep; None: it does not say."""
+    """An operator put it to sleep; None: not reported."""
 
 
 class Prober(Protocol):
-    """Whoever can put these questions; total: a failure is an answer too."""
+    """Makes these checks; total: a failure is a result too."""
 
     async def ask(self, plan: ReplicaPlan, url: str) -> ReadinessAnswer:
         """Return whether the replica at `url` is ready."""
@@ -62,7 +62,7 @@ class Prober(Protocol):
         ...
 
     async def capacity(self, plan: ReplicaPlan, url: str) -> Capacity | None:
-        """Return what a server tells of its capacity; None: it did not answer in time."""
+        """Return the capacity that a server reports; None: it did not answer in time."""
         ...
 
     async def close(self) -> None:
@@ -71,7 +71,7 @@ class Prober(Protocol):
 
 
 class HttpProber:
-    """Puts the questions over HTTP, each with a deadline, without proxies and without following redirects."""
+    """Makes the checks over HTTP, each with a deadline, without proxies and without following redirects."""
 
     def __init__(self, settings: FleetSettings) -> None:
         self._settings = settings
@@ -115,17 +115,17 @@ class HttpProber:
             return CounterReading()
 
     async def capacity(self, plan: ReplicaPlan, url: str) -> Capacity | None:
-        """Return what the pages tell on which such servers tell their capacity; one that is not there says nothing."""
-        # These pages stand at the server's root, also where its address has the `/v1` of the paths that clients use.
-        root, told = url.rstrip("/").removesuffix("/v1"), Capacity()
+        """Return the capacity from the engine's capacity pages; a missing page adds nothing."""
+        # These pages are at the server's root, even if its address ends with the `/v1` of client paths.
+        root, reported = url.rstrip("/").removesuffix("/v1"), Capacity()
         try:
             async with asyncio.timeout(self._settings.scrape_timeout_s):
-                for tells in plan.engine.tells:
-                    body = await self._body(plan, root, tells.path)
-                    told = told.filled(tells.read(body or b"", plan.name_upstream))
+                for page in plan.engine.capacity_pages:
+                    body = await self._body(plan, root, page.path)
+                    reported = reported.filled(page.read(body or b"", plan.name_upstream))
         except (TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, OSError):
             return None
-        return told
+        return reported
 
     async def _measure(self, plan: ReplicaPlan, url: str) -> CounterReading:
         unfinished, page = plan.engine.unfinished, await self._page(plan, url)
@@ -186,7 +186,7 @@ def _tokens(page: Mapping[str, float]) -> float | None:
 
 
 def _reading(page: Mapping[str, float], unfinished_tokens: float | None) -> CounterReading:
-    """Return a reading; a count of which a part is unknown is unknown."""
+    """Return a reading; if a part of a count is unknown, the count is."""
     finished = _tokens(page)
     known = finished is not None and unfinished_tokens is not None
     awake = page.get("awake_engines")
@@ -198,13 +198,13 @@ def _reading(page: Mapping[str, float], unfinished_tokens: float | None) -> Coun
 
 
 def _said(plan: ReplicaPlan, status: int, body: bytes) -> str:
-    """Return why it refused: in its engine file's words where these know better than to wait, such as of a wrong option."""
+    """Return why it rejected the check: by its engine file, if waiting does not help, such as for a wrong option."""
     error = plan.engine.translate_error(status, body) if plan.engine.managed and status >= 400 else None
     return _words(error.message) if error is not None and error.status < 500 else _error_words(body)
 
 
 def _error_words(body: bytes) -> str:
-    """Return what an error body says, whatever its shape, on one line."""
+    """Return the message of an error body of any shape, on one line."""
     try:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -223,5 +223,5 @@ def _hint(status: int, *, managed: bool) -> str:
     if managed:
         return ""
     if status in {401, 403}:
-        return "it wants another API key"
+        return "the server requires another API key"
     return "is this the server's address up to, not including, /v1?" if status == 404 else ""

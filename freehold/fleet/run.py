@@ -1,8 +1,8 @@
 """The fleet at work: one task is the single writer of the view; facts come in through one bounded queue, orders go out.
 
-It asks `decide` what to do, tells `state.apply` that it is being done, does it, and publishes a new snapshot when
-something changed. It knows no rule of its own. One of the four guards of the house: whatever goes wrong in carrying
-out an order or in a callback is logged and counted, and the fleet goes on.
+It gets orders from `decide`, applies each to the view with `state.apply`, carries it out, and publishes a new snapshot when
+something changed. It has no rule of its own. One of the four guards of the house: an exception in carrying
+out an order or in a callback is logged and counted, and the fleet keeps running.
 """
 
 import asyncio
@@ -61,20 +61,20 @@ from freehold.fleet.processes.launch_process import (
 from freehold.telemetry.logs import get_logger
 
 _QUEUE_FACTS = 256
-"""Facts that wait, besides `_QUEUE_FACTS_PER_REPLICA`; those beyond are refused to whoever asks for something."""
+"""Facts that wait, besides `_QUEUE_FACTS_PER_REPLICA`; a further request of an operator is rejected."""
 _QUEUE_FACTS_PER_REPLICA = 16
 """One incarnation has at most five facts under way: started, ending, exited, one answer, one reading."""
 _PASSES_MAX = 32
-"""Rounds of orders at one instant. A replica's longest chain is cordon, terminate, kill: more is our mistake."""
+"""Rounds of orders at one instant. A replica's longest chain is cordon, terminate, kill: more is a bug."""
 _MISTAKE_PAUSE_S = 1.0
-"""After a mistake of our own, so that a repeating one does not eat the machine."""
+"""Pause after a bug of Freehold's own, so that a repeated one does not use up the machine."""
 _log = get_logger("fleet.run")
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """All that a fleet reaches outside itself; tests bring their own."""
+    """Everything outside the fleet that it uses; tests pass their own."""
 
     launcher: Launcher
     prober: Prober
@@ -83,7 +83,7 @@ class World:
 
 
 def this_machine(settings: FleetSettings) -> World:
-    """Return the real world: child processes, HTTP, the system's clock and chance."""
+    """Return the real ones: child processes, HTTP, the system's clock and random numbers."""
     return World(
         launcher=ProcessLauncher(settings),
         prober=HttpProber(settings),
@@ -109,12 +109,12 @@ class Fleet:
         ids = [plan.id for plan in plans]
         assert len(set(ids)) == len(ids), f"replica ids repeat: {ids}"
         self.errors_total = 0
-        """Mistakes of our own that the guard has caught."""
+        """Exceptions that the guard has caught."""
         self.finished = asyncio.Event()
-        """Set when `run` has returned: nothing of the fleet lives any more."""
+        """Set when `run` has returned: no process of the fleet is left."""
         self._wanted = tuple(plans)
         self._by_id = {plan.id: plan for plan in plans}
-        """The plan of each replica that there is."""
+        """The plan of each present replica."""
         self._incarnations: dict[str, int] = {}
         """The last incarnation of replicas that are forgotten."""
         self._world = world or this_machine(settings)
@@ -133,21 +133,21 @@ class Fleet:
         return self._snapshot
 
     def statuses(self) -> tuple[ReplicaStatus, ...]:
-        """Return what a person wants to know of each replica, in the user's order."""
+        """Return the status of each replica, in the user's order."""
         return self._snapshot.replicas
 
     def request_stop(self, *, drained: bool = False, now: bool = False) -> None:
         """Begin to end everything: cordon, drain, SIGTERM, grace, SIGKILL; `run` returns when all is over.
 
-        `drained`: the caller knows that no request runs any more, so nothing is waited for before SIGTERM.
-        `now`: nothing is waited for at all (a second Ctrl-C). May be asked again with more haste.
+        `drained`: the caller knows that no request is running, so SIGTERM is sent without waiting.
+        `now`: no wait at all (a second Ctrl-C). May be called again with a shorter wait.
         """
         self._post(StopAsked(drained=drained, hurry=now))
 
     def restart(self, replica_id: str) -> Problem | None:
-        """Begin to start a replica afresh (draining it first if it serves), also out of a crash loop.
+        """Begin to restart a replica (draining it first if it serves), also out of a crash loop.
 
-        Returns what is wrong with the wish, or None when it was taken; the outcome is in the statuses.
+        Returns why it is not possible, or None when it has begun; the outcome is in the statuses.
         """
         replica = self._view.find(replica_id)
         if replica is None:
@@ -158,13 +158,15 @@ class Fleet:
         if replica.process is not None and replica.state is ReplicaState.CRASH_LOOP:
             return Problem(where="restart", message=replica.reason, hint=replica.hint)
         if not self._post(RestartAsked(id=replica_id)):
-            return Problem(where="restart", message="too many wishes are waiting", hint="try again")
+            return Problem(
+                where="restart", message="too many requests to the fleet are waiting", hint="try again"
+            )
         return None
 
     def stalled(self, replica_id: str, *, pid: int, reason: str) -> bool:
-        """Begin to replace the process `pid` of a replica that hangs; False: it is not that one any more, or is ending.
+        """Begin to replace the process `pid` of a stalled replica; False: it is another process now, or is ending.
 
-        Whoever calls has watched it for long enough: an engine that is busy must never be named here. Of a model one
+        The caller has observed it for long enough: it must never pass an engine that is only busy. Of a model one
         replica at a time is replaced; the others wait until it is ready again or has failed.
         """
         replica = self._view.find(replica_id)
@@ -176,12 +178,12 @@ class Fleet:
         return self._post(Stalled(id=replica_id, incarnation=replica.incarnation, reason=reason))
 
     def proofs(self) -> dict[str, HttpCheck]:
-        """Return, by id, the tiny request that shows each replica alive that the fleet started itself."""
+        """Return, by id, the tiny request that proves that a managed replica works."""
         managed = ((name, plan) for name, plan in self._by_id.items() if plan.engine.managed)
         return {name: plan.engine.proof(plan.name_upstream, plan.options) for name, plan in managed}
 
     def recovered(self, replica_id: str, *, pid: int) -> bool:
-        """Take back that the process `pid` of a replica hangs; False: nobody said so, or it is already being ended."""
+        """Withdraw that the process `pid` of a replica is stalled; False: it was not reported, or is already being ended."""
         replica = self._view.find(replica_id)
         if replica is None or not replica.stalled or replica.state is not ReplicaState.READY:
             return False
@@ -191,26 +193,26 @@ class Fleet:
         return self._post(Recovered(id=replica_id, incarnation=replica.incarnation))
 
     def change(self, plans: Sequence[ReplicaPlan], settings: FleetSettings) -> bool:
-        """Begin to go over to other replicas, those that serve last (`rollout`); False: too many wishes are waiting.
+        """Begin to change to other replicas, those that serve last (`rollout`); False: too many requests are waiting.
 
-        Where nothing differs, nothing happens. `done` tells the end.
+        If nothing differs, nothing happens. `done` becomes True at the end.
         """
         return self._post(ChangeAsked(plans=tuple(plans), settings=settings))
 
     @property
-    def heard(self) -> bool:
-        """Return whether no wish and no fact is waiting."""
+    def queue_is_empty(self) -> bool:
+        """Return whether no fact and no request is waiting."""
         return self._queue.empty()
 
     @property
     def done(self) -> bool:
-        """Return whether the replicas are those that are wanted, and no change is waiting."""
-        return self.heard and rollout.done(self.held(), self._wanted)
+        """Return whether the present replicas are the wanted ones, and no change is waiting."""
+        return self.queue_is_empty and rollout.done(self.held(), self._wanted)
 
     async def run(self) -> None:
-        """Keep the replicas as planned until a stop was asked for and everything has ended.
+        """Keep the replicas as planned until a stop is requested and everything has ended.
 
-        Cancelled, it still ends what it started (`Launcher.close`) before it lets go.
+        If cancelled, it still ends everything it started (`Launcher.close`) before it returns.
         """
         try:
             self._guarded("first snapshot", self._publish)
@@ -252,7 +254,7 @@ class Fleet:
                 self._before(action)
                 self._view = apply(self._view, action, now_s)
                 self._perform(action)
-            self._publish()  # in between as well: DRAINING is told before the end is ordered
+            self._publish()  # in between as well: DRAINING is published before the end is ordered
         else:
             raise AssertionError(f"decide does not come to rest: {actions}")
         self._publish()
@@ -282,7 +284,7 @@ class Fleet:
     # --- changes --------------------------------------------------------------------------------------------------
 
     def held(self) -> list[rollout.HeldReplica]:
-        """Return the replicas that there are, those that are on their way out included."""
+        """Return the present replicas, those being ended included."""
         return [
             rollout.HeldReplica(
                 plan=self._by_id[replica.id],
@@ -304,7 +306,7 @@ class Fleet:
         return replica.incarnation if replica else self._incarnations.get(replica_id, 0)
 
     def _before(self, action: Action | Move) -> None:
-        """Keep the books of who is there."""
+        """Update the tables of present replicas."""
         if isinstance(action, Add):
             self._by_id[action.id] = action.plan
             self._questions[action.id] = set()
@@ -354,7 +356,7 @@ class Fleet:
 
     def _end(self, order: Terminate | Kill) -> None:
         launch = self._launches.get(order.id)
-        if launch is None:  # it could not even be launched; its exit is in the queue
+        if launch is None:  # it could not be launched; its exit is in the queue
             return
         if isinstance(order, Kill):
             self._guarded("kill", launch.kill)
@@ -403,7 +405,9 @@ class Fleet:
         task.add_done_callback(self._questions[replica_id].discard)
 
     async def _ask(self, order: AskReady, url: str) -> None:
-        mistake = ReadinessAnswer(ok=False, reason="could not be asked: a mistake of ours, see the log")
+        mistake = ReadinessAnswer(
+            ok=False, reason="could not be checked: a bug of Freehold's own, see the log"
+        )
         answer = await self._total(self._world.prober.ask(self._by_id[order.id], url), mistake)
         if answer.ok:
             plan, capacity = self._by_id[order.id], None
@@ -438,7 +442,7 @@ class Fleet:
     # --- bookkeeping ----------------------------------------------------------------------------------------------
 
     def _post(self, fact: Fact) -> bool:
-        """Queue a fact; False when the queue is full, which no replica's own facts can make it."""
+        """Queue a fact; False when the queue is full, which the facts of replicas alone cannot cause."""
         if self._queue.qsize() >= _QUEUE_FACTS + _QUEUE_FACTS_PER_REPLICA * len(self._by_id):
             _log.error("fact refused: the queue is full", fact=type(fact).__name__)
             return False

@@ -1,8 +1,8 @@
 """The gateway process: takes a listening socket and snapshots from its parent, serves, drains, ends.
 
-It goes on with its last snapshot when its parent hangs or dies, as long as some endpoint does not die with that
+It keeps serving with its last snapshot when its parent hangs or dies, as long as some endpoint does not die with that
 parent; otherwise it drains and ends, so that nothing is left behind. This is the only file that knows uvloop, and one
-of the few guards: an exception that nobody expected is logged and counted here, and the process serves on.
+of the few guards: an unexpected exception is logged and counted here, and the process keeps serving.
 """
 
 import argparse
@@ -72,7 +72,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
     media_urls: bool = True
 
     def snapshot_parts(self) -> tuple[ModelEntry, list[Endpoint]]:
-        """Return what a snapshot says of this model."""
+        """Return this model's part of a snapshot."""
         entry = ModelEntry(
             name=self.name,
             engine=self.engine,
@@ -91,7 +91,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
 
 
 class GatewayProcess:
-    """The gateway's process: its server, its parent's line, and how it ends."""
+    """The gateway's process: its server, the link to its parent, and how it ends."""
 
     def __init__(self, gateway: Gateway, listener: socket.socket) -> None:
         self.gateway = gateway
@@ -101,7 +101,7 @@ class GatewayProcess:
         gateway.listening = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def serve(self) -> bool:
-        """Serve until told to stop, drain, and return whether every stream was finished."""
+        """Serve until asked to stop, drain, and return whether every stream was finished."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -129,7 +129,7 @@ class GatewayProcess:
         return whole
 
     def _allow_connections(self) -> None:
-        """Take as many clients as descriptors allow, and say so where that is fewer than it should be."""
+        """Take as many clients as descriptors allow, and log a warning where that is fewer than it should be."""
         limit = descriptors.raise_limit()
         self.gateway.connections_max = clients = descriptors.connections_for(limit)
         if clients < descriptors.CONNECTIONS_MAX:
@@ -141,7 +141,7 @@ class GatewayProcess:
             )
 
     async def obey(self, reader: asyncio.StreamReader) -> None:
-        """Do what the parent says; when it is gone, serve on where that makes sense."""
+        """Follow the parent's messages; when the parent is gone, keep serving if some endpoint outlives it."""
         async for message in downs(reader):
             if isinstance(message, EndpointsMessage):
                 self.gateway.apply(message.snapshot)
@@ -162,7 +162,7 @@ class GatewayProcess:
             self.stopping.set()
 
     async def report(self, writer: asyncio.StreamWriter) -> None:
-        """Tell the parent each second how things are."""
+        """Report statistics to the parent each second."""
         while self.gateway.has_parent:
             writer.write(line(StatsMessage(self.gateway.statistics())))
             await asyncio.sleep(_STATS_EVERY_S)

@@ -16,17 +16,17 @@ from freehold.telemetry.logs import LevelName
 
 
 class FallbackSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint of somebody else's, as `fallback:` in freehold.yaml describes it."""
+    """One fallback provider, as `fallback:` in freehold.yaml describes it."""
 
     name: str
     url: str
     price: Price
     upstream_model: str = ""
-    """Empty: the name that the caller uses."""
+    """Empty: the name that the client uses."""
     api_key: str = ""
     """Never logged or shown."""
     models: tuple[str, ...] = ()
-    """Whose requests may go there; empty: every model's."""
+    """Models whose requests may go there; empty: all models."""
     when: tuple[str, ...] = ("queue_full", "no_replica")
     share: float = 0.0
     shadow: float = 0.0
@@ -44,7 +44,7 @@ class AccessLogSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of one gateway process; times in seconds, sizes in bytes. freehold.yaml says what each is for."""
+    """Bounds of one gateway process; times in seconds, sizes in bytes. freehold.yaml documents each."""
 
     queue_max_requests: int = 512
     queue_max_tokens: int = 1_000_000
@@ -73,16 +73,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     wake_fds: tuple[int, ...] = ()
     """Where each of them is woken."""
     spool_path: str = ""
-    """Folder of the ledger's spool; empty: nothing is written down."""
+    """Folder of the ledger's spool; empty: there is no ledger."""
     spool_max_bytes: int = SPOOL_BYTES_MAX
     keys_path: str = ""
-    """The keys file; empty: nobody is asked for a key."""
+    """The keys file; empty: no key is needed."""
     budgets_path: str = ""
     """Where what keys have spent of their monthly budgets is kept; not empty where `keys_path` is not."""
     fallbacks: tuple[FallbackSettings, ...] = ()
-    """Endpoints of others, in the order in which they are asked."""
+    """Fallback providers, in the order in which they are asked."""
     fallback_spent_path: str = ""
-    """Where what they have cost today is kept; empty: nowhere, so that a restart begins anew."""
+    """Where what they have cost today is kept; empty: nowhere, so that a restart begins at 0."""
     prices: dict[str, Price] = {}
     """What each model's own tokens are charged, by model; a model that is not here has no price."""
     metrics_open: bool = True

@@ -3,7 +3,7 @@
 It runs in the controller, not in the gateway: another interpreter's lock and another process's disk waits cannot touch
 a request, and what a killed gateway left is drained by whoever lives. A disk that fails or hangs costs it time and
 nothing else: the spool keeps the records, and how far it has come stands in a small file beside them (`drain.json`, on
-tmpfs), from which gateways tell the world how much waits and for how long.
+tmpfs), from which gateways report how much waits and for how long.
 """
 
 import contextlib
@@ -101,7 +101,7 @@ class Drainer:
         self._thread.start()
 
     def note(self, readings: Iterable[EngineReading]) -> None:
-        """Take readings of engines' counters, to be written with the next round. Waits for nobody."""
+        """Take readings of engines' counters, to be written with the next round. Never waits."""
         for reading in readings:
             self._readings[reading.replica, reading.started_us, reading.day] = reading
 
@@ -152,7 +152,7 @@ class Drainer:
         found = segments(self._folder)
         newest = {segment.run: segment.number for segment in found}
         for segment in found:
-            # Asked before reading: if nobody could write any more, what is read now is all that there is.
+            # Asked before reading: if no writer is left, what is read now is all that there is.
             final = segment.number < newest[segment.run] or not segment.has_writer()
             self._drain(self._journal, segment, final=final)
         self._write_readings(self._journal)

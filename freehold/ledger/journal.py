@@ -118,7 +118,7 @@ class Journal:
             )
 
     def is_here(self) -> bool:
-        """Return whether the open file is still the one with its name; False: somebody removed or moved it."""
+        """Return whether the open file is still the one with its name; False: it was removed or moved."""
         try:
             return self.path.stat().st_ino == self._inode
         except FileNotFoundError:

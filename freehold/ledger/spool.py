@@ -1,9 +1,9 @@
 """The spool: files in memory (tmpfs) that a gateway appends its records to and that outlive it.
 
-Appending is one `os.write` to tmpfs, so nobody waits for a disk. A process writes its own files (`<run>.<number>.spool`),
+Appending is one `os.write` to tmpfs, so no request waits for a disk. A process writes its own files (`<run>.<number>.spool`),
 each locked (flock) for as long as its writer lives, so that whoever drains them knows whether more can come, however
 the writer died. The size of all files together is bounded; a record that finds no room is dropped and counted, and the
-next record says how many were. What somebody removes under a living writer, as systemd-logind removes an ordinary user's
+next record says how many were. What is removed under a living writer, as systemd-logind removes an ordinary user's
 files in /dev/shm at the last logout (RemoveIPC, logind.conf(5)), it writes again from the file that it still holds.
 Draining, and whether it falls behind, is `drainer`'s business.
 """
@@ -98,7 +98,7 @@ def make_folder(folder: Path) -> None:
         for each in (folder.parent, folder):
             each.mkdir(mode=0o700, exist_ok=True, parents=True)
             if not _may_be_ours(each):
-                raise Permanent(f"{each} belongs to somebody else", hint="remove it, or ask its owner to")
+                raise Permanent(f"{each} belongs to another user", hint="remove it, or ask its owner to")
             each.chmod(0o700)
     except OSError as exc:
         raise Permanent(f"cannot make the ledger's spool {folder}: {exc.strerror}") from exc
@@ -126,7 +126,7 @@ def segments(folder: Path) -> list[Segment]:
 
 
 class SpoolWriter:
-    """The writing end, for one process. `append` waits for nobody."""
+    """The writing end, for one process. `append` never waits."""
 
     def __init__(
         self, folder: Path, *, max_bytes: int = SPOOL_BYTES_MAX, segment_bytes: int = SEGMENT_BYTES_MAX
@@ -174,7 +174,7 @@ class SpoolWriter:
         return False
 
     def look(self) -> bool:
-        """Write the file again if somebody removed it, and return whether that was done; to be called now and then.
+        """Write the file again if it was removed, and return whether that was done; to be called now and then.
 
         Whoever drains it reads again what was drained before: a record's identity sees to it that it counts once.
         """
@@ -182,7 +182,7 @@ class SpoolWriter:
             return False
         self.removed_total += not self.lost
         try:
-            # Made and looked at first: where everybody may write, somebody else may have put another in its place.
+            # Made and looked at first: where all users may write, another user may have put another in its place.
             make_folder(self.folder)
             self._begin(os.pread(self._fd, self._size_bytes, 0))
         except Permanent:

@@ -1,7 +1,7 @@
 """From one freehold.yaml to another while the stack runs: what changes, how, and what cannot. Pure.
 
 Every setting is either changed in place, or reached by replacing replicas, or cannot change without an end and a new
-start; what nobody has thought about is among the last. It says nothing about secrets: they are not in the file.
+start; what has no rule is among the last. It says nothing about secrets: they are not in the file.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -120,7 +120,7 @@ def _without_models(spec: Spec) -> dict[str, Any]:
 
 
 def _leaves(value: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Return every value that is no map by the way to it."""
+    """Return every value that is not a map by the way to it."""
     found: dict[tuple[str, ...], Any] = {}
     for key, inner in value.items():
         if isinstance(inner, Mapping):

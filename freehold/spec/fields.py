@@ -270,7 +270,7 @@ class GpuWish:
                 or not re.fullmatch(_GPU, str(entry))
             ):
                 raise refuse(
-                    f": {entry!r} is no GPU", "a number as nvidia-smi shows it, or a UUID (GPU-…, MIG-…)"
+                    f": {entry!r} is not a GPU", "a number as nvidia-smi shows it, or a UUID (GPU-…, MIG-…)"
                 )
             if entry in found:
                 raise refuse(f": {entry} stands there twice", "remove one")

@@ -55,7 +55,7 @@ class TimeoutsSpec(Section):
     after that the connection is closed and the engine's slot is free again."""
     total: Annotated[float, Duration(least="1s", most="24h")] = duration("1h")
     """How long a request may take from its arrival to the end of its answer, 1s to 24h; the header
-    `x-freehold-timeout` (seconds) can ask for less. Default 1h: no stream that somebody reads takes longer, and a
+    `x-freehold-timeout` (seconds) can ask for less. Default 1h: no stream that a client reads takes longer, and a
     slot is not lost for good."""
     connect: Annotated[float, Duration(least="50ms", most="1m")] = duration("2s")
     """How long a connection to an engine may take, 50ms to 1m. Default 2s: engines are near, and one lost packet
@@ -66,7 +66,7 @@ class AccessLogSpec(Section):
     """A line per request that is over, never with a word of what was asked or answered (`freehold logs access`)."""
 
     enabled: bool = True
-    """Whether there is one. Default true: without it nobody can say afterwards which request was slow, or why."""
+    """Whether there is one. Default true: without it, which request was slow and why cannot be found afterwards."""
     max_size: Annotated[int, Size(least="64KiB", most="1TiB")] = size("32MiB")
     """Size at which the file is put aside and a new one begun, 64KiB to 1TiB. Default 32MiB: some 100,000 requests."""
     keep: int = Field(default=3, ge=0, le=1000)
@@ -111,7 +111,7 @@ class GatewaySpec(Section):
     timeouts: TimeoutsSpec = Field(default_factory=TimeoutsSpec)
     """How long the gateway waits for whom."""
     drain_grace: Annotated[float, Duration(least="0s", most="24h")] = duration("30s")
-    """How long streams may go on after the gateway was told to stop, 0s to 24h. Default 30s, what Kubernetes gives a
+    """How long streams may go on after the gateway was asked to stop, 0s to 24h. Default 30s, what Kubernetes gives a
     pod (terminationGracePeriodSeconds)."""
 
     access_log: AccessLogSpec = Field(default_factory=AccessLogSpec)

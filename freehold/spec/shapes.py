@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 EXTERNAL = "external"
-"""The one engine that Freehold does not start: somebody else runs its endpoints."""
+"""The one engine that Freehold does not start: its endpoints run elsewhere."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 """A model's name: it becomes a label of metrics, an id and part of file names. Limit 63: a DNS label (RFC 1035, 2.3.4)."""
 SHA256_PATTERN = r"^[0-9A-Fa-f]{64}$"
@@ -21,7 +21,7 @@ VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 LISTEN_PATTERN = r"^(localhost|[0-9.]{7,15}|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"
 """An address to listen on; IPv6 in brackets (RFC 3986, 3.2.2)."""
 ENDPOINT_PATTERN = r"^(http://[^/?#@\s]+:[0-9]{1,5}|https://[^/?#@\s]+)(/[^?#\s]*)?$"
-"""The base URL of a server that somebody else runs."""
+"""The base URL of a server that runs elsewhere."""
 PEER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}=([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$"
 """Another node: its name as it calls itself, its address or host name, and the port of its mesh where that differs."""
 WATCHED_PATTERN = r"^(auto|off|/.*)$"

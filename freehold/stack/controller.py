@@ -158,7 +158,9 @@ class Controller:
                 errors_total=stats.errors_total if stats else None,
                 draining=self._stopping.is_set(),
             ),
-            replicas=with_ejected(self._starts.told(self._fleet.statuses()), stats.ejected if stats else ()),
+            replicas=with_ejected(
+                self._starts.with_progress(self._fleet.statuses()), stats.ejected if stats else ()
+            ),
             in_force=self._reloader.status(),
         )
 

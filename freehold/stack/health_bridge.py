@@ -151,7 +151,7 @@ class NodeWatch:
         self.link = AgentLink(
             settings,
             stderr_path=logs / "health.stderr.log",
-            hearers=AgentListeners(
+            listeners=AgentListeners(
                 on_snapshot=self._on_snapshot,
                 on_metrics=gateway.show,
                 on_start=lambda pid: on_start(NAME, pid),
@@ -174,7 +174,7 @@ class NodeWatch:
         while True:
             stats = self._gateway.stats
             loads = None if stats is None else stats.loads
-            self.link.tell(targets(self._fleet.snapshot, loads, self._fleet.proofs()))
+            self.link.send_targets(targets(self._fleet.snapshot, loads, self._fleet.proofs()))
             await asyncio.sleep(SEND_S)
 
     def _on_snapshot(self, snapshot: HealthSnapshot) -> None:

@@ -222,7 +222,7 @@ class Reloader:
         statuses = self._fleet.statuses()
         looping = [status for status in statuses if status.state is ReplicaState.CRASH_LOOP]
         moving = any(status.state in _MOVING and status.engine != EXTERNAL for status in statuses)
-        if not looping or moving or not self._fleet.heard:
+        if not looping or moving or not self._fleet.queue_is_empty:
             return None
         why = "; ".join(f"{status.id} cannot be started: {status.reason}" for status in looping)
         return {"error": why, "hint": next((s.hint for s in looping if s.hint), "")}

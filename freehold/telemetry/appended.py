@@ -1,8 +1,8 @@
-"""Whether a text that another process rendered may stand on a scrape's page as it is: its grammar, its names, its size.
+"""Check whether metrics text of another process may be appended to a scrape's page: its grammar, its names, its size.
 
 Stricter than Prometheus' own parsers, since one bad line costs a scraper the whole page: exactly what our renderer writes
 (HELP, TYPE, samples without a time), each family once and whole, each series once. What the numbers mean, and whether a
-histogram's buckets add up, is not looked at.
+histogram's buckets add up, is not checked.
 """
 
 import re
@@ -25,7 +25,7 @@ _SUFFIXES = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_count"
 
 
 def why_not(text: str, *, prefix: str, taken: Collection[str] = ()) -> str:
-    """Return why the text must not be appended, in words, or an empty text; an empty text is nothing to append and fine.
+    """Return why the text must not be appended, or an empty text; an empty input is valid.
 
     Every family's name begins with `prefix` and is none of `taken`, those that the page has already.
     """
@@ -41,7 +41,7 @@ def why_not(text: str, *, prefix: str, taken: Collection[str] = ()) -> str:
 
 
 class _AppendedPage:
-    """What has been read so far."""
+    """The part of the page that has been read."""
 
     def __init__(self, prefix: str, taken: Collection[str]) -> None:
         self._prefix = prefix
@@ -61,7 +61,7 @@ class _AppendedPage:
             self._names = tuple(self._family + suffix for suffix in _SUFFIXES[found[2]])
             return why
         found = _SAMPLE.fullmatch(line)
-        return "is no line of a metric" if found is None else self._sample(found[1], found[2] or "")
+        return "is not a line of a metric" if found is None else self._sample(found[1], found[2] or "")
 
     def _begin(self, name: str, *, helped: bool) -> str:
         if not name.startswith(self._prefix):
@@ -74,13 +74,13 @@ class _AppendedPage:
 
     def _sample(self, name: str, labels: str) -> str:
         if name not in self._names:
-            return "is a sample of another metric than the one it stands under"
+            return "is a sample of another metric than the one above it"
         pairs = tuple(_pairs(labels))
         keys = {label for label, _ in pairs}
         if len(keys) < len(pairs):
             return "has a label twice"
         if ("le" in keys) != name.endswith("_bucket"):
-            return "is no bucket of a histogram, or one without its bound"
+            return "has a bound and is not a bucket, or is a bucket without a bound"
         series = (name, tuple(sorted(f"{label}={value}" for label, value in pairs)))
         if series in self._seen:
             return "repeats a series"

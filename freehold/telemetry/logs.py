@@ -1,9 +1,9 @@
-"""Logs: JSON lines, one record each, through a bounded queue to a writer thread, so that nobody waits for a disk.
+"""Logs: JSON lines, one record each, through a bounded queue to a writer thread, so that no caller waits for a disk.
 
 The idea: `get_logger("fleet.run").info("replica ready", replica="m-0", seconds=2.1)` costs some microseconds on the
 caller's thread (secrets and prompts out, encode, queue) and never more. Where the disk is slow or full, records are
 dropped and counted: `LogHandle.dropped_total`, exposed as `freehold_log_dropped_total`. What libraries log through
-`logging` at warning or above takes the same way.
+`logging` at warning or above takes the same path.
 
 What it deliberately does not do: no record is promised, no text format for people (`freehold logs` renders), and
 before `configure` nothing is written at all, so importing Freehold has no effect on a program's output.
@@ -37,9 +37,9 @@ BACKUPS = 3
 RECORD_BYTES_MAX = 64 * 1024
 """Longest line; of a longer record only the head is kept. Bounds the queue's memory together with its length."""
 EXIT_TIMEOUT_S = 1.0
-"""How long an interpreter's exit waits for queued records when nobody called `close`: a person would not wait longer."""
+"""How long an interpreter's exit waits for queued records without `close`: a person would not wait longer."""
 LIBRARY_LEVEL = logging.WARNING
-"""From libraries only what somebody may have to act on: httpx2 alone logs every request at info."""
+"""From libraries only records that may need action: httpx2 alone logs every request at info."""
 
 
 def get_logger(name: str) -> Logger:

@@ -1,4 +1,4 @@
-"""Metrics: plain integers on the hot path, turned into Prometheus text only when somebody scrapes.
+"""Metrics: plain integers on the hot path, turned into Prometheus text only on a scrape.
 
 The idea: a request's cost is one attribute increment on a handle that was looked up before (about 50 ns), and one
 bisect for a histogram. prometheus_client's own counters lock on every increment, so it is used for the text formats
@@ -130,12 +130,12 @@ class _Readable(Series[Number]):
     def read_from(self, reading: Reading) -> None:
         """Take all series from `reading` at each scrape: label values → number. It must not block nor raise.
 
-        What it leaves out is absent from the scrape, which is how an unknown number is shown.
+        A missing series is absent from the scrape, which is how an unknown number is shown.
         """
         self._reading = reading
 
     def carry(self, values: Values, number: float) -> None:
-        """Count what was counted before this process began, beside what it counts itself."""
+        """Add a number that an earlier process counted to the numbers of this one."""
         self._carried = {**self._carried, values: self._carried.get(values, 0) + number}
 
     def now(self) -> dict[Values, float]:
@@ -213,7 +213,7 @@ class Metrics:
         process: Collector | None = None,
         namespace: str = "freehold",
     ) -> None:
-        """Take the table, and who tells of the process; None: this process is told of.
+        """Build the series of a table; `process` collects the process's figures, None: those of this process.
 
         `namespace` begins the names of what every table has: its version, and label values folded. Another than the usual one
         also begins those of the process's figures, so that two processes' can stand on one page.
@@ -236,25 +236,25 @@ class Metrics:
         )
 
     def series(self) -> Iterator["Counter | Gauge | Histogram"]:
-        """Yield all there are, in the table's order."""
+        """Yield all series, in the table's order."""
         yield from self._series.values()
 
     def counter(self, name: str) -> Counter:
-        """Return the declared counter; another name or kind is our own mistake."""
+        """Return the declared counter; another name or kind is a bug."""
         series = self._series[name]
-        assert isinstance(series, Counter), f"{name} is no counter"
+        assert isinstance(series, Counter), f"{name} is not a counter"
         return series
 
     def gauge(self, name: str) -> Gauge:
-        """Return the declared gauge; another name or kind is our own mistake."""
+        """Return the declared gauge; another name or kind is a bug."""
         series = self._series[name]
-        assert isinstance(series, Gauge), f"{name} is no gauge"
+        assert isinstance(series, Gauge), f"{name} is not a gauge"
         return series
 
     def histogram(self, name: str) -> Histogram:
-        """Return the declared histogram; another name or kind is our own mistake."""
+        """Return the declared histogram; another name or kind is a bug."""
         series = self._series[name]
-        assert isinstance(series, Histogram), f"{name} is no histogram"
+        assert isinstance(series, Histogram), f"{name} is not a histogram"
         return series
 
     def collect(self) -> Iterator[Family]:
@@ -280,7 +280,7 @@ class Metrics:
         self.counter(f"{self._namespace}_metrics_folded_total").add(row.name)
 
     def _expose_constants(self) -> None:
-        """Start what is known from the first scrape on: counters without labels at 0, and the version."""
+        """Set the series that exist from the first scrape on: counters without labels at 0, and the version."""
         for series in self._series.values():
             if isinstance(series, Counter) and not series.declared.labels:
                 series.labels()

@@ -1,8 +1,8 @@
-"""One scrape for several processes: what each tells of its metrics, and what they make together.
+"""One scrape for several processes: each dumps its metrics, and the scraped one combines them.
 
-A process tells all its numbers as bytes; whoever is scraped adds up what all told. Counters and histograms of a process
-that died go on in the one that takes its place, so that no sum ever falls because somebody was killed. How the bytes
-travel is not this file's business.
+A process dumps all its numbers as bytes; the scraped process adds up all dumps. Counters and histograms of a process
+that died continue in the one that takes its place, so that no sum ever falls because a process was killed. How the bytes
+travel is not decided here.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _EARLIEST = "process_start_time_seconds"  # All others of a process are parts of
 
 
 class _ProcessNumbers(msgspec.Struct, array_like=True, frozen=True):
-    """What one process tells: numbers, and distributions as counts per bucket with their sum."""
+    """The dump of one process: numbers, and distributions as counts per bucket with their sum."""
 
     numbers: dict[str, list[tuple[Values, float]]]
     spreads: dict[str, list[tuple[Values, list[int], float]]]
@@ -28,7 +28,7 @@ class _ProcessNumbers(msgspec.Struct, array_like=True, frozen=True):
 _ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(_ProcessNumbers)
 
 
-def tell(metrics: Metrics) -> bytes:
+def dump(metrics: Metrics) -> bytes:
     """Return all numbers of this process."""
     numbers: dict[str, list[tuple[Values, float]]] = {}
     spreads: dict[str, list[tuple[Values, list[int], float]]] = {}
@@ -41,9 +41,9 @@ def tell(metrics: Metrics) -> bytes:
     return _ENCODER.encode(_ProcessNumbers(numbers, spreads))
 
 
-def go_on(metrics: Metrics, told: bytes) -> None:
-    """Let the counters and histograms of this process go on where a process before it ended."""
-    before = _read(told)
+def continue_from(metrics: Metrics, dumped: bytes) -> None:
+    """Continue the counters and histograms of this process where an earlier process ended."""
+    before = _read(dumped)
     for series in metrics.series():
         name = series.declared.name
         if isinstance(series, Histogram):
@@ -53,13 +53,13 @@ def go_on(metrics: Metrics, told: bytes) -> None:
                 series.carry(values, number)
 
 
-def pool(told: Iterable[tuple[bytes, bool]], pids: Sequence[int]) -> Metrics:
-    """Return the metrics of all processes together, from what each told and whether it still lives.
+def pool(dumped: Iterable[tuple[bytes, bool]], pids: Sequence[int]) -> Metrics:
+    """Return the metrics of all processes together, from each dump and whether its process still runs.
 
-    A process that does not live any more counts by its counters, not by its levels. `pids` are those that live.
+    A process that has ended counts by its counters, not by its levels. `pids` are those that run.
     """
     whole = Metrics(process=_Processes(pids))
-    for text, lives in told:
+    for text, lives in dumped:
         one = _read(text)
         for series in whole.series():
             name = series.declared.name
@@ -80,17 +80,17 @@ def _add(one: float, other: float) -> float:
 _MERGERS: dict[str, Callable[[float, float], float]] = {"sum": _add, "max": max}
 
 
-def _add_spreads(series: Histogram, told: Iterable[tuple[Values, list[int], float]]) -> None:
-    for values, counts, total in told:
+def _add_spreads(series: Histogram, dumped: Iterable[tuple[Values, list[int], float]]) -> None:
+    for values, counts, total in dumped:
         cell = series.labels(*values)
         if len(counts) == len(cell.counts):
             cell.counts = [one + other for one, other in zip(cell.counts, counts, strict=True)]
             cell.sum += total
 
 
-def _read(told: bytes) -> _ProcessNumbers:
+def _read(dumped: bytes) -> _ProcessNumbers:
     with contextlib.suppress(msgspec.MsgspecError):
-        return _DECODER.decode(told)
+        return _DECODER.decode(dumped)
     return _ProcessNumbers({}, {})
 
 

@@ -1,7 +1,7 @@
-"""What must not stand in a log: secrets by key and by shape, and what people asked and were answered.
+"""Remove from logs: secrets by key and by shape, and the texts of prompts and answers.
 
 The idea: one total function, `clean`, turns any value into plain JSON data and takes secrets and prompts out on the
-way, so that a record cannot be written without it. It does not guess at secrets that neither a key nor a known shape
+way, so that a record cannot be written without it. It does not detect secrets that neither a key nor a known shape
 (`Bearer …`, `user:password@host`, `api_key=…`) gives away.
 """
 
@@ -55,7 +55,7 @@ PROMPT_KEYS = frozenset(
         ),
     }
 )
-"""Fields in which the APIs carry what a person wrote or was answered (OpenAI and Anthropic request and answer)."""
+"""Fields in which the APIs carry prompts and answers (OpenAI and Anthropic requests and responses)."""
 SECRET_SHAPES = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=:-]+"), rf"\1 {REDACTED}"),
     (re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{REDACTED}@"),
@@ -68,7 +68,7 @@ SECRET_SHAPES = (
     ),
     (re.compile(r"\b(?:sk|hf|fh|ghp|xox[abp])[-_][\w-]{16,}"), REDACTED),
 )
-"""Shapes of secrets inside a text, and what stands there instead; the last row is the key formats of common services."""
+"""Shapes of secrets inside a text, and their replacement; the last row is the key formats of common services."""
 PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 """Exactly these types are JSON as they are; a subclass may bring its own `repr` or value."""
 SHAPE_HINTS = (
@@ -121,7 +121,7 @@ def is_plain(name: str, value: object) -> bool:
 
 
 def clean_field(name: str, value: object, *, depth: int = 0) -> object:
-    """Return what may stand under the key `name`: nothing of a secret or a prompt, else the cleaned value."""
+    """Return the value that may be logged under the key `name`: a placeholder for a secret or a prompt, else the cleaned value."""
     sort = _sort(name)
     if sort == "secret":
         return REDACTED if value else value

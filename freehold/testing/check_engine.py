@@ -302,7 +302,7 @@ def _check_unfinished(engine: Engine) -> Iterator[str]:
     if engine.unfinished is None:
         return
     if not engine.unfinished.path.startswith("/"):
-        yield f"unfinished: {engine.unfinished.path!r} is no path"
+        yield f"unfinished: {engine.unfinished.path!r} is not a path"
     for body in (b"", b"{}", b"[1]", b'[{"next_token": 3}]', b"\xff", b"[" * 5000):
         tokens = engine.unfinished.tokens(body)
         if tokens is not None and not tokens >= 0:
@@ -312,19 +312,19 @@ def _check_unfinished(engine: Engine) -> Iterator[str]:
 def _check_pages(engine: Engine) -> Iterator[str]:
     for page in engine.more_pages:
         if not page.path.startswith("/"):
-            yield f"more_pages: {page.path!r} is no path"
+            yield f"more_pages: {page.path!r} is not a path"
         for body in (b"", b"{}", b"[1]", b"[[]]", b'[{"iter": {}}]', b"\xff", b"[" * 5000):
             if page.read(body):
                 yield f"what {page.path} shows by {body[:20]!r} is not unknown"
 
 
 def _check_tells(engine: Engine) -> Iterator[str]:
-    for tells in engine.tells:
-        if not tells.path.startswith("/"):
-            yield f"tells: {tells.path!r} is no path"
+    for page in engine.capacity_pages:
+        if not page.path.startswith("/"):
+            yield f"capacity_pages: {page.path!r} is not a path"
         for body in (b"", b"{}", b"[1]", b'{"data": [3, {"id": "m"}]}', b"a{b} 1\n", b"\xff", b"[" * 5000):
-            if tells.read(body, "m") != Capacity():
-                yield f"what {tells.path} tells by {body[:20]!r} is not unknown"
+            if page.read(body, "m") != Capacity():
+                yield f"what {page.path} tells by {body[:20]!r} is not unknown"
 
 
 def _room(engine: Engine, options: Mapping[str, _Value]) -> tuple[tuple[str, int], ...]:

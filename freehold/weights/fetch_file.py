@@ -1,9 +1,9 @@
 """`file://`: a file of this machine, cloned into the store where the file system can, copied where it cannot.
 
 Never a hard link: the original and the store's blob would be one file, so that whoever changes the original would
-change what the store calls verified (and a read-only blob would make the user's own file read-only). A clone
-(`FICLONE`: Btrfs, XFS, bcachefs, overlay on them) costs no space and no time, and later writes part the two. What is hashed is
-the store's own copy, so a source that changes meanwhile is found out.
+change what the store calls verified. A read-only blob would also make the user's own file read-only. A clone
+(`FICLONE`: Btrfs, XFS, bcachefs, overlay on them) costs no space and no time, and later writes separate the two. The hash is of
+the store's own copy, so a source that changes meanwhile is detected.
 """
 
 import fcntl
@@ -36,7 +36,7 @@ def copy_in(original: BinaryIO, job: FetchJob) -> Fetched:
 
 
 def resolved(source: FileSource, base_dir: Path) -> Path:
-    """Return the absolute path that is meant: `~` is the user's home, a relative path starts at `base_dir`."""
+    """Return the absolute path: `~` is the user's home, a relative path starts at `base_dir`."""
     try:
         return base_dir / Path(source.path).expanduser()
     except RuntimeError as error:  # pathlib's way to say that there is no such user
@@ -52,7 +52,7 @@ def _opened(path: Path) -> BinaryIO:
         ) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise Permanent(f"{path} is no regular file", hint="name the weights file itself")
+        raise Permanent(f"{path} is not a regular file", hint="name the weights file itself")
     return file
 
 

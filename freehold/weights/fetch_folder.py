@@ -1,8 +1,8 @@
-"""Fetching a folder: its files listed first, then fetched a few at once, each as its own kind of source is.
+"""Fetch a folder: list its files first, then fetch a few at once, each by its own kind of source.
 
-A file that is here stays: a folder that is taken up again begins with the first file that is missing, and that one where its
-own kind of source can go on. Where the source names a file's hash (a hub does for large files, a list of hashes for all), a
-wrong file is known by name as soon as it is there; in the end the tree hash decides. It does not judge that,
+A fetched file stays: a resumed folder starts with the first missing file, at the byte where
+its kind of source can resume. If the source names a file's hash (a hub does for large files, a list of hashes for all), a
+wrong file is reported by name as soon as it is fetched; in the end the tree hash decides. It does not check the tree hash,
 which is for the store.
 """
 
@@ -36,7 +36,7 @@ AT_ONCE = 4
 """Files of one folder that are fetched at the same time. Source: our choice; two or three connections fill most lines, and
 a hub counts requests."""
 
-_DONE = "done.jsonl"  # a line for each file that is whole, appended: cheap also for ten thousand
+_DONE = "done.jsonl"  # a line for each complete file, appended: cheap even for ten thousand
 _PARTS = "parts"
 _SUMS_BYTES_MAX = 1 << 22  # a list of 10,000 files with long paths is less
 
@@ -44,7 +44,7 @@ FetchFile = Callable[[FileLike, FetchJob], Fetched]
 
 
 class WrongFile(Permanent):
-    """A file is not what its own source says of it; the folder with all that came of it lies at `folder`."""
+    """A file differs from the hash that its own source names; the folder with everything fetched is at `folder`."""
 
     def __init__(self, message: str, *, hint: str, folder: Path) -> None:
         super().__init__(message, hint=hint)
@@ -52,7 +52,7 @@ class WrongFile(Permanent):
 
 
 class _StoppedError(Exception):
-    """Another file of the folder has failed, so this one need not go on."""
+    """Another file of the folder has failed, so this fetch ends too."""
 
 
 def fetch(source: FolderLike, job: FetchJob, fetch_file: FetchFile) -> Fetched:
@@ -94,7 +94,9 @@ def _listed(source: FolderLike, job: FetchJob, fetch_file: FetchFile) -> list[Me
 def _listed_here(source: FileFolder, job: FetchJob) -> list[Member]:
     folder = resolved(FileSource(path=source.path), job.base_dir).absolute()
     if not folder.is_dir():
-        raise Permanent(f"{folder} is no folder", hint="a / at the end of a file:// source means a folder")
+        raise Permanent(
+            f"{folder} is not a folder", hint="a file:// source with a / at its end must be a folder"
+        )
     return [
         Member(path=path, source=FileSource(path=str(folder / path)), size_bytes=size_bytes)
         for path, size_bytes in walk(folder, source.include).items()
@@ -102,7 +104,7 @@ def _listed_here(source: FileFolder, job: FetchJob) -> list[Member]:
 
 
 def _listed_by_sums(source: HttpsFolder, job: FetchJob, fetch_file: FetchFile) -> list[Member]:
-    """Return what the list at the URL names; raises `WrongFile` at once when it is not the list that the hash is of."""
+    """Return the files of the list at the URL; raises `Permanent` at once when the list has another tree hash."""
     scratch = _emptied(job.scratch / "sums")
     got = fetch_file(
         source.file(source.url.rpartition("/")[2]), replace(job, want_sha256="", scratch=scratch)
@@ -121,7 +123,7 @@ def _listed_by_sums(source: HttpsFolder, job: FetchJob, fetch_file: FetchFile) -
 
 
 class _Folder:
-    """A folder on its way."""
+    """A folder that is being fetched."""
 
     def __init__(
         self, members: list[Member], job: FetchJob, *, fetch_file: FetchFile, moving: FetchStage
@@ -135,7 +137,7 @@ class _Folder:
         self._told = _FolderProgress(job.report, _total(members), moving)
 
     def run(self) -> Fetched:
-        """Return the whole folder once each file is here."""
+        """Return the complete folder once every file is fetched."""
         self._forget_others()
         missing = [member for member in self._members if member.path not in self._done]
         for path in self._done:
@@ -147,7 +149,7 @@ class _Folder:
         return Fetched(path=self._tree, sha256=tree_hash(hashes), files=hashes)
 
     def _forget_others(self) -> None:
-        """Remove what an earlier fetch left that does not belong: the source may have changed."""
+        """Remove files of an earlier fetch that no longer belong: the source may have changed."""
         expected = {member.path: member.sha256 for member in self._members}
         for path, known in list(self._done.items()):
             if expected.get(path, "-") not in ("", known.sha256):
@@ -193,7 +195,7 @@ class _Folder:
             wrong = bool(member.git_sha1) and member.git_sha1 != git_sha1(target)
         if wrong:
             raise WrongFile(
-                f"{member.source} is not the file that its own source names: it has SHA-256 {got_sha256}"
+                f"{member.source} is not the file that its source lists: it has SHA-256 {got_sha256}"
                 + (f", expected {member.sha256}" if member.sha256 else ""),
                 hint="fetch it again; if that gives the same, ask the publisher",
                 folder=self._tree,
@@ -201,7 +203,7 @@ class _Folder:
 
 
 def _raise_first(futures: list[Future[None]]) -> None:
-    """Raise what ended the fetch, rather than that others were stopped for it."""
+    """Raise the error that ended the fetch, not the stops of other files that followed it."""
     errors = [future.exception() for future in futures if future.done() and not future.cancelled()]
     failed = [error for error in errors if error is not None]
     for error in sorted(failed, key=lambda error: isinstance(error, _StoppedError)):
@@ -209,7 +211,7 @@ def _raise_first(futures: list[Future[None]]) -> None:
 
 
 class _FolderProgress:
-    """One progress of several files at once, and the word to stop for all of them."""
+    """The joint progress of several files, and the flag that stops all of them."""
 
     def __init__(self, report: Reporter, total_bytes: int | None, moving: FetchStage) -> None:
         self._report = report
@@ -220,11 +222,11 @@ class _FolderProgress:
         self.done_bytes: dict[str, int] = {}
 
     def of(self, path: str) -> Reporter:
-        """Return what one file's fetch tells."""
+        """Return the reporter for one file's fetch."""
         return Reporter(lambda progress: self._tell(path, progress))
 
     def stop(self) -> None:
-        """Have each fetch end when it tells the next time."""
+        """End each fetch at its next progress report."""
         self._stopped = True
 
     def _tell(self, path: str, progress: Progress) -> None:
@@ -239,8 +241,8 @@ class _FolderProgress:
 
 
 def git_sha1(path: Path) -> str:
-    """Return the name that git gives a file's content: a check against accidents, for what else nobody vouches for."""
-    data = path.read_bytes()  # what a hub keeps in git itself is at most 10 MB
+    """Return git's hash of a file's content: a check against accidents, for files without a SHA-256."""
+    data = path.read_bytes()  # files that a hub keeps in git itself have at most 10 MB
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
@@ -257,7 +259,7 @@ def _emptied(folder: Path) -> Path:
 
 
 def _read_done(path: Path, tree: Path) -> dict[str, KnownFile]:
-    """Return the files that an earlier fetch brought whole and that nobody has touched since."""
+    """Return the files that an earlier fetch completed and that have not changed since."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -267,7 +269,7 @@ def _read_done(path: Path, tree: Path) -> dict[str, KnownFile]:
 
 
 def _known_file(line: bytes) -> KnownFile | None:
-    """Return what a line says; None: it was being written when the process ended."""
+    """Return the file of a line; None: the process ended while it was written."""
     try:
         return msgspec.json.decode(line, type=KnownFile)
     except msgspec.DecodeError:

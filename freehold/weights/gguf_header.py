@@ -45,7 +45,7 @@ _DIMENSIONS_MAX = 4
 
 
 class _DamagedError(Exception):
-    """The file is none of its kind, or cut short."""
+    """The file is truncated or not GGUF."""
 
 
 def shape_from_gguf(path: Path) -> ModelShape | tuple[Problem, ...]:
@@ -58,7 +58,7 @@ def shape_from_gguf(path: Path) -> ModelShape | tuple[Problem, ...]:
 
 
 def gguf_values(path: Path) -> Mapping[str, object] | Problem:
-    """Return the single values and short lists in a whole GGUF file's header by their keys, or what is wrong with the file."""
+    """Return the single values and short lists in a complete GGUF file's header by their keys, or its problem."""
     header = _whole(path)
     return header if isinstance(header, Problem) else header.values
 
@@ -73,18 +73,18 @@ def _whole(path: Path) -> "_Header | Problem":
     except _DamagedError as exc:
         return _damaged(path, str(exc))
     if size < header.ends_at:
-        return _damaged(path, f"it has {size} bytes and its header speaks of {header.ends_at}")
+        return _damaged(path, f"it has {size} bytes, and {header.ends_at} by its header")
     return header
 
 
 def _damaged(path: Path, reason: str) -> Problem:
     hint = "it may be cut short: compare its size and sha256 with the source's"
-    return Problem(where=str(path), message=f"is no whole GGUF file: {reason}", hint=hint)
+    return Problem(where=str(path), message=f"is truncated or not a GGUF file: {reason}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What the header says: single values by key, lengths of lists by key, and per tensor its parameters and bytes."""
+    """The header: single values by key, lengths of lists by key, and per tensor its parameters and bytes."""
 
     values: Mapping[str, object]
     lengths: Mapping[str, int]
@@ -94,9 +94,9 @@ class _Header:
 
     @classmethod
     def read(cls, file: BinaryIO) -> "_Header":
-        """Return the header at the file's front; raise _DamagedError where it is none."""
+        """Return the header at the file's front; raise _DamagedError if there is none."""
         if file.read(4) != b"GGUF" or _scalar(file, "I") not in {2, 3}:
-            raise _DamagedError("it does not begin as one of version 2 or 3 does")
+            raise _DamagedError("it does not begin with GGUF and version 2 or 3")
         tensor_count, pair_count = _count(file), _count(file)
         values: dict[str, object] = {}
         lengths: dict[str, int] = {}
@@ -113,7 +113,7 @@ class _Header:
         return cls(values, lengths, tensors, aligned + last)
 
     def number(self, key: str) -> int:
-        """Return the value of `ARCHITECTURE.key` as a whole number, the largest of a list, or 0 where it is not said."""
+        """Return the value of `ARCHITECTURE.key` as a whole number, the largest of a list; 0: it is not there."""
         found = self.values.get(f"{self.values.get('general.architecture', '')}.{key}", 0)
         if isinstance(found, list):
             return max((int(item) for item in found if isinstance(item, int | float)), default=0)

@@ -1,6 +1,6 @@
-"""What stored weights are, by what lies there and not by their name; and whether a folder of safetensors is whole.
+"""Recognise stored weights by their content, not by their name, and check whether a folder of safetensors is complete.
 
-Headers are read, weights are not: it takes as long for 100 GB as for 100 MB. Every problem is told at once. It hashes
+Headers are read, weights are not: it takes as long for 100 GB as for 100 MB. Every problem is reported at once. It hashes
 nothing (the store does), reads no pickle (that would run it) and knows no engine. What a TensorRT engine was
 built for is read elsewhere.
 """
@@ -28,14 +28,14 @@ _TENSORRT_KEYS = ("build_config", "pretrained_config")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recognised:
-    """What weights are."""
+    """The format of weights, and their problems."""
 
     format: Format | None
-    """None: none that is known here, or it cannot be told what was meant."""
+    """None: the format is not known, or several are possible."""
     path: Path
-    """What an engine is given: a folder with one GGUF file in it stands for the file."""
+    """The path for an engine: of a folder with one GGUF file, that file."""
     problems: tuple[Problem, ...] = ()
-    """Why they cannot be loaded whatever the engine; empty: nothing is wrong that can be seen."""
+    """Why no engine can load them; empty: no problem is visible."""
 
 
 def recognise(path: Path, *, pickles_allowed: bool = False) -> Recognised:
@@ -175,23 +175,23 @@ def tensor_names(path: Path) -> set[str] | Problem:
             return _cut(path, "its header is damaged")
     expected_bytes = 8 + header_bytes + max(ends.values(), default=0)
     if size_bytes != expected_bytes:
-        return _cut(path, f"it has {size_bytes:,} bytes and its header speaks of {expected_bytes:,}")
+        return _cut(path, f"it has {size_bytes:,} bytes, and {expected_bytes:,} by its header")
     return set(ends)
 
 
 def _cut(path: Path, reason: str) -> Problem:
     hint = "it may be cut short: compare its size with the source's, and fetch it again"
-    return Problem(where=str(path), message=f"is no whole safetensors file: {reason}", hint=hint)
+    return Problem(where=str(path), message=f"is truncated or not a safetensors file: {reason}", hint=hint)
 
 
 def _object(path: Path) -> dict[str, Any] | Problem:
     """Return a JSON object, or what is wrong with the file."""
     try:
         if path.stat().st_size > _SMALL_BYTES_MAX:
-            return Problem(where=str(path), message="is too large for what it should be")
+            return Problem(where=str(path), message="is too large for a configuration or an index")
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return Problem(where=str(path), message="is missing", hint="fetch the whole folder")
     except (ValueError, RecursionError) as error:
-        return Problem(where=str(path), message=f"is no JSON: {error}", hint="fetch it again")
-    return found if isinstance(found, dict) else Problem(where=str(path), message="is no JSON object")
+        return Problem(where=str(path), message=f"is not JSON: {error}", hint="fetch it again")
+    return found if isinstance(found, dict) else Problem(where=str(path), message="is not a JSON object")

@@ -1,7 +1,7 @@
-"""Trying again, a bounded number of times: what every remote source does with a `Temporary` failure.
+"""Retry after a `Temporary` failure, a bounded number of times; every remote source uses it.
 
-A try that brought new bytes starts the count anew, so that a long download over a bad line ends, while one that
-gains nothing gives up soon. It does not judge what is temporary: the file that owns the client does.
+A try that brought new bytes resets the count, so that a long download over a bad line completes, while one that
+gains nothing ends soon. It does not decide what is temporary: the file that owns the client does.
 """
 
 import random
@@ -17,15 +17,15 @@ Result = TypeVar("Result")
 GAIN_BYTES = 1 << 20
 """New bytes that make a failed try count as progress. Source: bounds the tries by the file's size in MiB."""
 
-_SLICE_S = 0.2  # how long a wait lasts before the caller hears of it again and may cancel
+_SLICE_S = 0.2  # between two calls of `on_wait`, which may cancel
 _dice = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """How often and how patiently to try again.
+    """How often to retry, and how long to wait.
 
-    Source of the defaults: our choice; with them a server that is down is given up after about 8 s of waiting.
+    Source of the defaults: our choice; with them the fetch fails after about 8 s of waiting for a server that is down.
     """
 
     attempts: int = 5
@@ -35,10 +35,10 @@ class Backoff:
     longest_s: float = 30.0
     """Longest wait of our own, seconds."""
     patience_s: float = 120.0
-    """Longest `Retry-After` that is waited for, seconds; a server that asks for more ends the fetch."""
+    """Longest `Retry-After` that is waited for, seconds; a longer one ends the fetch."""
 
     def wait_s(self, failures: int, error: Temporary) -> float | None:
-        """Return the seconds to wait after `failures` failures in a row, or None to give up."""
+        """Return the seconds to wait after `failures` failures in a row, or None to stop retrying."""
         asked_s = error.retry_after_s or 0.0
         if failures >= self.attempts or asked_s > self.patience_s:
             return None
@@ -53,9 +53,9 @@ def persist(
     gained_bytes: Callable[[], int],
     on_wait: Callable[[Temporary, float], None],
 ) -> Result:
-    """Return what `attempt` returns, trying again after `Temporary` as `backoff` says; else raises the last one.
+    """Return what `attempt` returns, retrying after `Temporary` as `backoff` says; else raise the last one.
 
-    `gained_bytes` tells the most that any try has had on disk; `on_wait` hears the failure and the seconds left,
+    `gained_bytes` returns the most that any try has had on disk; `on_wait` gets the failure and the seconds left,
     several times a second, and may raise to cancel.
     """
     failures, best_bytes = 0, 0

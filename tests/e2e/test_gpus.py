@@ -104,7 +104,7 @@ def test_each_has_its_own_and_keeps_them_over_a_kill_and_a_reload(box: Box) -> N
         refused = box.run("reload")
         assert refused.code != 0
         assert (
-            "m: 3 replicas take 2 GPUs each; that is 6 in all, and 4 can be had" in refused.out + refused.err
+            "m: 3 replicas take 2 GPUs each; that is 6 in all, and 4 available" in refused.out + refused.err
         )
         assert {each["pid"] for each in ready(stack)} == {each["pid"] for each in newer}
         assert stack.end() == 0
@@ -115,7 +115,7 @@ def test_three_are_refused_before_anything_starts(box: Box) -> None:
     up = box.run("up", "--listen", "127.0.0.1:0")
     assert up.code == 2
     assert f"{box.home}/freehold.yaml:4:" in up.err
-    assert "too few GPUs: m: 3 replicas take 2 GPUs each; that is 6 in all, and 4 can be had" in up.err
+    assert "too few GPUs: m: 3 replicas take 2 GPUs each; that is 6 in all, and 4 available" in up.err
     assert "gpus: 0" in up.err
     assert box.living() == []
 

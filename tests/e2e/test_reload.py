@@ -186,10 +186,7 @@ def test_another_key_of_a_fallback_is_refused(box: Box) -> None:
         assert ran.code == 2
         (problem,) = ran.said["problems"]
         assert problem["where"].startswith(f"{path}:10:")
-        assert (
-            problem["message"]
-            == "fallback[0].api_key_file: another key cannot be taken over while the stack runs"
-        )
+        assert problem["message"] == "fallback[0].api_key_file: the key cannot change while the stack runs"
         assert "sk-" not in str(ran)
         key.write_text("sk-one\n")
         assert reload(box).code == 0

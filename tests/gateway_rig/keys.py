@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from freehold.gateway.callers.keys import KEY_BYTES, KeyRecord, Limits, hash_of, key_from
+from freehold.gateway.callers.keys import KEY_BYTES, KeyLimits, KeyRecord, hash_of, key_from
 from freehold.gateway.storage.key_store import KeyStore
 
 APPLIED_S = 1.0
@@ -26,7 +26,7 @@ class Keys:
         """Make a key with the id `id-<name>` and return it."""
         key = key_from(secrets.token_bytes(KEY_BYTES))
         record = KeyRecord(id=f"id-{name}", name=name, hash=hash_of(key.encode()).hex(), created_s=1,
-                           expires_s=expires_s, limits=Limits(**limits))  # fmt: skip
+                           expires_s=expires_s, limits=KeyLimits(**limits))  # fmt: skip
         self.store.change(lambda before: (*before, record))
         self.key_of[name] = key
         return key

@@ -1,7 +1,7 @@
 """Which candidate to serve with: the one with the highest goodput within the SLO. Pure.
 
-Among those that no run tells apart it is the one that takes less memory, else the one with fewer options. A candidate's goodput is that of its best load, by the median of its runs. A load counts only where the bench itself kept
-up and where it was measured in every run. Where nobody kept the SLO, nobody is chosen.
+Among those that no run separates it is the one that takes less memory, else the one with fewer options. A candidate's goodput is that of its best load, by the median of its runs. A load counts only where the bench itself kept
+up and where it was measured in every run. Where no candidate kept the SLO, none is chosen.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from freehold.bench.analysis.load import Load
 from freehold.bench.analysis.results import BenchFile, Candidate, Result, Through
 
 LATE_SHARE = 0.2
-"""Of the SLO's time to first token, how late the bench may send nineteen in twenty requests before a load tells more of the
+"""Of the SLO's time to first token, how late the bench may send nineteen in twenty requests before a load says more of the
 bench than of the engine. Source: our own choice."""
 
 
@@ -66,16 +66,16 @@ def _why_nobody(bench: BenchFile, through: Through) -> str:
     if bench.interrupted:
         return "it was ended before any load had all its runs"
     if not bench.results:
-        return "no engine started: what each said is among the doubts"
+        return "no engine started: the doubts hold each engine's message"
     wanted = bench.conditions.runs
     pairs = ((each.id, load) for each in bench.candidates for load in bench.conditions.loads)
     if all(len(results_at(bench, name, load=load, through=through)) < wanted for name, load in pairs):
-        return "no engine came through all runs of any load: what each said is among the doubts"
-    return "nobody kept the SLO at any load: loosen it, lower the load, or measure other engines"
+        return "no engine completed all runs of any load: the doubts hold each engine's message"
+    return "no engine kept the SLO at any load: loosen it, lower the load, or measure other engines"
 
 
 def _alike(one: Runs, other: Runs) -> bool:
-    """Return whether two may be told apart by something else than their goodput: the usual run of each is a run of the other.
+    """Return whether two may be separated by something else than their goodput: the usual run of each is a run of the other.
 
     One bad run of the better is enough for `differs` to claim nothing; it is no reason to take one that gives half as much.
     """
@@ -131,7 +131,7 @@ def _reasons(winner: Best, tied: Sequence[Best], others: Iterable[Best]) -> tupl
             )
         elif other.against is Differs.UNKNOWN:
             said.append(
-                f"{other.candidate.id} gave {_rate(other.goodput)}: a single run does not say whether that differs"
+                f"{other.candidate.id} gave {_rate(other.goodput)}: a single run cannot show whether that differs"
             )
         else:
             said.append(
@@ -157,7 +157,7 @@ def _few(winner: Best) -> tuple[str, ...]:
     least = min(each.figures.requests for each in winner.results)
     if least >= FEW:
         return ()
-    return (f"a run of the winner measured {least} requests: a longer --duration tells more",)
+    return (f"a run of the winner measured {least} requests: a longer --duration gives more certainty",)
 
 
 def _other_weights(bench: BenchFile) -> list[str]:
@@ -187,7 +187,7 @@ def _doubts(bench: BenchFile) -> tuple[str, ...]:
     if before is not None and cores and before > cores / 4:
         said.append(f"the machine was busy before it began: load {before:.1f} on {cores} cores")
     if bench.conditions.runs == 1:
-        said.append("one run has no spread: --runs 3 tells differences from chance")
+        said.append("one run has no spread: --runs 3 separates differences from chance")
     late = {each.load.words() for each in bench.results if sent_late(each, bench.conditions.slo.ttft_s)}
     if late:
         said.append(

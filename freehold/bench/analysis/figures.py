@@ -65,11 +65,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     wrong_length: int = 0
     """Whole answers that had not the tokens asked for."""
     uncounted: int = 0
-    """Whole answers of which the engine told no count: pieces stand for tokens."""
+    """Whole answers of which the engine reported no count: pieces stand for tokens."""
     requests_per_s: float = 0.0
     """Whole answers that ended in the window."""
     prompt_tokens_per_s: float | None = None
-    """Of those; None: the engine did not tell."""
+    """Of those; None: the engine did not report it."""
     output_tokens_per_s: float = 0.0
     goodput_tokens_per_s: float = 0.0
     """Those of them that belong to requests which kept the SLO, whoever asked: callers who wait for each other's batch all ask at

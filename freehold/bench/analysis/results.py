@@ -51,7 +51,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     weights: str = ""
     """The file's or folder's name."""
     weights_sha256: str = ""
-    """As freehold.yaml or the store says; empty: nobody does."""
+    """As freehold.yaml or the store says; empty: neither does."""
     weights_source: str = ""
     """What freehold.yaml must say as `source`, with this hash, for a stack to serve them; empty: what it says already does, or it is not known."""
     weights_format: str = ""
@@ -64,7 +64,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     failed: str = ""
     """Why it has no figures, or not all."""
     gpus: tuple[GpuId, ...] | None = None
-    """Those that it saw, and whose watts count; empty: none. None: nobody knows, and the watts are of all of the machine."""
+    """Those that it saw, and whose watts count; empty: none. None: not known, and the watts are of all of the machine."""
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     memory_peak_bytes: int | None = None
     """Greatest sum over its processes of their proportional share of memory (PSS)."""
     gpu_watts: float | None = None
-    """Mean of the candidate's GPUs together; of all of the machine where nobody knows which it had."""
+    """Mean of the candidate's GPUs together; of all of the machine where it is not known which it had."""
     package_watts: float | None = None
     """Mean of all CPU packages together (RAPL), whoever used them."""
 

@@ -28,7 +28,7 @@ class RequestSample(msgspec.Struct, frozen=True, kw_only=True):
     chunk_s: tuple[float, ...] = ()
     """When each piece of the answer came."""
     prompt_tokens: int | None = None
-    """By the engine's usage; None: it told none."""
+    """By the engine's usage; None: it reported none."""
     answer_tokens: int | None = None
     """By the engine's usage, else the pieces that came; None: nothing came."""
     counted: bool = False

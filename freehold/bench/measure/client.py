@@ -80,7 +80,7 @@ _EVENTS = msgspec.json.Decoder(_Event)
 
 
 @dataclass(slots=True)
-class _Heard(asyncio.Protocol):
+class _AnswerReader(asyncio.Protocol):
     """The answer as it comes."""
 
     now: Callable[[], float]
@@ -174,36 +174,36 @@ async def send(
     keep: Callable[[RequestSample], object],
 ) -> None:
     """Make one request and give what became of it to `keep`, also when the task is cancelled in the middle."""
-    heard = _Heard(timing.now)
+    reader = _AnswerReader(timing.now)
     sent_s = timing.now()
     fate: Fate | None = None
 
     def sample() -> RequestSample:
-        counted = heard.usage.completion_tokens is not None
+        counted = reader.usage.completion_tokens is not None
         return RequestSample(
             ask=ask,
             intended_s=timing.intended_s,
             sent_s=sent_s,
             end_s=timing.now(),
-            fate=fate or heard.fate(),
-            chunk_s=tuple(heard.chunk_s),
-            prompt_tokens=heard.usage.prompt_tokens,
-            answer_tokens=heard.usage.completion_tokens if counted else len(heard.chunk_s) or None,
+            fate=fate or reader.fate(),
+            chunk_s=tuple(reader.chunk_s),
+            prompt_tokens=reader.usage.prompt_tokens,
+            answer_tokens=reader.usage.completion_tokens if counted else len(reader.chunk_s) or None,
             counted=counted,
-            detail=heard.detail(),
+            detail=reader.detail(),
         )
 
     transport: asyncio.Transport | None = None
     try:
         async with asyncio.timeout(max(0.0, timing.intended_s + timing.timeout_s - sent_s)):
             loop = asyncio.get_running_loop()
-            transport, _ = await loop.create_connection(lambda: heard, target.host, target.port)
+            transport, _ = await loop.create_connection(lambda: reader, target.host, target.port)
             transport.write(request)
-            await heard.closed.wait()
+            await reader.closed.wait()
     except TimeoutError:
         fate = "timeout"
     except OSError as exc:
-        fate, heard.error = "connect", str(exc)
+        fate, reader.error = "connect", str(exc)
     except asyncio.CancelledError:
         fate = "cancelled"
         raise

@@ -103,7 +103,7 @@ class Drive:
         asked_s = self.bounds.warm_up_s + self.bounds.duration_s
         while (now_s := self.now()) < self._until_s:
             self._closing = now_s >= asked_s and len(self._measured) >= len(feeding)
-            if now_s >= asked_s + self.bounds.timeout_s:  # nobody has asked for so long
+            if now_s >= asked_s + self.bounds.timeout_s:  # no request was sent for so long
                 self._until_s = now_s
                 return
             left_s = max(asked_s - now_s, 0.0) or _LOOK_S

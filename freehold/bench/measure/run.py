@@ -2,7 +2,7 @@
 
 Runs are interleaved: all contenders once, then all again in another order, so that what drifts (heat, neighbours) does not
 fall on one of them. Each is started afresh for each run. All get the same sizes at the same moments; only the words
-differ, so that no cache helps the second. One that fails is told as failed and the others go on.
+differ, so that no cache helps the second. One that fails is recorded as failed and the others go on.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,11 +29,11 @@ from freehold.fleet.decisions.plan import ReplicaPlan
 from freehold.gateway.settings import Settings
 
 _SHORT_WORDS, _LONG_WORDS = 20, 120
-"""Words of the two prompts that tell tokens per word. Source: our own choice: they fit any context."""
+"""Words of the two prompts that show tokens per word. Source: our own choice: they fit any context."""
 _SETTLE_S = 60.0
 """Longest wait for what a load left under way to end. Source: our own bound."""
 T = TypeVar("T")
-Tell = Callable[[str], object]
+Report = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class BenchSetup:
     sizes: Sizes
     through: tuple[Through, ...]
     gateway: Settings | None
-    """Of the gateway in front; None: nobody asks through one."""
+    """Of the gateway in front; None: engines are asked directly."""
     folder: Path
     """For logs; each start gets a folder of its own in it."""
     ready_timeout_s: float
@@ -76,7 +76,7 @@ class Bench:
     """One bench under way; `run` may be called once. Cancelled, it ends what it started and keeps what it has."""
 
     setup: BenchSetup
-    tell: Tell
+    report: Report
     _meter: GpuMeter = field(default_factory=GpuMeter)
     _scale: Scale | None = None
     _results: list[Result] = field(default_factory=list)
@@ -109,10 +109,10 @@ class Bench:
 
     async def _turn(self, contender: Contender, run: int) -> None:
         candidate, setup = contender.candidate, self.setup
-        # Its place, since one that does not start leaves no result by which the next would be told from it.
+        # Its place, since one that does not start leaves no result by which the next could be distinguished from it.
         folder = setup.folder / f"{run}-{setup.contenders.index(contender)}-{candidate.engine}"
         folder.mkdir(parents=True)
-        self.tell(f"run {run + 1} of {setup.conditions.runs}: {candidate.id} starts")
+        self.report(f"run {run + 1} of {setup.conditions.runs}: {candidate.id} starts")
         try:
             async with staged(
                 contender.plan, folder, gateway=setup.gateway, ready_timeout_s=setup.ready_timeout_s
@@ -121,7 +121,7 @@ class Bench:
                 await self._loads(candidate, stage, run)
         except FreeholdError as exc:
             words = f"run {run + 1}: {exc.message}"
-            self.tell(f"{candidate.id}: {words}")
+            self.report(f"{candidate.id}: {words}")
             self._change(candidate.id, failed=words)
 
     def _note_start(self, name: str, stage: Stage) -> None:
@@ -141,7 +141,7 @@ class Bench:
             self._scale = await measured_scale(stage.targets["direct"])
         for place, load in enumerate(self.setup.conditions.loads):
             for through in turned(self.setup.through, run):
-                self.tell(f"run {run + 1}: {candidate.id}, {load.words()}, {through}")
+                self.report(f"run {run + 1}: {candidate.id}, {load.words()}, {through}")
                 self._results.append(await self._measure(candidate, stage, (run, place, through)))
                 await settled(stage.targets[through])
 
@@ -189,7 +189,7 @@ def turned(things: Sequence[T], by: int) -> list[T]:
 
 
 async def measured_scale(target: BenchTarget) -> Scale:
-    """Return how words become tokens, by what the engine counts of two prompts; the plain scale where it tells nothing."""
+    """Return how words become tokens, by what the engine counts of two prompts; the plain scale where it reports nothing."""
     counts = []
     for words in (_SHORT_WORDS, _LONG_WORDS):
         ask = ScheduledRequest(number=0, at_s=None, size=Size(prompt_tokens=words, answer_tokens=1))

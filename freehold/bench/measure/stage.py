@@ -32,7 +32,7 @@ _GATEWAY_S = 20.0
 """Longest that a gateway may take to serve a snapshot. Source: our own bound: it takes 0.3 s."""
 _FAILED = frozenset({ReplicaState.BACKOFF, ReplicaState.CRASH_LOOP, ReplicaState.STOPPED})
 _VERSION_PAGES = {"/version": "version", "/props": "build_info"}
-"""Where engines tell their version, and in which field: vLLM, SGLang and our Transformers child; llama.cpp."""
+"""Where engines report their version, and in which field: vLLM, SGLang and our Transformers child; llama.cpp."""
 _PAGE_S = 5.0
 """Deadline of such a page. Source: our own choice."""
 HOST = "127.0.0.1"
@@ -117,12 +117,12 @@ async def _versions(url: str) -> dict[str, str]:
         for page, name in _VERSION_PAGES.items():
             with contextlib.suppress(httpx2.HTTPError, msgspec.MsgspecError):
                 answer = await client.get(url + page)
-                told = msgspec.json.decode(answer.content) if answer.status_code == 200 else None
-                if isinstance(told, dict):
+                reported = msgspec.json.decode(answer.content) if answer.status_code == 200 else None
+                if isinstance(reported, dict):
                     found |= {
-                        key: str(told[key])
+                        key: str(reported[key])
                         for key in (name, "transformers", "torch")
-                        if isinstance(told.get(key), str)
+                        if isinstance(reported.get(key), str)
                     }
     return found
 

@@ -1,7 +1,7 @@
 """What an engine's processes and the machine use while a load is on: CPU seconds, memory, energy.
 
-It reads /proc once a second and counters at both ends of the window. What cannot be read is None, never nought. CPU is that
-of the engine's own process group; energy of GPUs is that of those which the engine was given, or of all where nobody knows
+It reads /proc once a second and counters at both ends of the window. What cannot be read is None, never zero. CPU is that
+of the engine's own process group; energy of GPUs is that of those which the engine was given, or of all where it is not known
 which there are; energy of CPU packages is the machine's, whoever used it.
 """
 
@@ -60,9 +60,9 @@ class GpuMeter:
         self.last = Gpus(state=State.UNKNOWN)
 
     async def watts(self, gpus: Sequence[GpuId] | None = None) -> float | None:
-        """Return what these GPUs draw together, or all of them for None; None: one of them, or the driver, does not tell.
+        """Return what these GPUs draw together, or all of them for None; None: one of them, or the driver, does not report it.
 
-        Of no GPU nothing is told, nor of an instance of a divided one: the driver knows what the whole of it draws.
+        Without a GPU nothing is reported, nor of an instance of a divided one: the driver knows what the whole of it draws.
         """
         if self._reader is None:
             return None
@@ -101,7 +101,7 @@ async def watched(
 ) -> AsyncIterator[Watching]:
     """Watch a process group from `after_s` seconds on until the block ends; the warm-up before that does not count.
 
-    `gpus` are those that it was given; None: nobody knows, so all count.
+    `gpus` are those that it was given; None: not known, so all count.
     """
     seen = Watching()
     task = asyncio.create_task(_watch(seen, group, partial(meter.watts, gpus), after_s))
@@ -159,7 +159,7 @@ def _ticks(pid: int) -> int:
 
 
 def memory_bytes(group: int) -> int | None:
-    """Return the proportional memory of a process group; None: none of its members tells."""
+    """Return the proportional memory of a process group; None: no member reports it."""
     found = [size for pid in group_members(group) if (size := _pss(pid)) is not None]
     return sum(found) if found else None
 

@@ -18,7 +18,7 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 290, 64, 190, 28, 44
 """The paper of a plot and its margins, pixels. Source: our own choice: three of them stand on a laptop's screen; the unit has the top
 margin to itself."""
 _COLOURS = ("#0b6e4f", "#b3541e", "#3d5a98", "#8a3a6b", "#7a6a00", "#4a4a4a")
-"""Lines' colours in turn. Source: our own choice, told apart by the colour-blind by their order in the legend."""
+"""Lines' colours in turn. Source: our own choice, which the colour-blind distinguish by their order in the legend."""
 _TICKS = 4  # Of an axis: our own choice, few enough to read.
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c;"
@@ -121,7 +121,7 @@ def drawn(bench: BenchFile, plot: Plot, through: Through) -> str:
 
 
 def nice_above(value: float) -> float:
-    """Return the least of 1, 2, 2.5, 5 times a power of ten that is at least `value`; 1 for nought."""
+    """Return the least of 1, 2, 2.5, 5 times a power of ten that is at least `value`; 1 for zero."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

@@ -57,7 +57,7 @@ def second_opinion(sized: Sized) -> SecondOpinion | str:
 def _why_not_covered(sized: Sized) -> str:
     ask = sized.ask
     if not sized.concurrency:
-        return "there is no speed of ours to compare with"
+        return "Freehold has no speed to compare with"
     if ask.engine not in _ENGINES:
         return f"AIConfigurator does not know the engine {ask.engine}; it knows {', '.join(_ENGINES)}"
     if ask.gpu.id not in _SYSTEMS:

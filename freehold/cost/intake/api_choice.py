@@ -1,6 +1,6 @@
 """Which APIs a plan compares: the one in use, those of the same model, those that were named, and a few others.
 
-Where nobody named the API in use and the usage files leave no doubt about it, it is taken from there, and that is said.
+Where the API in use is not named and the usage files leave no doubt about it, it is taken from there, and that is said.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from freehold.sizing.fleet.traffic import Traffic
 from freehold.sizing.model.shape import ModelShape
 
 _COMPARED = 3
-"""APIs of other models that are compared where nobody named any, one a price class. Source: our own choice."""
+"""APIs of other models that are compared where none was named, one a price class. Source: our own choice."""
 _NEARLY_ALL = 0.9
 """Of a file's tokens: from here on its one model is taken for what is paid today. Our own choice: the rest is a rounding."""
 
@@ -37,9 +37,9 @@ def with_api_of_files(
     if not isinstance(found, ApiPrice):
         return ask, ()
     if share <= _NEARLY_ALL:
-        note = f"the usage names {name} for {share:.0%} of its tokens: is it paid today? then say --api {api_id(found)}"
+        note = f"the usage names {name} for {share:.0%} of its tokens: if it is paid today, add --api {api_id(found)}"
         return ask, (note,)
-    note = f"{share:.0%} of the tokens are {name}'s: {api_id(found)} is taken as the API in use (--api says another)"
+    note = f"{share:.0%} of the tokens are {name}'s: {api_id(found)} is taken as the API in use (--api names another)"
     return replace(ask, api=api_id(found)), (note,)
 
 
@@ -59,7 +59,7 @@ def apis_of(
 
 
 def only_listed(ask: PlanAsk, apis: tuple[ApiPrice, ...], shape: ModelShape) -> tuple[str, ...]:
-    """Return the APIs that nobody named and that serve another model: shown, so that their price is known."""
+    """Return the APIs that were not named and that serve another model: shown, so that their price is known."""
     named = {name.casefold() for name in (ask.api, *ask.compare)}
     return tuple(
         api_id(each)

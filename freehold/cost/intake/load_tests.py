@@ -31,7 +31,7 @@ from freehold.sizing.replica.memory import weights_bytes
 
 FILE_BYTES_MAX = 1024 * 1024
 """Largest file of load tests that is read. Source: our own bound: some 5,000 tests."""
-_PROBLEMS_MOST = 20  # Of one file: more help nobody.
+_PROBLEMS_MOST = 20  # Of one file: more do not help.
 _HINT = "a JSON list of {engine, gpu, gpus, quant, output_tokens_per_s, concurrency, source}"
 
 

@@ -1,6 +1,6 @@
 """What a person brings to a review beside the ledger: measured watts and a list of incidents, read and checked.
 
-Watts come as CSV (`time,watts`; columns such as node and gpu tell series apart) or as what Prometheus answers to `query_range`
+Watts come as CSV (`time,watts`; columns such as node and gpu distinguish series) or as what Prometheus answers to `query_range`
 (source: prometheus.io, HTTP API, "Range queries": `data.resultType` matrix, samples `[unix seconds, "value"]`). Incidents
 come as a JSON list of `{"start", "end", "what", "node"}`, the node if there are several. Nothing is estimated: time without samples is not covered.
 """
@@ -29,11 +29,11 @@ FILE_BYTES_MAX = 256 * 1024 * 1024
 WATTS_MAX = 10e6
 """Most that one series may read, W. Source: our own bound: a whole hall of servers; more is a misread column."""
 _LABELS = ("node", "host", "hostname", "instance", "gpu", "device", "index", "uuid", "name")
-"""Columns that tell series apart; others, such as temperatures, do not."""
+"""Columns that distinguish series; others, such as temperatures, do not."""
 _SHORT_SERIES = 0.9  # A series that covers less of the others' time is worth a sentence.
 _TIMES = ("time", "timestamp", "at", "Time", "Timestamp")
 _WATTS = ("watts", "power_w", "w", "W", "value", "Value")
-_PROBLEMS_MOST = 100  # Of one file: more help nobody.
+_PROBLEMS_MOST = 100  # Of one file: more do not help.
 
 _PLACES_SHOWN = 3
 """Bad samples that are named. Our own choice: a wrong column shows in the first ones."""
@@ -85,11 +85,11 @@ def read_watts(path: Path, since_s: float, until_s: float) -> Watts | Problem:
         return Problem(
             where=str(path), message=str(exc), hint="CSV with time,watts, or the answer to query_range"
         )
-    told = _on_bad(bad, path)
+    unreadable = _on_bad(bad, path)
     if watts is None:
         message = f"has no watts of the time that is reviewed ({len(bad):,} bad samples)"
-        return Problem(where=str(path), message=message, hint="".join(told))
-    return replace(watts, bad_samples=len(bad), notes=(*watts.notes, *told))
+        return Problem(where=str(path), message=message, hint="".join(unreadable))
+    return replace(watts, bad_samples=len(bad), notes=(*watts.notes, *unreadable))
 
 
 def _on_bad(bad: list[BadRow], path: Path) -> tuple[str, ...]:
@@ -110,10 +110,10 @@ def read_incidents(path: Path, until_s: float) -> tuple[list[NodeOutage], list[P
     except OSError as exc:
         return [], [Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}")]
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        return [], [Problem(where=str(path), message=f"is no JSON: {exc}")]
+        return [], [Problem(where=str(path), message=f"is not JSON: {exc}")]
     if type(value) is not list:
         hint = 'write [{"start": "2026-10-03T10:00Z", "end": "2026-10-03T11:00Z", "what": "…"}]'
-        return [], [Problem(where=str(path), message="is no list of incidents", hint=hint)]
+        return [], [Problem(where=str(path), message="is not a list of incidents", hint=hint)]
     incidents, problems = [], []
     for index, each in enumerate(value):
         try:
@@ -133,7 +133,7 @@ def down_node_hours(incidents: Iterable[NodeOutage], since_s: float, until_s: fl
 
 def _incident(value: Any, until_s: float) -> NodeOutage:
     if type(value) is not dict:
-        raise Unusable("is no incident: {start, end, what}")
+        raise Unusable("is not an incident: {start, end, what}")
     start_s = moment_s(value, ("start",))
     is_open = value.get("end") in (None, "")
     end_s = max(start_s, until_s) if is_open else moment_s(value, ("end",))
@@ -141,10 +141,10 @@ def _incident(value: Any, until_s: float) -> NodeOutage:
         raise Unusable("ends before it starts")
     what = value.get("what")
     if type(what) is not str or not what.strip():
-        raise Unusable("does not say what it was")
+        raise Unusable("does not name what it was")
     node = value.get("node", "")
     if type(node) is not str:
-        raise Unusable("has a node that is no name")
+        raise Unusable("has a node that is not a name")
     return NodeOutage(start_s=start_s, end_s=end_s, what=what.strip(), node=node)
 
 
@@ -179,10 +179,10 @@ def _prometheus(data: bytes) -> Iterator[Sample]:
     try:
         answer = msgspec.json.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        raise Unusable(f"is no JSON: {exc}") from None
+        raise Unusable(f"is not JSON: {exc}") from None
     body = answer.get("data") if type(answer) is dict else None
     if type(body) is not dict or body.get("resultType") != "matrix" or type(body.get("result")) is not list:
-        raise Unusable("is no answer of Prometheus with a series (resultType matrix)")
+        raise Unusable("is not an answer of Prometheus with a series (resultType matrix)")
     return _matrix(body["result"])
 
 
@@ -192,7 +192,7 @@ def _matrix(result: list[Any]) -> Iterator[Sample]:
         for index, pair in enumerate(values if type(values) is list else [None]):
             where = f"[{at}][{index}]"
             if type(pair) is not list or len(pair) != 2:
-                yield where, "", Unusable("it is no sample")
+                yield where, "", Unusable("it is not a sample")
             else:
                 yield where, str(series.get("metric")), {"time": pair[0], "watts": pair[1]}
 

@@ -1,7 +1,7 @@
 """What a review is made from: the stack's own ledger of a period as traffic, and what was measured beside it.
 
-It only reads: the ledger file, what still lies in the spool, and the files that were named. What nobody measured is None,
-never nought. What endpoints of others answered is not the machines' work: it is told in a sentence of its own. It judges
+It only reads: the ledger file, what still lies in the spool, and the files that were named. What was not measured is None,
+never zero. What endpoints of others answered is not the machines' work: it has a sentence of its own. It judges
 nothing: that is `freehold/cost`.
 """
 
@@ -23,7 +23,7 @@ from freehold.ledger.records.rollup import UsageTally
 from freehold.sizing.fleet.traffic import Traffic
 
 _MOST = 0.95  # Of the hours: a part that is missing beyond this is worth a sentence.
-_MINUTES_BELOW_H = 3  # A time that is shorter is told in minutes.
+_MINUTES_BELOW_H = 3  # A time that is shorter is shown in minutes.
 _US = 1_000_000  # Microseconds in a second.
 
 
@@ -66,13 +66,13 @@ class MeasuredPeriod:
     """A period as it was. Where there are problems, what they are about is None."""
 
     since_s: float
-    """From when the ledger tells of it: the beginning asked for, or the hour of the first record if that is later."""
+    """From when the ledger covers it: the beginning asked for, or the hour of the first record if that is later."""
     until_s: float
     """Up to when: the end asked for, or now."""
     traffic: Traffic | None
     """Of the stack's own machines. None: no tokens of theirs were recorded."""
     overflow: AnsweredElsewhere | None = None
-    """None: nobody else answered."""
+    """None: no other endpoint answered."""
     requests: int = 0
     """All that were recorded, failed ones included."""
     failed: int = 0
@@ -82,11 +82,11 @@ class MeasuredPeriod:
     tokens_by_endpoint: tuple[tuple[str, int], ...] = ()
     """Input and output tokens by who answered, most first: cloud endpoints that were overflowed to are among them."""
     watts: Watts | None = None
-    """None: nobody measured."""
+    """None: not measured."""
     incidents: tuple[NodeOutage, ...] | None = None
-    """Of the period; None: nobody kept a list."""
+    """Of the period; None: no list was kept."""
     down_node_hours: float | None = None
-    """Hours that nodes were out by these incidents, summed over the nodes; None: nobody kept a list."""
+    """Hours that nodes were out by these incidents, summed over the nodes; None: no list was kept."""
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -122,7 +122,7 @@ def measured_period(
     return MeasuredPeriod(
         since_s=began_s,
         until_s=until_s,
-        traffic=_told(_traffic(gathered, watts, (until_s - began_s) / HOUR_S), overflow),
+        traffic=_with_elsewhere(_traffic(gathered, watts, (until_s - began_s) / HOUR_S), overflow),
         overflow=overflow,
         requests=sum(tally.requests for tally in tallies),
         failed=sum(tally.failed for tally in tallies),
@@ -180,7 +180,7 @@ def _traffic(gathered: Gathered, watts: Watts | None, hours: float) -> Traffic |
     return replace(traffic, assumed=(*traffic.assumed, *said))
 
 
-def _told(traffic: Traffic | None, overflow: AnsweredElsewhere | None) -> Traffic | None:
+def _with_elsewhere(traffic: Traffic | None, overflow: AnsweredElsewhere | None) -> Traffic | None:
     """Return the machines' traffic with a sentence on what others answered."""
     if traffic is None or overflow is None:
         return traffic
@@ -190,7 +190,7 @@ def _told(traffic: Traffic | None, overflow: AnsweredElsewhere | None) -> Traffi
 def _is_own(tally: UsageTally, models: frozenset[str]) -> bool:
     """Return whether the stack's own machines answered: a model's replicas are MODEL-N, its listed endpoints MODEL-ext-N.
 
-    An own model that has a price is told from a fallback by that name; without a price, a number at the end will do.
+    An own model that has a price differs from a fallback by that name; without a price, a number at the end will do.
     """
     stem, _, number = tally.endpoint.rpartition("-")
     if not tally.endpoint:

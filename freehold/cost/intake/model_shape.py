@@ -57,7 +57,7 @@ def _named(
         message = (
             f"the catalog knows {known.name} as {_dimensions(known)}, and {path} has {_dimensions(found)}"
         )
-        hint = "leave out --model or --model-config: each says by itself which model is meant"
+        hint = "leave out --model or --model-config: each names the model by itself"
         return (Problem(where="--model", message=message, hint=hint),)
     return replace(found, name=known.name)
 
@@ -100,7 +100,7 @@ def _from_text(text: bytes, path: Path) -> ModelShape | tuple[Problem, ...]:
     except (UnicodeDecodeError, RecursionError) as exc:
         return (Problem(where=str(path), message=f"is not JSON: {exc}", hint=hint),)
     if not isinstance(config, dict):
-        return (Problem(where=str(path), message="is no JSON object", hint=hint),)
+        return (Problem(where=str(path), message="is not a JSON object", hint=hint),)
     return shape_from_config(config, name=_own_name(config, path), where=str(path))
 
 

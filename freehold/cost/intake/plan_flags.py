@@ -79,7 +79,7 @@ def read_plan_flags(
     found = reader.fields({name: flag for name, flag in flags.items() if name not in without}, given)
     if "input_tokens" in found and "output_tokens" in found:
         if "input_share" in found:
-            message = "says again what --input-tokens and --output-tokens say"
+            message = "repeats what --input-tokens and --output-tokens give"
             reader.wrong("--input-output", message, "leave it out")
         found["input_share"] = found["input_tokens"] / (found["input_tokens"] + found["output_tokens"])
     return PlanAsk(**found, assumptions=_assumptions(given, reader))
@@ -92,7 +92,7 @@ def _assumptions(given: Mapping[str, Any], reader: FlagReader) -> dict[str, Spre
     for name, flag, text in _texts(given, reader):
         value = reader.take(spread(assumption_bounds(name)), flag, text)
         if name in shown and value is not None and value != found.get(name, value):
-            reader.wrong(flag, f"{text} contradicts {shown[name]}", "say it once")
+            reader.wrong(flag, f"{text} contradicts {shown[name]}", "give it once")
         elif value is not None:
             found[name], shown[name] = value, f"{flag}{'=' if ' ' in flag else ' '}{text}"
     return found

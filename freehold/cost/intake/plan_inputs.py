@@ -104,7 +104,7 @@ def _lost(traffic: Traffic) -> Iterator[str]:
     """Yield a warning where more rows of the usage files could not be used than a file that is whole has."""
     if traffic.bad_rows_total > _LOST * traffic.rows_total:
         part = traffic.bad_rows_total / traffic.rows_total
-        yield f"WARNING: {part:.0%} of the usage's rows could not be used: what they say is missing from the traffic"
+        yield f"WARNING: {part:.0%} of the usage's rows could not be used: the traffic lacks what they hold"
 
 
 def _mostly_lost(traffic: Traffic) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _unchosen(ask: PlanAsk, shape: ModelShape, paid_today: str) -> tuple[str, ..
     if ask.model or ask.model_config:
         return ()
     instead = f" can stand for {paid_today}" if paid_today else " will do"
-    return (f"nobody chose the model: whether {shape.name}{instead} must be tested (--model)",)
+    return (f"the model was not chosen: whether {shape.name}{instead} must be tested (--model)",)
 
 
 def _among(ask: PlanAsk, gpus: tuple[str, ...]) -> Among:
@@ -167,7 +167,7 @@ def _quoted_gpu(said: str, named: tuple[str, ...], catalog: Catalog, reader: Fla
         if len(named) == 1:
             return named[0]
         message = "a GPU-hour is quoted, and not of which GPU"
-        reader.wrong(RENTAL_FLAG, message, f"name one with --gpu, or say {FORM}")
+        reader.wrong(RENTAL_FLAG, message, f"name one with --gpu, or write {FORM}")
         return ""
     found = look.gpu(catalog, said, where=RENTAL_FLAG)
     if isinstance(found, Problem):

@@ -1,6 +1,6 @@
 """The traffic that a plan is for: from the team's own usage files, from flags, or from both (a flag wins).
 
-What nobody said is assumed and said so. It reads the named usage files; prices are not looked at.
+What was not given is assumed, and the plan says so. It reads the named usage files; prices are not looked at.
 """
 
 from dataclasses import replace
@@ -18,8 +18,8 @@ def find_traffic(ask: PlanAsk, reader: FlagReader) -> Traffic | None:
     if ask.tokens_per_month is None:
         if any(problem.where == "--tokens-per-month" for problem in reader.problems):
             return None
-        hint = "say --tokens-per-month 900M, or give --usage FILE: an export of OpenAI's usage, LiteLLM's logs, or your ledger"
-        reader.wrong("--tokens-per-month", "nobody said how many tokens", hint)
+        hint = "give --tokens-per-month 900M, or --usage FILE: an export of OpenAI's usage, LiteLLM's logs, or your ledger"
+        reader.wrong("--tokens-per-month", "the number of tokens is not given", hint)
         return None
     return _from_flags(ask, ask.tokens_per_month)
 

@@ -30,7 +30,7 @@ def read_rentals(flag: str, text: str) -> Rentals | Problem:
     for part in text.split(","):
         gpu, equals, number = (each.strip() for each in part.partition("="))
         if not gpu or not equals:
-            return Problem(where=flag, message=f"{part.strip()!r} does not say for which GPU", hint=FORM)
+            return Problem(where=flag, message=f"{part.strip()!r} does not name its GPU", hint=FORM)
         if gpu.casefold() in map(str.casefold, quotes):
             return Problem(where=flag, message=f"{gpu} is quoted twice", hint="a range is low..high")
         found = read(flag, number)

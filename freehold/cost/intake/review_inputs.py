@@ -1,6 +1,6 @@
 """What `freehold review` is asked, put together: the measured period, the machines as they stand, and the API to go back to.
 
-It shares most flags with `freehold plan`. What nobody measured is sized, and nothing is priced here.
+It shares most flags with `freehold plan`. What was not measured is sized, and nothing is priced here.
 """
 
 import math
@@ -174,11 +174,11 @@ def _kind(asked: _ReviewAsk) -> Literal["rent", "buy"]:
     bought = "gpu_usd" in asked.own or "node_usd" in asked.own
     rented = "rental_usd" in asked.own
     if bought and rented:
-        message = "the machines are said to be bought and rented"
-        asked.reader.wrong("--rental-usd-per-gpu-hour", message, "say one of the two")
+        message = "the machines are given as bought and as rented"
+        asked.reader.wrong("--rental-usd-per-gpu-hour", message, "give one of the two")
     if not bought and not rented:
         hint = "--gpu-usd, --node-usd, or --rental-usd-per-gpu-hour"
-        asked.reader.wrong("--gpu-usd", "no flag says what the machines cost", hint)
+        asked.reader.wrong("--gpu-usd", "the cost of the machines is not given", hint)
     return "rent" if rented else "buy"
 
 
@@ -192,7 +192,7 @@ def _fleet(asked: _ReviewAsk, deployment: SizeAsk, traffic: Traffic) -> SizedFle
     found = fleet(deployment, traffic, plan=FleetTarget(slo=slo), catalog=asked.catalog)
     measured = asked.own.get("capacity_tokens_per_s")
     if not found.replicas and measured is None:
-        asked.reader.wrong("--gpu", found.sized.why_not, "or say what you measured: --capacity-tokens-per-s")
+        asked.reader.wrong("--gpu", found.sized.why_not, "or give what you measured: --capacity-tokens-per-s")
         return None
     carries = Spread.exactly(measured) if measured else capacity(found.sized).times(count // each)
     return replace(

@@ -1,4 +1,4 @@
-"""The rent of space and power in somebody's data centre, by the kW that is contracted: what the machines may draw.
+"""The rent of space and power in a rented data centre, by the kW that is contracted: what the machines may draw.
 
 On the team's own premises there is no such line, and the room is not priced.
 """

@@ -1,6 +1,6 @@
 """Machines that wait for others to fail, written off like the hardware. Their capital is in the line `capital`.
 
-There are as many as the fleet says, and none is added: a spare that nobody asked for is not charged.
+There are as many as the fleet says, and none is added: a spare that was not asked for is not charged.
 """
 
 from freehold.cost.model.capex import capex_of, straight_line

@@ -1,6 +1,6 @@
 """The people who run it, on-call included: engineers x loaded salary. Not those who build what uses it.
 
-What the user said is of the whole fleet. What nobody said is of one node, and each further node adds a part of that.
+What the user gives is for the whole fleet. The default is for one node, and each further node adds a part of that.
 An API needs people as well, but none that the other ways would not need too.
 """
 
@@ -10,7 +10,7 @@ from freehold.cost.model.capex import MONTHS_PER_YEAR
 from freehold.cost.model.case import CostCase
 from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
-from freehold.cost.model.offers import is_told
+from freehold.cost.model.offers import is_given
 
 NODE_MORE = 0.25
 """Of the first node's people, what each further node adds. Our own choice: rollouts, on-call and watching are the same work
@@ -20,7 +20,7 @@ for one node and for ten, hardware is not; the default of 0.05 to 0.3 becomes 0.
 def people_scale(case: CostCase) -> Vector:
     """Return what a default of people is multiplied by for the case's fleet: 1 for one node, and for what was said."""
     people = (case.setting.own if case.kind == "buy" else case.setting.rent).staff_fte
-    if people.asked or is_told(people.fact):
+    if people.asked or is_given(people.fact):
         return np.ones(1, dtype=np.float32)
     return 1 + NODE_MORE * (np.maximum(case.counts.nodes, 1) - 1)
 
@@ -28,11 +28,11 @@ def people_scale(case: CostCase) -> Vector:
 def price(case: CostCase) -> Vector:
     """Return USD per month."""
     people = case.setting.own if case.kind == "buy" else case.setting.rent
-    told = case.draws.keep(
+    values = case.draws.keep(
         ("staff", people.staff_fte.name, people.staff_fte.value, people.staff_usd_per_year.value),
         lambda: case.take(people.staff_fte) * case.take(people.staff_usd_per_year) / MONTHS_PER_YEAR,
     )
-    return told * people_scale(case)
+    return values * people_scale(case)
 
 
 LINE = CostLine(

@@ -1,6 +1,6 @@
 """One option in one set of draws: what a cost line is asked about.
 
-A `CostSetting` holds what all options share, an `Offer` what tells one option from the others, a `CostCase` both with the
+A `CostSetting` holds what all options share, an `Offer` what distinguishes one option, a `CostCase` both with the
 draws and the scale of the traffic. Here is no price of anything: see lines/.
 """
 
@@ -75,7 +75,7 @@ class Offer:
     api: ApiOffer | None = None
     rental_usd_per_gpu_hour: Spread | None = None
     gpu_usd: Spread | None = None
-    """Of one GPU as bought; None: not bought, or nobody knows: then the option is incomplete."""
+    """Of one GPU as bought; None: not bought, or not known: then the option is incomplete."""
     model: str = ""
     terms: str = ""
     paid_today: bool = False

@@ -20,7 +20,7 @@ class Assumption:
     name: str
     """As flags and the tornado call it, unit last: `price_usd_per_kwh`."""
     value: Spread
-    """As the fact has it: a plan widens what the user did not say for age and origin, so nobody does before."""
+    """As the fact has it: a plan widens what the user did not give for age and origin, and nothing widens it before."""
     fact: Fact
     asked: bool = False
     """True: the user said it; false: the catalog or a default did."""
@@ -79,7 +79,7 @@ class PlanInputs:
     catalog: Catalog
     today: date
     paid_today: str = ""
-    """`provider/model` of the API in use; empty: nobody said."""
+    """`provider/model` of the API in use; empty: not given."""
     own_site: str = "colocation"
     """Where bought machines stand: `colocation` or `on-premises`. Colocation that includes power is not charged PUE again."""
     growth_per_month: float = 0.0
@@ -91,9 +91,9 @@ class PlanInputs:
     said: tuple[str, ...] = ()
     """The flags that were given, each with its value, for the next command; empty: they are made from the rest."""
     only_listed: tuple[str, ...] = ()
-    """`provider/model` of APIs that are shown for comparison and cannot win: models that nobody asked for."""
+    """`provider/model` of APIs that are shown for comparison and cannot win: models that were not asked for."""
     doubts: tuple[str, ...] = ()
-    """What else the verdict rests on without anybody having said it: a model that nobody chose."""
+    """What else the verdict rests on without anybody having said it: a model that was not chosen."""
     slo_ttft_s: float | None = None
     """For the report's head, as is the next."""
     slo_itl_s: float | None = None
@@ -102,6 +102,6 @@ class PlanInputs:
     model: str = ""
     """The open model that would be run, where there is no fleet of it."""
     asked_gpus: tuple[str, ...] = ()
-    """GPUs that were named: a report shows what they cost, whatever it is; empty: nobody named any."""
+    """GPUs that were named: a report shows what they cost, whatever it is; empty: none was named."""
     notes: tuple[str, ...] = ()
     """What the report has to say first of what was asked: why no machine can do it."""

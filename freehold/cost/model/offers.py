@@ -27,7 +27,7 @@ BILL_TOLERANCE = 0.1
 QUOTED = "quote"
 """The provider of a rental that the user was quoted."""
 INDEX = "market-"
-"""How the provider of an index begins: a mean of a market, at which nobody rents anything out. Source: rentals.yaml."""
+"""How the provider of an index begins: a mean of a market, which is not an offer. Source: rentals.yaml."""
 NODE_QUOTE = "node_usd"
 """The key of `PlanInputs.quotes` for a whole server."""
 
@@ -142,7 +142,7 @@ def _listed(api: ApiPrice, inputs: PlanInputs) -> float:
 def _billed(api: ApiPrice, inputs: PlanInputs) -> str:
     paid = inputs.traffic.paid_usd_per_month or 0.0
     return (
-        f"the usage file says that {amount(paid)} USD a month were paid, the price list comes to "
+        f"the usage file reports that {amount(paid)} USD a month were paid, the price list comes to "
         f"{amount(_listed(api, inputs))}: the plan counts with the bill"
     )
 
@@ -211,7 +211,7 @@ def _rental(price: RentalPrice, fleet: SizedFleet, inputs: PlanInputs) -> Offer:
         warnings.append("a marketplace: hosts differ in reliability, and the price is what is listed today")
     index = price.provider.startswith(INDEX)
     if index:
-        warnings.append("an index of a market, which nobody rents out at: it is listed and never the verdict")
+        warnings.append("an index of a market, not an offer: it is listed and never the verdict")
     return replace(
         offer,
         reserved=reserved,
@@ -308,6 +308,6 @@ def _names(offer: Offer) -> Iterator[str]:
         number += 1
 
 
-def is_told(fact: Fact) -> bool:
+def is_given(fact: Fact) -> bool:
     """Return whether the user said it."""
     return fact.verified is Verified.USER

@@ -125,7 +125,7 @@ class PlanVerdict:
     text: str
     would_change_it: tuple[TurningPoint, ...]
     ask_first: tuple[str, ...]
-    """The inputs that nobody has said yet and that can change the verdict: rental quote and staffing first; empty: none can."""
+    """The inputs that were not given and that can change the verdict: rental quote and staffing first; empty: none can."""
     next_command: str
     doubts: tuple[str, ...] = ()
     """Stale, secondary or implausible facts that the verdict rests on, and whether another model will do."""

@@ -25,72 +25,72 @@ MOST_FTE = 2.0
 """Where the curve over staffing ends. Source: more people than that run many fleets, not one."""
 
 
-def traffic_curves(standing: Ranking) -> tuple[Curve, ...]:
+def traffic_curves(ranking: Ranking) -> tuple[Curve, ...]:
     """Return cost over traffic of the APIs in use, of the same model and cheapest, and of the best rental and purchase.
 
     The advised option is always among them.
     """
-    shown = (standing.in_use, standing.same_model, standing.best("api"), *_machines(standing))
+    shown = (ranking.in_use, ranking.same_model, ranking.best("api"), *_machines(ranking))
     offers = {each.offer.id: each.offer for each in shown if each}
     scales = np.logspace(-DECADES, DECADES, POINTS)
     return tuple(
-        _over_traffic(offer, standing, [float(scale) for scale in scales]) for offer in offers.values()
+        _over_traffic(offer, ranking, [float(scale) for scale in scales]) for offer in offers.values()
     )
 
 
-def sensitivity(standing: Ranking) -> tuple[Curve, ...]:
+def sensitivity(ranking: Ranking) -> tuple[Curve, ...]:
     """Return the cost of the best rental and purchase over the rental price and over staffing."""
     return tuple(
         curve
-        for ranked in _machines(standing)
-        for curve in (*_over_rental(ranked, standing), _over_staff(ranked, standing))
+        for ranked in _machines(ranking)
+        for curve in (*_over_rental(ranked, ranking), _over_staff(ranked, ranking))
     )
 
 
-def _machines(standing: Ranking) -> list[Ranked]:
-    return [each for each in (standing.best("rent"), standing.best("buy")) if each]
+def _machines(ranking: Ranking) -> list[Ranked]:
+    return [each for each in (ranking.best("rent"), ranking.best("buy")) if each]
 
 
-def _over_traffic(offer: Offer, standing: Ranking, scales: list[float]) -> Curve:
-    tokens = standing.setting.traffic.tokens_per_month
+def _over_traffic(offer: Offer, ranking: Ranking, scales: list[float]) -> Curve:
+    tokens = ranking.setting.traffic.tokens_per_month
     return Curve(
         option=offer.id,
         x=tuple(tokens * scale for scale in scales),
         usd_per_month=tuple(
-            middle_usd(offer, standing.setting, tokens_scale=scale, fleet_scale=scale) for scale in scales
+            middle_usd(offer, ranking.setting, tokens_scale=scale, fleet_scale=scale) for scale in scales
         ),
     )
 
 
-def _over_rental(ranked: Ranked, standing: Ranking) -> Iterator[Curve]:
-    rented = standing.best("rent")
-    market = standing.market(rented.offer.gpu) if rented else None
+def _over_rental(ranked: Ranked, ranking: Ranking) -> Iterator[Curve]:
+    rented = ranking.best("rent")
+    market = ranking.market(rented.offer.gpu) if rented else None
     if market:
         name = ranked.offer.price_name if ranked.offer.kind == "rent" else ""
         yield _varied(
             ranked,
-            standing,
+            ranking,
             over=RENTAL_QUOTE,
             span=Spread(market.low / 2, market.mid, market.high),
             name=name,
         )
 
 
-def _over_staff(ranked: Ranked, standing: Ranking) -> Curve:
-    people = standing.setting.own if ranked.offer.kind == "buy" else standing.setting.rent
+def _over_staff(ranked: Ranked, ranking: Ranking) -> Curve:
+    people = ranking.setting.own if ranked.offer.kind == "buy" else ranking.setting.rent
     most = max(MOST_FTE, people.staff_fte.value.high)
     return _varied(
-        ranked, standing, over="staff_fte", span=Spread(0.0, most / 2, most), name=people.staff_fte.name
+        ranked, ranking, over="staff_fte", span=Spread(0.0, most / 2, most), name=people.staff_fte.name
     )
 
 
-def _varied(ranked: Ranked, standing: Ranking, *, over: str, span: Spread, name: str) -> Curve:
+def _varied(ranked: Ranked, ranking: Ranking, *, over: str, span: Spread, name: str) -> Curve:
     values = [float(value) for value in np.linspace(span.low, span.high, VARIED_POINTS)]
     return Curve(
         option=ranked.offer.id,
         x=tuple(values),
         usd_per_month=tuple(
-            middle_usd(ranked.offer, standing.setting, held=Middle(values={name: value})) for value in values
+            middle_usd(ranked.offer, ranking.setting, held=Middle(values={name: value})) for value in values
         ),
         over=over,
     )

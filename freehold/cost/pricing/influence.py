@@ -45,16 +45,16 @@ def tornado(
     *,
     setting: CostSetting,
     spans: Mapping[str, Spread],
-    told: frozenset[str],
+    given: frozenset[str],
 ) -> tuple[Influence, ...]:
     """Return the influences on the difference of two options (mine less the other), the greatest first.
 
-    `spans` overrides the range of some inputs; `told` names those that the user said. Without another option it is
+    `spans` overrides the range of some inputs; `given` names those that the user gave. Without another option it is
     the option's own cost.
     """
     offers = (mine, other) if other else (mine,)
     found = [
-        _influence(name, spans.get(name, spread), lambda held: _difference(mine, other, setting, held), told)
+        _influence(name, spans.get(name, spread), lambda held: _difference(mine, other, setting, held), given)
         for name, spread in inputs_of(setting, *offers).items()
     ]
     moving = [each for each in found if each.usd_per_month_at_low != each.usd_per_month_at_high]
@@ -67,7 +67,7 @@ def swing(each: Influence) -> float:
 
 
 def _influence(
-    name: str, spread: Spread, difference: Callable[[Middle], float], told: frozenset[str]
+    name: str, spread: Spread, difference: Callable[[Middle], float], given: frozenset[str]
 ) -> Influence:
     return Influence(
         name=name.rsplit(":", maxsplit=1)[-1],
@@ -76,7 +76,7 @@ def _influence(
         unit=unit_of(name),
         usd_per_month_at_low=difference(Middle(values={name: spread.low})),
         usd_per_month_at_high=difference(Middle(values={name: spread.high})),
-        asked=name in told,
+        asked=name in given,
     )
 
 

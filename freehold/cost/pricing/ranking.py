@@ -15,7 +15,7 @@ from freehold.cost.model.inputs import Assumption, OwnAssumptions, PlanInputs, R
 from freehold.cost.model.offers import (
     RENTAL_QUOTE,
     asked_model,
-    is_told,
+    is_given,
     offers_of,
     quoted_names,
     serves,
@@ -62,7 +62,7 @@ class Ranking:
 
     @property
     def in_use(self) -> Ranked | None:
-        """Return the API that is paid today, where somebody said."""
+        """Return the API that is paid today, where it was given."""
         return self._first(lambda each: each.offer.paid_today)
 
     @property
@@ -137,9 +137,9 @@ def _ranked(priced: Priced) -> Ranked:
     return Ranked(priced=priced, usd_per_month=range_of(priced.total))
 
 
-def told_names(inputs: PlanInputs) -> frozenset[str]:
+def given_names(inputs: PlanInputs) -> frozenset[str]:
     """Return the inputs that the user said, by the names that draws have for them."""
-    said = {each.name for each in assumptions_of(inputs) if each.asked or is_told(each.fact)}
+    said = {each.name for each in assumptions_of(inputs) if each.asked or is_given(each.fact)}
     return frozenset(
         said
         | quoted_names(inputs)

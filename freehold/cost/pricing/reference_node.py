@@ -22,7 +22,7 @@ HOST_RAM_GB = 1000.0
 DISK_BYTES = 7_500_000_000_000
 """Half of the disks, which hold two copies of this. Source: the same server has 15 TB of NVMe."""
 DRAWS_MOST = 20_000
-"""Source: rules are told in two digits, which so many draws give."""
+"""Source: rules show two digits, which so many draws give."""
 
 
 def reference_node(inputs: PlanInputs, setting: CostSetting) -> Priced | None:

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib.resources import files
+
+import msgspec
 
 from freehold.cost.model.result import (
     BreakEven,
@@ -46,40 +49,27 @@ _DATED = re.compile(r"\((\d{4}-\d\d-\d\d)[,)](?:\s*([a-z]+)\))?")
 _WEAK = {"secondary": "quoted second-hand", "memory": "from memory"}
 _KINDS: tuple[Kind, ...] = ("api", "rent", "buy")
 KIND_WORDS: Mapping[Kind, str] = {"api": "API", "rent": "rent", "buy": "buy"}
-ANSWERS: Mapping[str, str] = {
-    "stay": "Stay on the API",
-    "change-api": "Change the API",
-    "rent": "Rent",
-    "buy": "Buy",
-    "undecided": "Undecided",
-}
+
+
+class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The words of outline.toml, which says what each table is."""
+
+    answers: dict[str, str]
+    units: dict[str, str]
+    unit_words: frozenset[str]
+    none_wins: dict[str, str]
+    none_listed: dict[str, str]
+    head: dict[str, dict[str, str]]
+
+
+_WORDS = msgspec.toml.decode((files(__package__) / "outline.toml").read_bytes(), type=Words)
+ANSWERS: Mapping[str, str] = _WORDS.answers
 """The verdict's word, said."""
-_UNITS = {
-    "usd": "USD",
-    "kwh": "kWh",
-    "gb": "GB",
-    "tb": "TB",
-    "kw": "kW",
-    "fte": "full-time engineers",
-    "gpu": "GPU",
-    "gpus": "GPUs",
-    "ram": "RAM",
-    "ttft": "time to first token",
-    "itl": "inter-token latency",
-    "slo": "SLO",
-    "pue": "PUE",
-    "p95": "p95",
-    "api": "API",
-}
 _USUAL = frozenset(("list price", "list prices"))
 """Terms of an API that go without saying."""
 _BARE = frozenset(("ratio", "fraction"))
 """Units that say nothing beside a number."""
 _ASSUMED_KEYS = frozenset(("name", "low", "mid", "high", "asked", "source"))
-_UNIT_WORDS = frozenset(
-    ("usd", "per", "fte", "ratio", "fraction", "months", "days", "hours", "kw", "w", "s", "ms", "gb")
-)
-"""Where the unit of an input's name begins; names end with their unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +101,7 @@ class Assumed:
 
 def words_of(name: str) -> str:
     """Return a name with underscores as words: `power_usd_per_kwh` is `power USD per kWh`."""
-    return " ".join(_UNITS.get(word, word) for word in clean(name).replace("_", " ").split())
+    return " ".join(_WORDS.units.get(word, word) for word in clean(name).replace("_", " ").split())
 
 
 def topic(name: str) -> str:
@@ -122,7 +112,7 @@ def topic(name: str) -> str:
 def named(name: str) -> str:
     """Return an input's name in words, its unit behind a comma: `power_usd_per_kwh` is `power, USD per kWh`."""
     words = clean(name).replace(",", " ").split("_")
-    ends = [index for index, word in enumerate(words) if index and word in _UNIT_WORDS] or [len(words)]
+    ends = [index for index, word in enumerate(words) if index and word in _WORDS.unit_words] or [len(words)]
     return ", ".join(
         filter(None, (words_of("_".join(words[: ends[0]])), words_of("_".join(words[ends[0] :]))))
     )
@@ -245,18 +235,12 @@ def marks(option: PlanOption, notes: Sequence[str]) -> str:
 
 def no_options_of(result: PlanResult) -> tuple[str, ...]:
     """Return a sentence for each kind of which no option can win."""
-    words = {
-        "api": "No API can win: none has all its prices.",
-        "rent": "No rental can win: none has all its prices and lasts.",
-        "buy": "Nothing to buy can win: nothing has all its prices.",
-    }
-    none = {
-        "api": "There is no API to compare with.",
-        "rent": "There is no machine to rent that could serve this.",
-        "buy": "There is no machine to buy that could serve this.",
-    }
     have, listed = {option.kind for option in contenders(result)}, {option.kind for option in result.options}
-    return tuple((words if kind in listed else none)[kind] for kind in _KINDS if kind not in have)
+    return tuple(
+        (_WORDS.none_wins if kind in listed else _WORDS.none_listed)[kind]
+        for kind in _KINDS
+        if kind not in have
+    )
 
 
 def incomplete_text(result: PlanResult, most: int = 3) -> str:
@@ -279,47 +263,13 @@ def head(result: PlanResult) -> tuple[HeadLine, ...]:
         for key, value in result.summary.items()
         if value not in ("", 0) or key == "tokens_per_month"
     }
-    lines = [*_traffic(rest), *_model(rest), *_slo(rest), *_draws(rest)]
+    rest.pop("rows_total", None)  # the source says it
+    lines = []
+    for label, phrases in _WORDS.head.items():
+        parts = [text.format(_value(key, rest.pop(key))) for key, text in phrases.items() if key in rest]
+        lines += [HeadLine(label=label, text=", ".join(parts))] if parts else []
     lines += [HeadLine(label=words_of(key), text=_value(key, value)) for key, value in rest.items()]
     return (*lines, *_assumed(result))
-
-
-def _traffic(rest: dict[str, str | float | int]) -> list[HeadLine]:
-    words = {
-        "tokens_per_month": "{} tokens a month",
-        "input_tokens_per_month": "{} input",
-        "output_tokens_per_month": "{} output",
-        "cached_share": "{} of input cached",
-        "batch_share": "{} can wait a day",
-    }
-    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
-    if "peak_over_mean" in rest:
-        parts.append(f"busiest hour {_value('', rest.pop('peak_over_mean'))} {TIMES} the mean")
-    if "traffic_source" in rest:
-        parts.append(f"from {_value('', rest.pop('traffic_source'))}")
-    rest.pop("rows_total", None)  # the source says it
-    if "bad_rows_total" in rest:
-        parts.append(f"of which {rest.pop('bad_rows_total'):,} could not be used")
-    return [HeadLine(label="traffic", text=", ".join(parts))] if parts else []
-
-
-def _draws(rest: dict[str, str | float | int]) -> list[HeadLine]:
-    words = {"draws": "{} draws", "seed": "seed {}", "own_site": "what is bought stands in {}"}
-    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
-    return [HeadLine(label="plan", text=", ".join(parts))] if parts else []
-
-
-def _model(rest: dict[str, str | float | int]) -> list[HeadLine]:
-    return [HeadLine(label="model", text=clean(str(rest.pop("model"))))] if "model" in rest else []
-
-
-def _slo(rest: dict[str, str | float | int]) -> list[HeadLine]:
-    words = {
-        "slo_ttft_s": "first token within {} for 95 of 100 requests",
-        "slo_itl_s": "then {} a token on average",
-    }
-    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
-    return [HeadLine(label="SLO", text=", ".join(parts))] if parts else []
 
 
 def _value(key: str, value: str | float) -> str:
@@ -329,6 +279,8 @@ def _value(key: str, value: str | float) -> str:
         return percent(value)
     if "tokens" in key:
         return tokens(value)
+    if key.endswith("_total"):
+        return f"{value:,}"
     return seconds(value) if key.endswith("_s") else plain_number(value)
 
 
@@ -337,10 +289,11 @@ def _assumed(result: PlanResult) -> list[HeadLine]:
     total = len(result.assumptions)
     if not total:
         return []
-    told = f"; you said {'; '.join(said)}" if said else ""
+    given = f"; you gave {'; '.join(said)}" if said else ""
     return [
         HeadLine(
-            label="assumed", text=f"{total - len(said)} of {total} inputs are the catalog's or defaults{told}"
+            label="assumed",
+            text=f"{total - len(said)} of {total} inputs are the catalog's or defaults{given}",
         )
     ]
 

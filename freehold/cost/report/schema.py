@@ -89,13 +89,13 @@ def schema(file: str) -> dict[str, Any]:
     """Return the schema of that file: every key is there always; keys that it does not know may come in later releases."""
     kind = SCHEMAS[file]
     found: dict[str, Any] = TypeAdapter(kind).json_schema(schema_generator=_BareTitles, mode="serialization")
-    told = _described()
+    described = _described()
     for name, section in ((kind.__name__, found), *found["$defs"].items()):
         section["required"] = list(section["properties"])
         for key, value in section["properties"].items():
             value.pop("default", None)
-            if (name, key) in told:
-                value["description"] = told[name, key]
+            if (name, key) in described:
+                value["description"] = described[name, key]
     for holed in _HOLED:
         _allow_holes(found["$defs"].get(holed.__name__, {"properties": {}}))
     found = json.loads(_CLASS.sub(lambda name: _PUBLISHED[name[0]], json.dumps(found)))

@@ -23,9 +23,9 @@ def show_sized(
     second: SecondOpinion | str = "",
     console: Console | None = None,
 ) -> None:
-    """Print what one replica holds and does, and, if a traffic was told, the fleet that carries it.
+    """Print what one replica holds and does, and, if a traffic was given, the fleet that carries it.
 
-    `second` is another program's opinion of the speed, or why there is none; empty: nobody asked.
+    `second` is another program's opinion of the speed, or why there is none; empty: not asked for.
     """
     parts: list[RenderableType] = [heading("Size", _asked(sized)), _answer(sized), pairs(_memory(sized))]
     if sized.fits and sized.concurrency:

@@ -20,7 +20,7 @@ from freehold.cost.report.clean import clean, cut
 
 _ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#", "┃": "|", "─": "-"})
 # All of these are our own choice: the whole stays within some 110 lines of 100 columns, and what is left out is counted.
-# The first two rules, those on when to rent and to buy, are told at length.
+# The first two rules, those on when to rent and to buy, are shown at length.
 _RULES_MOST = 18
 _NOTES_MOST = 5
 _RULES_FIRST = 2
@@ -167,8 +167,8 @@ def _option_blocks(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> Rend
     """Return two lines or more per option, for a terminal too narrow for a table."""
     parts: list[RenderableType] = []
     for (name, *cells), style in zip(rows, styles, strict=True):
-        told = "; ".join(f"{title} {cell}" for title, cell in zip(_OPTION_HEADS[1:], cells, strict=True))
-        parts += [Text(name, style=style), Padding(Text(told), (0, 0, 0, 4))]
+        figures = "; ".join(f"{title} {cell}" for title, cell in zip(_OPTION_HEADS[1:], cells, strict=True))
+        parts += [Text(name, style=style), Padding(Text(figures), (0, 0, 0, 4))]
     return Group(*parts)
 
 

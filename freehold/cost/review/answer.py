@@ -127,7 +127,7 @@ def _headline(word: Word, measured: MeasuredMonth) -> str:
         return f"Without {', '.join(mine.offer.incomplete)} nothing can be compared: at least {month} a month for {ours}."
     back, other = f"{api.offer.model} of {api.offer.provider}", _usd(api.total)
     if measured.days < LEAST_DAYS:
-        short = f"Too short to say: {plain_number(measured.days)} days"
+        short = f"Too short to judge: {plain_number(measured.days)} days"
         return f"{short} come to {month} a month for {ours}, against {other} for {back}."
     return {
         "keep": f"Keep {ours}: {month} a month against {other} for {back}.",

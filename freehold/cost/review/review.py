@@ -1,7 +1,7 @@
 """A measured month put back into the cost model: what a million tokens really cost, and whether owning is still worth it.
 
 The lines are those of a plan; traffic, watts and downtime are measured where they were. What was not measured is
-estimated as a plan would, with its range, and told as estimated: never zero. Money that is already in bought machines
+estimated as a plan would, with its range, and shown as estimated: never zero. Money that is already in bought machines
 does not come back by going back to an API, so what they cost to run is compared too. Nothing is read here.
 """
 
@@ -48,16 +48,16 @@ class ReviewInputs:
     """As it stands; its capacity measured or sized."""
     kind: Literal["rent", "buy"]
     rental_usd_per_gpu_hour: float | None = None
-    """What is paid for a rented GPU; None: nobody said."""
+    """What is paid for a rented GPU; None: not given."""
     gpu_usd: float | None = None
-    """What was paid for one bought GPU; None: nobody said."""
+    """What was paid for one bought GPU; None: not given."""
     node_usd: float | None = None
     """What was paid for a whole server with GPUs, memory and disks; it stands for `gpu_usd`."""
     own: OwnAssumptions
     rent: RentAssumptions
     own_site: str = "colocation"
     ledger: str = ""
-    """Path of the file that the period was read from, for the next command; empty: nobody said."""
+    """Path of the file that the period was read from, for the next command; empty: not given."""
     said: tuple[str, ...] = ()
     """Flags that `freehold plan` has as well, each with its value, for the next command."""
     mean_w: float | None = None
@@ -242,7 +242,7 @@ def _estimated(inputs: ReviewInputs, mine: Priced) -> Iterator[str]:
 
 
 def _doubted(inputs: ReviewInputs, mine: Priced) -> Iterator[str]:
-    """Yield a sentence per assumption of these machines that nobody said and whose source is old or unread, and the API's."""
+    """Yield a sentence per assumption of these machines that was not given and whose source is old or unread, and the API's."""
     used = inputs_of(mine.case.setting, mine.offer)
     parts = (getattr(each, part.name) for each in (inputs.own, inputs.rent) for part in fields(each))
     for name, fact in {

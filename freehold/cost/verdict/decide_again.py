@@ -27,7 +27,7 @@ OPTIONS_KEPT = 8
 
 
 PEOPLE = "staff_fte"
-"""The input that people are where somebody says them, for machines rented or bought."""
+"""The input that people are where they are given, for machines rented or bought."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +44,12 @@ class Alternative:
         return self.options[0]
 
 
-def alternatives_of(standing: Ranking) -> list[Alternative]:
+def alternatives_of(ranking: Ranking) -> list[Alternative]:
     """Return the ways of serving of which an option may win, the one most often the cheapest first."""
     groups: dict[Word, list[Ranked]] = {}
-    for each in standing.options:
+    for each in ranking.options:
         if each.may_win:
-            groups.setdefault(word_of(each.offer, standing.inputs), []).append(each)
+            groups.setdefault(word_of(each.offer, ranking.inputs), []).append(each)
     shares = cheapest_shares([_least([each.priced.total for each in group]) for group in groups.values()])
     ways = [
         Alternative(word=word, options=tuple(group), share=share)
@@ -63,7 +63,7 @@ def _least(totals: Sequence[Vector]) -> Vector:
 
 
 def word_of(offer: Offer, inputs: PlanInputs) -> Word:
-    """Return the verdict's word for an option; where nobody said which API is in use, any API is staying with one."""
+    """Return the verdict's word for an option; where the API in use is not given, any API is staying with one."""
     if offer.kind == "api":
         return "stay" if offer.paid_today or not inputs.paid_today else "change-api"
     return offer.kind
@@ -73,7 +73,7 @@ def word_of(offer: Offer, inputs: PlanInputs) -> Word:
 class Again:
     """The decision of a plan, made again with some inputs held or at another traffic."""
 
-    standing: Ranking
+    ranking: Ranking
     people_said: bool = False
     """As if the user had said how many people there are, rented or bought: the one input `PEOPLE`."""
     _setting: CostSetting = field(init=False)
@@ -83,10 +83,10 @@ class Again:
 
     def __post_init__(self) -> None:
         """Sort out who can win where one input moves, and where the traffic does."""
-        inputs = self.standing.inputs
-        self._setting = _people_said(self.standing.setting) if self.people_said else self.standing.setting
+        inputs = self.ranking.inputs
+        self._setting = _people_said(self.ranking.setting) if self.people_said else self.ranking.setting
         self._draws = Draws(min(inputs.draws, AGAIN_DRAWS), inputs.seed)
-        ways = alternatives_of(self.standing)
+        ways = alternatives_of(self.ranking)
         self._near = {way.word: [each.offer for each in way.options[:OPTIONS_KEPT]] for way in ways}
         self._all = {way.word: list(_cheapest_of_each_fleet(way.options)) for way in ways}
 

@@ -1,6 +1,6 @@
 """What to run after a plan: a line to paste that looks further, never the line that was just run.
 
-It keeps what was said. No price of the catalog is written as if it were a quote, and nothing that nobody said is made up.
+It keeps what was said. No price of the catalog is written as if it were a quote, and nothing that was not given is made up.
 """
 
 import shlex
@@ -19,28 +19,28 @@ COMPARED = 3
 """APIs that are named to be compared where none takes part. Our own choice: a line that fits a terminal."""
 
 
-def next_command(word: Word, offer: Offer | None, standing: Ranking) -> str:
+def next_command(word: Word, offer: Offer | None, ranking: Ranking) -> str:
     """Return the line: size what is to be rented or bought, else the plan again with the question that is left."""
-    said = said_words(standing.inputs)
-    if not standing.best("api"):
-        listed = [each.offer for each in standing.options if each.offer.kind == "api" and each.offer.complete]
+    said = said_words(ranking.inputs)
+    if not ranking.best("api"):
+        listed = [each.offer for each in ranking.options if each.offer.kind == "api" and each.offer.complete]
         names = [f"{each.provider}/{each.model}" for each in listed[:COMPARED]]
         if names and "--compare" not in said:
             return _plan({**said, "--compare": [",".join(names)]})
     if offer and offer.fleet:
-        return _size(offer.fleet, said, standing)
+        return _size(offer.fleet, said, ranking)
     if word == "change-api" and offer:
-        return _plan(_changed_to(offer, said, standing.inputs))
-    machines = standing.machines
-    fleet = machines.offer.fleet if machines else meant(standing)
+        return _plan(_changed_to(offer, said, ranking.inputs))
+    machines = ranking.machines
+    fleet = machines.offer.fleet if machines else meant(ranking)
     gpu = fleet.sized.ask.gpu.id if fleet else ""
     if gpu and said.get("--gpu") != [gpu]:
         return _plan({**said, "--gpu": [gpu]})
-    return _size(fleet, said, standing) if fleet else _plan({**said, "--html": ["plan.html"]})
+    return _size(fleet, said, ranking) if fleet else _plan({**said, "--html": ["plan.html"]})
 
 
 def said_words(inputs: PlanInputs) -> dict[str, list[str]]:
-    """Return the flags that were given with their values; where nobody passed them on, those that the inputs tell of."""
+    """Return the flags that were given with their values; where none was passed on, those that the inputs hold."""
     if not inputs.said:
         return _told(inputs)
     found: dict[str, list[str]] = {}
@@ -74,7 +74,7 @@ def _plan(flags: dict[str, list[str]]) -> str:
     return shlex.join(["freehold", "plan", *words])
 
 
-def _size(fleet: SizedFleet, said: dict[str, list[str]], standing: Ranking) -> str:
+def _size(fleet: SizedFleet, said: dict[str, list[str]], ranking: Ranking) -> str:
     ask = fleet.sized.ask
     kept = {flag: said[flag] for flag in SIZE_KEEPS if flag in said}
     words: dict[str, list[str]] = {
@@ -86,8 +86,8 @@ def _size(fleet: SizedFleet, said: dict[str, list[str]], standing: Ranking) -> s
         "--input-tokens": [f"{ask.input_tokens:.0f}"],
         "--output-tokens": [f"{ask.output_tokens:.0f}"],
         "--cached-share": [f"{ask.cached_share:g}"] if ask.cached_share else [],
-        "--tokens-per-month": [f"{standing.setting.traffic.tokens_per_month:.0f}"],
-        "--peak": [f"{standing.setting.traffic.peak_over_mean:g}"],
+        "--tokens-per-month": [f"{ranking.setting.traffic.tokens_per_month:.0f}"],
+        "--peak": [f"{ranking.setting.traffic.peak_over_mean:g}"],
         **kept,
     }
     flat = [word for flag, values in words.items() for value in values for word in (flag, value)]

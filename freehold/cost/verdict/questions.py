@@ -1,4 +1,4 @@
-"""What to tell us first: the inputs that nobody said and that can change the verdict, found by deciding again at their ends.
+"""Which inputs to give first: those that were not given and that can change the verdict, found by deciding again at their ends.
 
 The rental quote and the people come before all others where they, alone or together, can change it. What cannot change the
 verdict is not asked for, however wide it is.
@@ -13,7 +13,7 @@ from freehold.cost.model.percentiles import range_of
 from freehold.cost.model.result import Influence, Word
 from freehold.cost.model.rounding import amount
 from freehold.cost.pricing.influence import inputs_of
-from freehold.cost.pricing.ranking import Ranking, assumptions_of, told_names
+from freehold.cost.pricing.ranking import Ranking, assumptions_of, given_names
 from freehold.cost.verdict.decide_again import PEOPLE, Again, Alternative
 from freehold.sizing.replica.answer import SizedFleet
 
@@ -27,7 +27,7 @@ FLAGS = {
     "life_months": "--life-months",
     "gpu_usd": "--node-usd",
 }
-"""The flags of `freehold plan` for inputs; the others are told by `--set NAME=VALUE`."""
+"""The flags of `freehold plan` for inputs; the others are set with `--set NAME=VALUE`."""
 ASKED_MOST = 2
 """Inputs that are asked for. Our own choice: two answers are given, ten are not."""
 TRIED_MOST = 6
@@ -38,46 +38,44 @@ QUOTE_BELOW = 0.7
 """Of the market's least price, what a quote may come to. Source: negotiated terms of a year are some 30 % below lists."""
 
 
-def ask_first(
-    standing: Ranking, tornado: Sequence[Influence], ways: Sequence[Alternative]
-) -> tuple[str, ...]:
-    """Return at most two inputs; empty: nothing that nobody said can change the verdict."""
-    found = [] if standing.best("api") else ["an API to compare with: --api PROVIDER/MODEL"]
-    again = Again(standing)
-    found += _machines(standing, again)
+def ask_first(ranking: Ranking, tornado: Sequence[Influence], ways: Sequence[Alternative]) -> tuple[str, ...]:
+    """Return at most two inputs; empty: no input that was not given can change the verdict."""
+    found = [] if ranking.best("api") else ["an API to compare with: --api PROVIDER/MODEL"]
+    again = Again(ranking)
+    found += _machines(ranking, again)
     if len(found) < ASKED_MOST and ways:
         found += _others(again, tornado, ways)
     return tuple(found[:ASKED_MOST])
 
 
 def flag_of(name: str) -> str:
-    """Return how `freehold plan` is told an input."""
+    """Return the flag of `freehold plan` for an input."""
     return FLAGS.get(name, f"--set {name}")
 
 
-def meant(standing: Ranking) -> SizedFleet | None:
+def meant(ranking: Ranking) -> SizedFleet | None:
     """Return the fleet of the cheapest machines, or the first one that could win if it had its prices."""
-    best = standing.machines
+    best = ranking.machines
     if best:
         return best.offer.fleet
-    lacking = (each.offer for each in standing.options if each.offer.kind == "rent" and each.offer.eligible)
+    lacking = (each.offer for each in ranking.options if each.offer.kind == "rent" and each.offer.eligible)
     return next((each.fleet for each in lacking if each.fleet and each.fleet.replicas), None)
 
 
-def _machines(standing: Ranking, again: Again) -> list[str]:
+def _machines(ranking: Ranking, again: Again) -> list[str]:
     """Return the questions on rental and people, where their ends, alone or together, change the verdict."""
-    rented, told = standing.best("rent"), told_names(standing.inputs)
-    fleet = rented.offer.fleet if rented else meant(standing)
+    rented, given = ranking.best("rent"), given_names(ranking.inputs)
+    fleet = rented.offer.fleet if rented else meant(ranking)
     if fleet is None:
         return []
     gpu = fleet.sized.ask.gpu.id
     quote = f"a rental quote for {fleet.gpus} x {gpu}: --gpu {gpu} {flag_of(RENTAL_QUOTE)}"
     people = f"how many engineers would run it, on-call included, rented or bought: {flag_of('staff_fte')}"
-    rental = {} if RENTAL_QUOTE in told else _rental(standing)
-    staff = {} if any(name.endswith("staff_fte") for name in told) else _staff(standing)
-    if standing.machines is None:
-        return [quote] if RENTAL_QUOTE not in told else []
-    said = Again(standing, people_said=True)
+    rental = {} if RENTAL_QUOTE in given else _rental(ranking)
+    staff = {} if any(name.endswith("staff_fte") for name in given) else _staff(ranking)
+    if ranking.machines is None:
+        return [quote] if RENTAL_QUOTE not in given else []
+    said = Again(ranking, people_said=True)
     each = [quote] if rental and _flips(again, rental) else []
     each += [people] if staff and _flips(said, staff, again.word()) else []
     if each or not (rental and staff):
@@ -92,9 +90,9 @@ def _flips(again: Again, spans: Mapping[str, Spread], now: Word | None = None) -
     return any(again.word(values) != now for values in (lows, highs))
 
 
-def _rental(standing: Ranking) -> dict[str, Spread]:
-    rented = standing.best("rent")
-    market = standing.market(rented.offer.gpu) if rented else None
+def _rental(ranking: Ranking) -> dict[str, Spread]:
+    rented = ranking.best("rent")
+    market = ranking.market(rented.offer.gpu) if rented else None
     if rented is None or market is None or rented.offer.rental_usd_per_gpu_hour is None:
         return {}
     own = rented.offer.rental_usd_per_gpu_hour
@@ -102,11 +100,11 @@ def _rental(standing: Ranking) -> dict[str, Spread]:
     return {rented.offer.price_name: Spread(low, own.mid, high)}
 
 
-def _staff(standing: Ranking) -> dict[str, Spread]:
+def _staff(ranking: Ranking) -> dict[str, Spread]:
     """Return what might be said of people: from the least that is thought of any machines to the most."""
     spans = []
-    for kind, people in (("rent", standing.setting.rent), ("buy", standing.setting.own)):
-        best = standing.best("rent" if kind == "rent" else "buy")
+    for kind, people in (("rent", ranking.setting.rent), ("buy", ranking.setting.own)):
+        best = ranking.best("rent" if kind == "rent" else "buy")
         if best:
             spans.append(people.staff_fte.value.times(range_of(people_scale(best.priced.case)).p50))
     return {PEOPLE: _around(spans)} if spans else {}
@@ -119,10 +117,10 @@ def _around(spans: Sequence[Spread]) -> Spread:
 
 def _others(again: Again, tornado: Sequence[Influence], ways: Sequence[Alternative]) -> Iterator[str]:
     """Yield the other inputs that change the verdict at an end of their range, the most influential first."""
-    standing = again.standing
+    ranking = again.ranking
     least = MOVES_LEAST * ways[0].best.usd_per_month.p50
-    spans = inputs_of(standing.setting, *(way.best.offer for way in ways[:2]))
-    can_be_said = {each.name for each in assumptions_of(standing.inputs)} | {"gpu_usd"}
+    spans = inputs_of(ranking.setting, *(way.best.offer for way in ways[:2]))
+    can_be_said = {each.name for each in assumptions_of(ranking.inputs)} | {"gpu_usd"}
     tried = [
         each
         for each in tornado

@@ -1,7 +1,7 @@
 """What would change the verdict, with the numbers at which it would: found by deciding again, with one input moved.
 
 An input is moved away from today's value until the verdict is another one, and there the decision is made once more on both
-sides: what does not hold is not said. What lies too far from today to be reasonable is not offered; it is told as tried.
+sides: what does not hold is not said. What lies too far from today to be reasonable is not offered; it is listed as tried.
 Inputs that move together are not moved together here, and fleets are those of the plan, with more or fewer replicas.
 """
 
@@ -77,10 +77,10 @@ class Found:
     change: TurningPoint | None = None
 
 
-def would_change(standing: Ranking, leader: Ranked, word: Word) -> tuple[TurningPoint, ...]:
+def would_change(ranking: Ranking, leader: Ranked, word: Word) -> tuple[TurningPoint, ...]:
     """Return what would make the verdict another than `word`; never empty: without any it says what was tried."""
-    again, said = Again(standing), Again(standing, people_said=True)
-    found = [solved(move, said if move.people else again, word) for move in _moves(standing, leader)]
+    again, said = Again(ranking), Again(ranking, people_said=True)
+    found = [solved(move, said if move.people else again, word) for move in _moves(ranking, leader)]
     changes = tuple(each.change for each in found if each.change)
     if changes:
         return changes
@@ -108,7 +108,7 @@ def solved(move: Move, again: Again, word: Word) -> Found:
 
 def _when(move: Move, again: Again, value: float) -> str:
     """Return in which month the traffic is there if it grows as was said; empty: it does not, or not to there."""
-    growth = again.standing.inputs.growth_per_month
+    growth = again.ranking.inputs.growth_per_month
     if move.names or growth == 0 or (value > 1) != (growth > 0) or growth <= -1:
         return ""
     return f"; in month {math.ceil(math.log(value) / math.log(1 + growth))} at your growth"
@@ -136,36 +136,36 @@ def _first_part(move: Move, again: Again, word: Word) -> float | None:
     return high
 
 
-def _moves(standing: Ranking, leader: Ranked) -> Iterator[Move]:
-    rented, bought = standing.best("rent"), standing.best("buy")
-    api = leader if leader.offer.kind == "api" else standing.best("api")
+def _moves(ranking: Ranking, leader: Ranked) -> Iterator[Move]:
+    rented, bought = ranking.best("rent"), ranking.best("buy")
+    api = leader if leader.offer.kind == "api" else ranking.best("api")
     if rented and rented.offer.rental_usd_per_gpu_hour:
         now = rented.offer.rental_usd_per_gpu_hour.mid
         what = f"a rental price of {rented.offer.gpu}"
         yield from _priced(rented.offer, now, what, "USD per GPU-hour", leads=leader.offer.kind == "rent")
-    machines = leader if leader.offer.kind != "api" else standing.machines
+    machines = leader if leader.offer.kind != "api" else ranking.machines
     if machines:
-        yield from _staff(standing, machines, leads=leader.offer.kind != "api")
-    if bought and bought.offer.gpu_usd and standing.setting.node_usd is None:
+        yield from _staff(ranking, machines, leads=leader.offer.kind != "api")
+    if bought and bought.offer.gpu_usd and ranking.setting.node_usd is None:
         now, what = bought.offer.gpu_usd.mid, f"a price of {bought.offer.gpu} as bought"
         yield from _priced(bought.offer, now, what, "USD per GPU", leads=leader.offer.kind == "buy")
-    if standing.setting.traffic.tokens_per_month > 0:
+    if ranking.setting.traffic.tokens_per_month > 0:
         if api:
-            yield _api_price(standing, api, leads=leader.offer.kind == "api")
-        other = _next_api(standing, leader)
+            yield _api_price(ranking, api, leads=leader.offer.kind == "api")
+        other = _next_api(ranking, leader)
         if other and other is not api:
-            yield _api_price(standing, other, leads=False)
-        yield from _traffic(standing)
+            yield _api_price(ranking, other, leads=False)
+        yield from _traffic(ranking)
 
 
-def _next_api(standing: Ranking, leader: Ranked) -> Ranked | None:
+def _next_api(ranking: Ranking, leader: Ranked) -> Ranked | None:
     """Return the cheapest API of another word than the leader's: staying with one and changing to one are two ways."""
-    word = word_of(leader.offer, standing.inputs)
+    word = word_of(leader.offer, ranking.inputs)
     return next(
         (
             each
-            for each in standing.options
-            if each.offer.kind == "api" and each.may_win and word_of(each.offer, standing.inputs) != word
+            for each in ranking.options
+            if each.offer.kind == "api" and each.may_win and word_of(each.offer, ranking.inputs) != word
         ),
         None,
     )
@@ -177,9 +177,9 @@ def _priced(offer: Offer, now: float, what: str, unit: str, *, leads: bool) -> I
         yield Move(names=(offer.price_name,), now=now, to=to, what=what, unit=unit)
 
 
-def _staff(standing: Ranking, machines: Ranked, *, leads: bool) -> Iterator[Move]:
+def _staff(ranking: Ranking, machines: Ranked, *, leads: bool) -> Iterator[Move]:
     """Yield the people, as one says them: for the whole fleet, rented or bought."""
-    people = standing.setting.own if machines.offer.kind == "buy" else standing.setting.rent
+    people = ranking.setting.own if machines.offer.kind == "buy" else ranking.setting.rent
     now = people.staff_fte.value.mid * range_of(people_scale(machines.priced.case)).p50
     if now > 0:
         yield Move(
@@ -192,9 +192,9 @@ def _staff(standing: Ranking, machines: Ranked, *, leads: bool) -> Iterator[Move
         )
 
 
-def _api_price(standing: Ranking, api: Ranked, *, leads: bool) -> Move:
+def _api_price(ranking: Ranking, api: Ranked, *, leads: bool) -> Move:
     now = api.offer.api.price_ratio.mid if api.offer.api else 1.0  # of the list: a bill may be below it
-    blended = middle_usd(api.offer, standing.setting) / standing.setting.traffic.tokens_per_month * 1e6
+    blended = middle_usd(api.offer, ranking.setting) / ranking.setting.traffic.tokens_per_month * 1e6
     return Move(
         names=(api.offer.price_name,),
         now=now,
@@ -205,7 +205,7 @@ def _api_price(standing: Ranking, api: Ranked, *, leads: bool) -> Move:
     )
 
 
-def _traffic(standing: Ranking) -> Iterator[Move]:
-    today = standing.setting.traffic.tokens_per_month
+def _traffic(ranking: Ranking) -> Iterator[Move]:
+    today = ranking.setting.traffic.tokens_per_month
     for to in (MOST_TRAFFIC, 1 / MOST_TRAFFIC):
         yield Move(names=(), now=1.0, to=to, what="traffic", unit="tokens a month", shown=today)

@@ -31,28 +31,28 @@ DOUBTED_INFLUENCES = 5
 """Of the most influential inputs: whose facts are doubted aloud. Our own choice: a list that is read to its end."""
 
 
-def verdict_of(standing: Ranking, tornado: Sequence[Influence]) -> PlanVerdict:
+def verdict_of(ranking: Ranking, tornado: Sequence[Influence]) -> PlanVerdict:
     """Return the verdict."""
-    ways = alternatives_of(standing)
-    asks = ask_first(standing, tornado, ways)
+    ways = alternatives_of(ranking)
+    asks = ask_first(ranking, tornado, ways)
     if not ways:
-        return _nothing(standing, asks)
+        return _nothing(ranking, asks)
     lead, second = ways[0], ways[1] if len(ways) > 1 else None
     decided = lead.share >= UNDECIDED_BELOW
     word: Word = lead.word if decided else "undecided"
-    doubts = _doubts(lead, second, standing, tornado)
-    level, reason = sureness(lead.share, doubts=doubts, compared=bool(standing.best("api")))
+    doubts = _doubts(lead, second, ranking, tornado)
+    level, reason = sureness(lead.share, doubts=doubts, compared=bool(ranking.best("api")))
     return PlanVerdict(
         word=word,
         option=lead.best.offer.id if decided else "",
         confidence=lead.share,
         confidence_word=level,
         confidence_reason=reason,
-        headline=_headline(lead, second, standing) if decided else _torn(lead, second),
-        text=_text(lead, second, standing, asked=bool(asks)),
-        would_change_it=would_change(standing, lead.best, lead.word),
+        headline=_headline(lead, second, ranking) if decided else _torn(lead, second),
+        text=_text(lead, second, ranking, asked=bool(asks)),
+        would_change_it=would_change(ranking, lead.best, lead.word),
         ask_first=asks,
-        next_command=next_command(word, lead.best.offer if decided else None, standing),
+        next_command=next_command(word, lead.best.offer if decided else None, ranking),
         doubts=doubts.all,
     )
 
@@ -64,11 +64,11 @@ class Doubts:
     model: tuple[str, ...] = ()
     """On whether another API's model will do: then the word is medium at most."""
     asked: tuple[str, ...] = ()
-    """On what was asked: a model that nobody chose, a usage file of which much is missing. They lower the word by one."""
+    """On what was asked: a model that was not chosen, a usage file of which much is missing. They lower the word by one."""
     prices: tuple[str, ...] = ()
     """On the prices of the advised way and the runner-up: they lower the word by one."""
     assumed: tuple[str, ...] = ()
-    """On assumptions that nobody said: their ranges are in the draws already."""
+    """On assumptions that were not given: their ranges are in the draws already."""
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -96,22 +96,22 @@ def sureness(share: float, *, doubts: Doubts, compared: bool) -> tuple[Level, st
 
 
 def _doubts(
-    lead: Alternative, second: Alternative | None, standing: Ranking, tornado: Sequence[Influence]
+    lead: Alternative, second: Alternative | None, ranking: Ranking, tornado: Sequence[Influence]
 ) -> Doubts:
     """Return the doubts on what the advised way and the runner-up rest on, and on nothing else."""
     offers = [way.best.offer for way in (lead, second) if way]
-    stands = _stands_for(lead.best.offer, standing)
+    stands = _stands_for(lead.best.offer, ranking)
     return Doubts(
         model=(stands,) if stands else (),
-        asked=standing.inputs.doubts,
+        asked=ranking.inputs.doubts,
         prices=tuple(dict.fromkeys(doubt for offer in offers for doubt in offer.doubts)),
-        assumed=_assumed_doubts(standing, tornado, offers),
+        assumed=_assumed_doubts(ranking, tornado, offers),
     )
 
 
-def _stands_for(offer: Offer, standing: Ranking) -> str:
+def _stands_for(offer: Offer, ranking: Ranking) -> str:
     """Return the doubt on another API's model than the one that is paid today, whoever named it; empty: it is the same."""
-    paid = standing.in_use.offer if standing.in_use else None
+    paid = ranking.in_use.offer if ranking.in_use else None
     if offer.kind != "api" or paid is None or offer.paid_today or paid.api is None or offer.api is None:
         return ""
     same = {paid.model.lower(), paid.api.fact.same_as.lower()} & {
@@ -124,16 +124,16 @@ def _stands_for(offer: Offer, standing: Ranking) -> str:
 
 
 def _assumed_doubts(
-    standing: Ranking, tornado: Sequence[Influence], offers: Sequence[Offer]
+    ranking: Ranking, tornado: Sequence[Influence], offers: Sequence[Offer]
 ) -> tuple[str, ...]:
     """Return the doubts on the assumptions of these options that move the answer most and that the user did not say."""
-    used = inputs_of(standing.setting, *offers)
-    facts = {each.name: each for each in assumptions_of(standing.inputs) if not each.asked}
+    used = inputs_of(ranking.setting, *offers)
+    facts = {each.name: each for each in assumptions_of(ranking.inputs) if not each.asked}
     moving = [facts[each.name] for each in tornado if each.name in facts and each.name in used]
     return tuple(
         doubt
         for each in moving[:DOUBTED_INFLUENCES]
-        for doubt in doubts_of(each.name, [each.fact], standing.inputs.today)
+        for doubt in doubts_of(each.name, [each.fact], ranking.inputs.today)
     )
 
 
@@ -160,28 +160,28 @@ def named(offer: Offer) -> str:
     return f"{many} at your quote" if offer.provider == QUOTED else f"{many} from {offer.provider}"
 
 
-def _headline(lead: Alternative, second: Alternative | None, standing: Ranking) -> str:
+def _headline(lead: Alternative, second: Alternative | None, ranking: Ranking) -> str:
     offer, cost = lead.best.offer, usd(lead.best.usd_per_month.p50)
     verb = {"stay": "Stay on", "change-api": "Change to", "rent": "Rent", "buy": "Buy", "undecided": ""}[
         lead.word
     ]
-    verb = "An API is cheapest:" if lead.word == "stay" and not standing.inputs.paid_today else verb
+    verb = "An API is cheapest:" if lead.word == "stay" and not ranking.inputs.paid_today else verb
     text = f"{verb} {named(offer)}{', ' if verb.endswith(':') else ': '}{cost} a month"
-    paid = standing.in_use
+    paid = ranking.in_use
     rival = paid if paid and paid.offer.id != offer.id else second.best if second else None
     if rival:
         against = "" if rival is paid else f"{_way(rival.offer)} "
         text += f" instead of {usd(rival.usd_per_month.p50)} for {against}{named(rival.offer)}"
-    compared = "" if standing.best("api") else " No API was compared."
-    return f"{text}.{compared}{_other_model(offer, standing)}"
+    compared = "" if ranking.best("api") else " No API was compared."
+    return f"{text}.{compared}{_other_model(offer, ranking)}"
 
 
 def _way(offer: Offer) -> str:
     return {"api": "calling", "rent": "renting", "buy": "buying"}[offer.kind]
 
 
-def _other_model(offer: Offer, standing: Ranking) -> str:
-    model = asked_model(standing.inputs)
+def _other_model(offer: Offer, ranking: Ranking) -> str:
+    model = asked_model(ranking.inputs)
     if offer.kind != "api" or offer.paid_today or not model or serves(offer, model):
         return ""
     return f" It is another model than {model}."
@@ -193,7 +193,7 @@ def _torn(lead: Alternative, second: Alternative | None) -> str:
     return f"Undecided: {first} and {other} are within each other's range."
 
 
-def _text(lead: Alternative, second: Alternative | None, standing: Ranking, *, asked: bool) -> str:
+def _text(lead: Alternative, second: Alternative | None, ranking: Ranking, *, asked: bool) -> str:
     """Return what the headline does not say: how often, how far apart, how full, what else is to be known."""
     parts = [
         f"It is the cheapest way in {lead.share:.0%} of the draws; it costs {usd_range(lead.best.usd_per_month)}."
@@ -208,19 +208,19 @@ def _text(lead: Alternative, second: Alternative | None, standing: Ranking, *, a
         parts.append("No other way of serving has all its prices.")
     if lead.best.offer.fleet:
         parts.append(_used(lead.best.offer.fleet))
-    if not standing.best("api"):
+    if not ranking.best("api"):
         parts.append(
             "No API takes part, so whether one is cheaper is not known: name it with --api or --compare."
         )
-    lacking = sum(not each.offer.complete for each in standing.options)
+    lacking = sum(not each.offer.complete for each in ranking.options)
     if lacking:
         parts.append(f"{lacking} options lack a price and could not win.")
-    if _other_model(lead.best.offer, standing) or _stands_for(lead.best.offer, standing):
+    if _other_model(lead.best.offer, ranking) or _stands_for(lead.best.offer, ranking):
         parts.append("Test that model on your prompts before anything else.")
     warnings = (each for each in lead.best.offer.warnings if not each.startswith(ANOTHER_MODEL))
     parts += [f"{warning[0].upper()}{warning[1:]}." for warning in warnings]
     if not asked:
-        parts.append("Nothing that is still assumed would change it.")
+        parts.append("No remaining assumption changes the verdict.")
     return " ".join(parts)
 
 
@@ -237,8 +237,8 @@ def _used(fleet: SizedFleet) -> str:
     return f"{text}: of {fleet.gpus} GPUs {' and '.join(kinds)}."
 
 
-def _nothing(standing: Ranking, asks: tuple[str, ...]) -> PlanVerdict:
-    lacking = sorted({what for each in standing.options for what in each.offer.incomplete})
+def _nothing(ranking: Ranking, asks: tuple[str, ...]) -> PlanVerdict:
+    lacking = sorted({what for each in ranking.options for what in each.offer.incomplete})
     what = (
         f"prices are missing: {', '.join(lacking)}" if lacking else "only options that are listed are known"
     )
@@ -250,7 +250,7 @@ def _nothing(standing: Ranking, asks: tuple[str, ...]) -> PlanVerdict:
         confidence_reason="no option can be advised",
         headline="Undecided: no option can be advised.",
         text=f"No option is complete and may win; {what}."
-        if standing.options
+        if ranking.options
         else "There is no option to compare.",
         would_change_it=(
             TurningPoint(
@@ -261,5 +261,5 @@ def _nothing(standing: Ranking, asks: tuple[str, ...]) -> PlanVerdict:
             ),
         ),
         ask_first=asks,
-        next_command=next_command("undecided", None, standing),
+        next_command=next_command("undecided", None, ranking),
     )

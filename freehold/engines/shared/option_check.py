@@ -97,8 +97,8 @@ def split_values(text: str) -> list[str]:
     """Return the values of a list written as one text, or as JSON; one with a blank in it stands in quotes."""
     if text.lstrip().startswith("["):
         with suppress(ValueError, RecursionError):
-            told = json.loads(text)
-            return [one if isinstance(one, str) else json.dumps(one, separators=(",", ":")) for one in told]
+            values = json.loads(text)
+            return [one if isinstance(one, str) else json.dumps(one, separators=(",", ":")) for one in values]
     try:
         return shlex.split(text)
     except ValueError:  # a quotation mark without its partner is part of a value

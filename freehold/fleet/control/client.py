@@ -1,7 +1,7 @@
-"""The asking end of the control socket: one line of JSON to the controller, its lines back. Blocking, for the cli.
+"""The client end of the control socket: one line of JSON to the controller, its lines back. Blocking, for the cli.
 
-It imports little, so that `freehold status` is quick, and knows no operation: what is asked and what is answered is for
-the two ends. Who answers is `freehold.fleet.control.server`.
+It imports little, so that `freehold status` is quick, and knows no operation: the content of requests and answers is for
+its callers. The other end is `freehold.fleet.control.server`.
 """
 
 import socket
@@ -17,22 +17,22 @@ from freehold.fleet.control.state_dir import StateDir
 ANSWER_BYTES = 16 * 1024 * 1024
 """Longest line of an answer that the client reads: the status of thousands of replicas fits."""
 LINE_S = 5.0
-"""For a client to send its line, and to take one of ours; for the controller to answer at first."""
+"""For a client to send its line and to read one; for the controller to send its first."""
 SILENCE_S = 60.0
-"""Longest pause between two lines that a client waits for: a stop tells of itself at least every HEARTBEAT_S."""
+"""Longest pause between two lines that a client waits for: a stop reports at least every HEARTBEAT_S."""
 
 Line = Mapping[str, Any]
 
 
 class NotRunning(Permanent):
-    """Nobody answers on this state directory's socket."""
+    """No controller answers on this state directory's socket."""
 
 
 def ask(state_path: Path, request: Line, *, silence_s: float = SILENCE_S) -> Iterator[dict[str, Any]]:
-    """Yield the lines with which the controller of a state directory answers; blocking, for the cli.
+    """Yield the lines of the answer of a state directory's controller; blocking, for the cli.
 
-    Raises NotRunning when nobody is there, Temporary when it does not answer: the first line must come within LINE_S,
-    every later one within `silence_s`. An answer that breaks off just ends; a stop's is whole with `done`.
+    Raises NotRunning without a controller, Temporary when it does not answer: the first line must come within LINE_S,
+    every later one within `silence_s`. An answer that breaks off just ends; that of a stop is complete with `done`.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(LINE_S)

@@ -1,8 +1,8 @@
-"""The control socket: a person's `status`, `stop` and `restart` reach the running controller.
+"""The control socket: an operator's `status`, `stop` and `restart` reach the running controller.
 
-A unix socket in the state directory, mode 0600 in a directory of 0700: whoever may open it is the user. One line of
-JSON asks; one line of JSON or more answer. Everything has a bound: length of a line, clients at once, time per line.
-It is not for other machines and has no business with inference requests.
+A unix socket in the state directory, mode 0600 in a directory of 0700: only its user can open it. One line of
+JSON is the request; one or more lines of JSON are the answer. Everything is bounded: length of a line, clients at once, time per line.
+It does not serve other machines and never sees an inference request.
 """
 
 import asyncio
@@ -24,29 +24,29 @@ __all__ = ["Answerer", "ControlServer", "NotRunning", "StateDir", "ask", "until_
 LINE_BYTES = 64 * 1024
 """Longest request. Source: own choice; a request is an op and an id."""
 CLIENTS_MAX = 16
-"""Clients answered at once. Source: own choice; they are one person's terminals."""
+"""Clients answered at once. Source: own choice; they are one operator's terminals."""
 REFUSED_MAX = 48
-"""Clients beyond these that are told so; those beyond are hung up on. Source: own choice."""
+"""Further clients that get an error; the connections of any beyond are closed. Source: own choice."""
 PROGRESS_S = 0.2
-"""Between two looks at how far a stop has got."""
+"""Between two checks of the progress of a stop."""
 HEARTBEAT_S = 2.0
-"""Longest silence in the answer to a stop. Source: own choice; a person still believes that it works."""
+"""Longest silence in the answer to a stop. Source: own choice; an operator still believes that it works."""
 
 Answerer = Callable[[dict[str, Any]], AsyncIterator[Line]]
-"""From a request to the lines of its answer; the cli brings it, since it knows of more than the fleet."""
+"""From a request to the lines of its answer; the controller provides it, since it covers more than the fleet."""
 
 
 async def until_finished(fleet: Fleet) -> AsyncIterator[Line]:
     """Yield `{"replicas": …}` when a state changes, and every HEARTBEAT_S, until the fleet has ended.
 
-    What the answer to a stop is made of; the last line has `"done": true`.
+    The lines of the answer to a stop; the last one has `"done": true`.
     """
-    told, quiet_s = None, 0.0
+    sent, quiet_s = None, 0.0
     while not fleet.finished.is_set():
         states = {status.id: str(status.state) for status in fleet.statuses()}
-        if states != told or quiet_s >= HEARTBEAT_S:
+        if states != sent or quiet_s >= HEARTBEAT_S:
             yield {"replicas": _statuses(fleet)}
-            told, quiet_s = states, 0.0
+            sent, quiet_s = states, 0.0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PROGRESS_S):
                 await fleet.finished.wait()
@@ -121,7 +121,7 @@ class ControlServer:
         try:
             if len(self._clients) <= CLIENTS_MAX + REFUSED_MAX:
                 await self._serve(reader, writer, refused=len(self._clients) > CLIENTS_MAX)
-        except (TimeoutError, OSError):  # the client is slow or gone: it loses its answer, nobody else does
+        except (TimeoutError, OSError):  # the client is slow or gone: only it loses its answer
             pass
         finally:
             self._clients.discard(task)
@@ -130,7 +130,9 @@ class ControlServer:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, refused: bool
     ) -> None:
-        request = await _read_request(reader)  # also of a refused client: unread, it would lose our words
+        request = await _read_request(
+            reader
+        )  # also of a rejected client: an unread request would lose the error
         if refused:
             await _send(writer, {"error": f"{CLIENTS_MAX} clients are being answered: try again"})
             return
@@ -142,7 +144,7 @@ class ControlServer:
 
 
 async def _read_request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
-    """Return the request, or None when it is too long or no JSON object; raises TimeoutError."""
+    """Return the request, or None when it is too long or not a JSON object; raises TimeoutError."""
     async with asyncio.timeout(LINE_S):
         try:
             line = await reader.readline()

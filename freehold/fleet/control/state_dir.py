@@ -1,7 +1,7 @@
-"""The state directory: who runs here, what of an earlier run still lives, where the control socket is.
+"""The state directory: the running controller, processes left by an earlier one, and the control socket.
 
-One controller per directory, kept by a file lock: the kernel lets go of it when its holder dies, by whatever death,
-so there are no stale locks. Nothing here is needed to serve; it holds no secrets, and of history only the ledger.
+One controller per directory, ensured by a file lock: the kernel releases it when its holder ends, for whatever reason,
+so there are no stale locks. Serving does not need this directory; it holds no secrets, and of history only the ledger.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from freehold.fleet.processes.proc_files import ProcessMark
 SOCKET_PATH_BYTES = 100
 """Longest path used for a unix socket as it is. Source: sun_path has 108 bytes on Linux (unix(7)), 104 on macOS."""
 _LOCK_POLL_S = 0.05
-"""Between two looks at a lock or a process that somebody waits for. Source: own choice, below what a person notices."""
+"""Between two checks of a lock or a process. Source: own choice, below what a person notices."""
 _CLAIM_S = 1.0
 """Longest wait for a lock whose holder is not known. Source: own choice; both its causes pass in milliseconds."""
 _T = TypeVar("_T")
@@ -32,17 +32,17 @@ _LOCK, _RUNNING, _RECORD, _SOCKET = "controller.lock", "controller.json", "proce
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """The controller that has the directory."""
+    """The controller that holds the directory."""
 
     pid: int = 0
-    """0: it has the lock but has not said who it is yet."""
+    """0: it holds the lock but has not written its pid yet."""
     since_wall_s: float = 0.0
     config_path: str = ""
     mark: ProcessMark | None = None
 
 
 class Leftover(msgspec.Struct, frozen=True, kw_only=True):
-    """A process of an earlier controller that still lives."""
+    """A process of an earlier controller that still runs."""
 
     name: str
     """As it was recorded: `gateway`, or a replica's id."""
@@ -66,7 +66,7 @@ def locked_directories() -> dict[Path, int]:
 class StateDir:
     """A directory for one controller at a time; made with mode 0700, one that is there already is left as it is.
 
-    Raises Permanent when the directory cannot be made, belongs to somebody else, or anybody may write to it.
+    Raises Permanent when the directory cannot be made, belongs to another user, or is writable by all users.
     """
 
     def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -75,13 +75,13 @@ class StateDir:
         self._lock = FileLock(path / _LOCK, mode=0o600, fallback_to_soft=False, thread_local=False)
 
     def claim(self, *, config_path: str) -> Running | None:
-        """Take the directory; returns None, or who has it already.
+        """Claim the directory; return None, or the controller that holds it already.
 
-        It is ours until `release`, until this object is forgotten, or until death.
+        The claim lasts until `release`, until this object is deleted, or until the process ends.
         """
         self._make()
         try:
-            # Nobody there and yet locked: the last holder is on its way out, or a new one about to say who it is.
+            # Locked without a holder on file: the last one is ending, or a new one has not written its pid yet.
             self._lock.acquire(timeout=0 if self.holder() else _CLAIM_S, poll_interval=_LOCK_POLL_S)
         except Timeout:
             return self.holder() or Running()
@@ -95,7 +95,7 @@ class StateDir:
         return None
 
     def claim_again(self, *, config_path: str) -> Running | None:
-        """Take the directory anew after it was removed: what was locked is gone with it; returns as `claim` does."""
+        """Claim the directory again after it was removed, and the locked file with it; returns as `claim` does."""
         self._lock.release()
         other = self.claim(config_path=config_path)
         if other is None:
@@ -104,12 +104,12 @@ class StateDir:
         return other
 
     def whole(self) -> bool:
-        """Return whether the directory still says that it is ours, and where we listen."""
-        told = self._read(_RUNNING, Running)
-        return told is not None and told.pid == os.getpid() and (self.path / _SOCKET).exists()
+        """Return whether the directory still names this process and has the control socket."""
+        running = self._read(_RUNNING, Running)
+        return running is not None and running.pid == os.getpid() and (self.path / _SOCKET).exists()
 
     def release(self) -> None:
-        """Give the directory back; nothing happens when it was not ours."""
+        """Release the directory; do nothing if this process does not hold it."""
         if self._lock.is_locked:
             with contextlib.suppress(OSError):
                 (self.path / _RUNNING).unlink()
@@ -121,9 +121,9 @@ class StateDir:
         return self.path / "logs"
 
     def holder(self) -> Running | None:
-        """Return the controller that lives here, or None; what a dead one has left in its file does not count."""
-        told = self._read(_RUNNING, Running)
-        return told if told and told.mark and proc_files.is_alive(told.mark) else None
+        """Return the running controller, or None; the file of one that has ended does not count."""
+        running = self._read(_RUNNING, Running)
+        return running if running and running.mark and proc_files.is_alive(running.mark) else None
 
     def hidden_holder(self) -> Running | None:
         """Return the controller that has locked the directory though its files here were removed; None: there is none."""
@@ -132,27 +132,27 @@ class StateDir:
         return None if found is None else Running(pid=found.pid, mark=found)
 
     def wait_free(self, timeout_s: float) -> bool:
-        """Wait until no controller has the directory; returns False when one still has after `timeout_s`."""
+        """Wait until no controller holds the directory; return False if one still does after `timeout_s`."""
         deadline_s = self._clock.monotonic_s() + timeout_s
         while self.holder() is not None and self._clock.monotonic_s() < deadline_s:
             threading.Event().wait(_LOCK_POLL_S)
         return self.holder() is None
 
     def record(self, name: str, pid: int | None) -> None:
-        """Write down that this process runs for the controller under that name; None: it does not any more."""
+        """Record that this process runs for the controller under that name; None: it has ended."""
         found = None if pid is None else proc_files.mark(pid)
         recorded = {other: mark for other, mark in self._recorded().items() if other != name}
         self._write(_RECORD, msgspec.json.encode({**recorded, name: found} if found else recorded))
 
     def leftovers(self) -> list[Leftover]:
-        """Return the recorded processes that still live: to be ended by whoever has claimed the directory."""
+        """Return the recorded processes that still run, for the controller that claimed the directory to end."""
         recorded = self._recorded().items()
         return [Leftover(name=name, mark=mark) for name, mark in recorded if proc_files.is_alive(mark)]
 
     def end_leftovers(self, *, grace_s: float = 5.0) -> list[str]:
-        """End recorded processes that still live, with the groups they lead: SIGTERM, `grace_s`, SIGKILL. Blocks.
+        """End recorded processes that still run, with the groups they lead: SIGTERM, `grace_s`, SIGKILL. Blocks.
 
-        Returns their names. Only for whoever has claimed the directory, or knows that nobody has.
+        Returns their names. The caller must hold the directory, or know that no controller does.
         """
         found = self.leftovers()
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -191,13 +191,14 @@ class StateDir:
         if seen.st_uid != os.geteuid():
             raise Permanent(f"{self.path} belongs to another user", hint="choose another state directory")
         if seen.st_mode & stat.S_IWOTH:
-            # Whoever may write here could put a socket of his own in the place of ours.
+            # Any user that can write here could replace the control socket.
             raise Permanent(
-                f"everybody may write to {self.path}", hint=f"chmod o-w {self.path}, or name a folder in it"
+                f"{self.path} is writable by every user",
+                hint=f"chmod o-w {self.path}, or name a folder in it",
             )
 
     def _write(self, name: str, content: bytes) -> None:
-        """Replace a file whole, so that no reader ever sees half of it."""
+        """Replace a file in one step, so that a reader never sees half of it."""
         fresh = self.path / f"{name}.{os.getpid()}.new"
         try:
             fresh.touch(mode=0o600)

@@ -1,9 +1,9 @@
-"""A thread of its own that keeps a claimed state folder: writes processes down, and sees that the folder is there.
+"""A thread that maintains a claimed state folder: it records processes, and checks that the folder is there.
 
-A disk may take its time, or take nothing: what serves goes on meanwhile. Of one name only the newest word is written,
-names in the order in which they were last told, and what is still to be written is written at the end. A folder that
-somebody has removed is made again, so that `freehold down` finds the stack; what stood in its logs is lost. It ends
-nothing and restarts nothing: it says what has happened.
+A disk may be slow or failing: serving continues meanwhile. Of one name only the newest record is written,
+names in the order in which they last changed, and the rest is written at the end. A folder that
+was removed is made again, so that `freehold down` finds the stack; the content of its logs is lost. It ends
+nothing and restarts nothing: it reports what has happened.
 """
 
 import threading
@@ -13,14 +13,16 @@ from freehold.core.errors import Permanent
 from freehold.fleet.control.state_dir import Running, StateDir
 from freehold.telemetry.logs import get_logger
 
-_LOOK_S = 2.0  # Between two looks at the folder. Our own choice: nobody types `down` sooner after `rm`.
-_FLUSH_S = 5.0  # Longest wait for a disk at the end; the next `up` looks for itself what still lives.
+_LOOK_S = (
+    2.0  # Between two checks of the folder. Our own choice: a person does not type `down` sooner after `rm`.
+)
+_FLUSH_S = 5.0  # Longest wait for a disk at the end; the next `up` finds by itself which processes still run.
 
 
 class StateKeeper:
     """Keeps the folder of a controller that has claimed it, from `start` to `close`.
 
-    `on_restored` is called after the folder was made again, `on_taken` once with who has it instead; both in the
+    `on_restored` is called after the folder was made again, `on_taken` once with the controller that holds it instead; both in the
     thread.
     """
 
@@ -49,14 +51,14 @@ class StateKeeper:
         self._thread.start()
 
     def record(self, name: str, pid: int | None) -> None:
-        """Have it written down that this process runs under that name, or no more (None); returns at once."""
+        """Record that this process runs under that name, or that it has ended (None); returns at once."""
         with self._changed:
             self._due.pop(name, None)
             self._due[name] = pid
             self._changed.notify()
 
     def close(self) -> bool:
-        """Write what is due and end; returns False when the disk took longer than a few seconds. Blocks."""
+        """Write pending records and end; return False when the disk took longer than a few seconds. Blocks."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -101,7 +103,7 @@ class StateKeeper:
         self._on_restored()
 
     def _try(self, act: Callable[[], object]) -> None:
-        """Act; a disk that takes nothing is no reason to end what serves. It is told once."""
+        """Call `act`; a failing disk is logged once and does not end the stack."""
         try:
             act()
         except Permanent as exc:

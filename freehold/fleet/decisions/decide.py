@@ -1,8 +1,8 @@
 """What to do next: `decide(view, now_s, rng) -> list[Action]`, pure, synchronous and total.
 
-Every order it gives changes the view (`state.apply`), so asked again it does not repeat itself. `next_due_s` says
-when asking again can give a new answer although nothing has happened. It knows no clock, no dice (both are passed
-in) and no process; what an exit code means is the engine file's word, carried in the view.
+Every order changes the view (`state.apply`), so a second call does not repeat it. `next_due_s` returns
+when another call can return a new order although nothing has happened. It knows no clock and no randomness (both are passed
+in) and no process; the view carries what the engine file says of an exit code.
 """
 
 from dataclasses import replace
@@ -33,7 +33,7 @@ _STALLED_GRACE_S = 1.0
 
 
 class RandomSource(Protocol):
-    """Where chance comes from; `random.Random` fits."""
+    """A source of random numbers; `random.Random` is one."""
 
     def random(self) -> float:
         """Return a number from 0 (included) to 1 (excluded)."""
@@ -41,18 +41,18 @@ class RandomSource(Protocol):
 
 
 def decide(view: FleetView, now_s: float, rng: RandomSource) -> list[Action]:
-    """Return the orders that are due at `now_s`, at most one per replica; empty when there is nothing to do."""
+    """Return the orders that are due at `now_s`, at most one per replica; empty: nothing is due."""
     orders = (_order(view, replica, now_s, rng) for replica in view.replicas)
     return [order for order in orders if order is not None]
 
 
 def next_due_s(view: FleetView) -> float:
-    """Return when `decide` has something to say next if nothing happens; NEVER_S: not before something happens."""
+    """Return when the next order is due if nothing happens; NEVER_S: only an event makes one due."""
     return min((_due_s(view, replica) for replica in view.replicas), default=NEVER_S)
 
 
 def all_stopped(view: FleetView) -> bool:
-    """Return whether a stop that was asked for has come to its end."""
+    """Return whether a requested stop is complete."""
     return view.stopping and all(r.state is State.STOPPED for r in view.replicas)
 
 
@@ -67,19 +67,19 @@ def _order(view: FleetView, replica: Replica, now_s: float, rng: RandomSource) -
 
 
 def _due_s(view: FleetView, replica: Replica) -> float:
-    """Return the time from which `_order` is not None; in the past means now."""
+    """Return the time from which `_order` is not None; a time in the past means now."""
     if not replica.managed:
         return _external_due_s(view, replica)
     if replica.process is None:
         return _idle_due_s(view, replica)
-    if replica.state is State.CRASH_LOOP:  # abandoned: only a stop of everything changes that
+    if replica.state is State.CRASH_LOOP:  # abandoned: only a stop of the whole fleet changes that
         return -NEVER_S if view.ends(replica) else NEVER_S
     if replica.state is State.STOPPED:
         return NEVER_S
     return _live_due_s(view, replica, replica.process)
 
 
-# --- external endpoints: nothing to start or to end, only to ask --------------------------------------------------
+# --- external endpoints: nothing to start or to end, only to check --------------------------------------------------
 
 
 def _external_due_s(view: FleetView, replica: Replica) -> float:
@@ -90,7 +90,7 @@ def _external_due_s(view: FleetView, replica: Replica) -> float:
 
 def _external_order(view: FleetView, replica: Replica) -> Action:
     if not view.ends(replica):
-        # One that comes back may be another server than it was.
+        # After an outage another server may answer at the same address.
         look = replica.capacity is None or replica.state is not State.READY
         return AskReady(id=replica.id, incarnation=replica.incarnation, look=look)
     if replica.state is State.READY:
@@ -122,7 +122,7 @@ def _after_failure(settings: FleetSettings, replica: Replica, now_s: float, rng:
     if loop:
         hint = (
             replica.hint
-            or f"see `freehold logs {replica.id}`, mend the cause, then `freehold restart {replica.id}`"
+            or f"see `freehold logs {replica.id}`, fix the cause, then `freehold restart {replica.id}`"
         )
         return GiveUp(id=replica.id, incarnation=replica.incarnation, reason=loop, hint=hint)
     delay_s = backoff_s(settings, replica.trouble.row, rng)
@@ -130,7 +130,7 @@ def _after_failure(settings: FleetSettings, replica: Replica, now_s: float, rng:
 
 
 def _crash_loop(settings: FleetSettings, replica: Replica) -> str:
-    """Return why a failed replica must not be started again by itself; empty: it may be."""
+    """Return why a failed replica must not be restarted automatically; empty: it may be."""
     trouble = replica.trouble
     if trouble.final:
         return replica.reason
@@ -154,7 +154,7 @@ def backoff_s(settings: FleetSettings, failures: int, rng: RandomSource) -> floa
     return full_s * (0.5 + 0.5 * rng.random())
 
 
-# --- replicas with a process: watch it, end it --------------------------------------------------------------------
+# --- replicas with a process: check it, end it --------------------------------------------------------------------
 
 
 def _live_due_s(view: FleetView, replica: Replica, process: Process) -> float:
@@ -176,7 +176,7 @@ def _live_order(view: FleetView, replica: Replica, process: Process, now_s: floa
     if replica.state in {State.STOPPING, State.CRASH_LOOP}:
         return _reaping_order(replica, process)
     if replica.stalled and not _waits_its_turn(view, replica):
-        # It takes nothing in, so there is nothing to drain, and a process that is stopped does not hear SIGTERM either.
+        # It accepts no requests, so there is nothing to drain, and a stopped process does not react to SIGTERM either.
         return replace(
             _terminate(view, replica, blame=f"it hung: {replica.stalled}"), grace_s=_STALLED_GRACE_S
         )
@@ -191,10 +191,10 @@ def _live_order(view: FleetView, replica: Replica, process: Process, now_s: floa
 
 
 def _waits_its_turn(view: FleetView, replica: Replica) -> bool:
-    """Return whether a replica that hangs is to be replaced later: one of a model at a time.
+    """Return whether a stalled replica is to be replaced later: of a model, one at a time.
 
-    Several that are called stalled at once may be a false alarm, and each of them may still come back. One that is to
-    end anyway waits for nobody, and for one that leaves nobody waits.
+    If several are reported as stalled at once, it may be a false alarm, and each of them may still recover. One that is to
+    end anyway does not wait, and no replica waits for one that leaves.
     """
     if not _hangs(replica) or view.ends(replica):
         return False

@@ -1,7 +1,7 @@
-"""What can happen to a fleet: facts that the world reports, and orders that `decide` gives. Plain frozen values.
+"""What can happen to a fleet: facts from outside, and orders of `decide`. Plain frozen values.
 
-Both are events to `state.apply`: an order that was given is a fact from then on. Nothing here knows how a fact is
-found out or how an order is carried out.
+Both are events to `state.apply`: a given order is a fact from then on. Nothing here knows how a fact is
+obtained or how an order is carried out.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from freehold.engines.base import Capacity, ExitCause
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 
-# --- facts from the world ---------------------------------------------------------------------------------------
+# --- facts from outside ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,29 +30,29 @@ class Started(About):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MainProcessGone(About):
-    """The engine's main process is gone, but not yet all it left behind."""
+    """The engine's main process has ended, but processes that it left behind have not."""
 
     cause: ExitCause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited(About):
-    """Nothing of the process group lives any more (or it never came to life)."""
+    """No process of the group is left (or none ever started)."""
 
     cause: ExitCause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered(About):
-    """The readiness question was answered as hoped."""
+    """The readiness check succeeded."""
 
     capacity: Capacity | None = None
-    """What the server told of itself; None: it was not asked, or did not answer that."""
+    """The capacity that the server reports; None: it was not read, or the server does not report it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unanswered(About):
-    """It was not; `reason` in a few words."""
+    """The readiness check failed; `reason` in a few words."""
 
     reason: str
     hint: str = ""
@@ -69,14 +69,14 @@ class CountersRead(About):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stalled(About):
-    """Somebody who watches it has seen, for long enough, that it has work and does nothing; `reason` in a few words."""
+    """The agent has seen, for long enough, that the engine has work and makes no progress; `reason` in a few words."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered(About):
-    """Whoever watches it sees that it works after all."""
+    """The agent sees that a stalled engine makes progress again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +89,14 @@ class StopAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartAsked:
-    """A person wants this replica started afresh, whatever state it is in."""
+    """An operator has this replica started again, whatever state it is in."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeAsked:
-    """A person wants other replicas, or other numbers to judge them by."""
+    """An operator has changed the wanted replicas, or the numbers they are decided by."""
 
     plans: tuple[ReplicaPlan, ...]
     settings: FleetSettings
@@ -107,24 +107,24 @@ class ChangeAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Add:
-    """A replica is wanted that is not there."""
+    """Add a replica that is wanted and missing."""
 
     id: str
     plan: ReplicaPlan
     base: int = 0
-    """Incarnations that earlier replicas of this id have had, so that none is taken for another's."""
+    """Incarnations that earlier replicas of this id have had, so that their facts are not mistaken for the new one's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """A replica is not wanted any more: it drains, ends and is forgotten."""
+    """Drain, end and forget a replica that is no longer wanted."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forget:
-    """It has ended."""
+    """Forget a replica that has ended."""
 
     id: str
 
@@ -139,10 +139,10 @@ class Launch(About):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskReady(About):
-    """Put the readiness question."""
+    """Send the readiness check."""
 
     look: bool = False
-    """Ask the server for its capacity as well, where its engine file says how."""
+    """Read the server's capacity as well, if its engine file says how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +159,7 @@ class Cordon(About):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminate(About):
-    """SIGTERM to the group, SIGKILL after `grace_s`; `blame` says why if it is the replica's failure."""
+    """SIGTERM to the group, SIGKILL after `grace_s`; `blame` is the reason if it counts as the replica's failure."""
 
     grace_s: float
     blame: str = ""
@@ -193,7 +193,7 @@ class GiveUp(About):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle(About):
-    """Nothing runs and nothing is to run: STOPPED."""
+    """Set a replica without a process that is to have none to STOPPED."""
 
 
 Fact = (

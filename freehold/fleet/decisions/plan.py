@@ -1,6 +1,6 @@
-"""What the fleet is asked to run, and by which numbers: values that the cli builds from the user's spec.
+"""The replicas that the fleet runs, and the numbers it decides by: values built from the user's spec.
 
-It deliberately reads no file and checks no option: `spec` and `engines.check_options` have done that before.
+It deliberately reads no file and checks no option: `spec` and `engines.shared.option_check` have done that before.
 """
 
 from collections.abc import Mapping
@@ -32,27 +32,27 @@ class ReplicaPlan:
     environment: Path | None = None
     """Folder of the environment that the engine's program is in; None: it is in Freehold's own, or elsewhere."""
     adapters: tuple[Adapter, ...] = ()
-    """What requests to this model may ask for by another name than the model's."""
+    """Adapters that a request can choose by their name in place of the model's."""
     environment_mark: str = ""
     """Which installation of it that is (`environments.Environment.mark`): another one is another program."""
     resume: str = "auto"
-    """What freehold.yaml says of continuing a stream whose engine died."""
+    """The policy of freehold.yaml for continuing a stream whose engine died."""
     url: str = ""
     """Where an external endpoint is, `http(s)://host[:port][/prefix]`; empty for managed engines."""
     round: int = 0
-    """Counts how often a person wanted this model's replicas replaced by new ones like them."""
+    """How often an operator had this model's replicas replaced by new ones like them."""
     api_key: str = field(default="", repr=False)
-    """Bearer key that the endpoint wants; empty: none. Never logged or shown."""
+    """Bearer key that the endpoint requires; empty: none. Never logged or shown."""
     stall_s: float = 0.0
-    """How long the engine may say nothing; 0: as its engine file says."""
+    """How long the engine may be silent, seconds; 0: the bound of its engine file."""
     media_urls: bool = False
     """Requests may hold addresses of pictures that the engine fetches."""
     affinity: bool = True
     """Conversations return to the replica that has their beginning in its cache."""
     gpus: tuple[GpuId, ...] | None = None
-    """The GPUs that it sees (`fleet.gpus` gives them); empty: none. None: nobody knows which there are, and it sees all."""
+    """The GPUs that it sees (`fleet.gpus` assigns them); empty: none. None: the node's GPUs are not known, and it sees all."""
     gpus_shared: bool = False
-    """Other replicas that share may have the same ones."""
+    """Other replicas that share GPUs may have the same ones."""
 
     @property
     def name_upstream(self) -> str:
@@ -65,8 +65,8 @@ class FleetSettings:
     """The numbers the fleet decides by. All have a default except the log folder.
 
     Sources: back-off and crash-loop numbers lie between systemd's (100 ms, 5 starts in 10 s) and Kubernetes'
-    (10 s doubling to 300 s): an engine takes seconds to load, so 5 failures tell a loop from bad luck, and
-    30 s is as long as a person fixing it should wait. The others are our own choice, said beside them.
+    (10 s doubling to 300 s): an engine takes seconds to load, so 5 failures separate a loop from bad luck, and
+    30 s is as long as a person fixing it should wait. The others are our own choice, explained beside them.
     """
 
     log_dir: Path
@@ -76,24 +76,24 @@ class FleetSettings:
     cwd: Path | None = None
     """Working directory of engines; None: the controller's."""
     ready_timeout_s: float = 900.0
-    """A process that has not answered a completion this long after its start is ended and counted as failed. Longer than what vLLM
-    gives its own parts (600 s), so that it is the engine that says what took too long."""
+    """A process that has not answered a completion this long after its start is ended and counted as failed. Longer than vLLM
+    waits for its own parts (600 s), so that the engine itself reports what took too long."""
     stop_grace_s: float = 10.0
     """From SIGTERM to SIGKILL of the process group. Docker's and systemd's order of size (10 s, 90 s)."""
     drain_s: float = 30.0
-    """Longest that a cordoned replica may finish its streams before SIGTERM."""
+    """Longest time for a cordoned replica to finish its streams before SIGTERM."""
     drain_settle_s: float = 0.3
-    """Before "no request runs" is believed after a cordon: the gateway needs a moment to read the snapshot."""
+    """After a cordon, before a count of 0 running requests counts: the gateway needs a moment to read the snapshot."""
     drain_poll_s: float = 0.25
-    """How often a draining replica is asked for its running requests."""
+    """Between two readings of a draining replica's running requests."""
     kill_margin_s: float = 2.0
     """A minder that has not reported the end this long after the grace is killed, and the group with it."""
     abandon_s: float = 20.0
-    """A process group that survives SIGKILL this long hangs in the kernel: it is given up on, and said so."""
+    """A process group that survives SIGKILL this long hangs in the kernel: it is abandoned and reported."""
     backoff_base_s: float = 0.5
     backoff_max_s: float = 30.0
     stable_s: float = 60.0
-    """READY this long forgives earlier failures."""
+    """After READY for this long, earlier failures no longer count."""
     unready_failures_max: int = 5
     """So many failures in a row without ever having been READY is a crash loop."""
     window_failures_max: int = 5

@@ -1,6 +1,6 @@
-"""The view in the words that others read: `Snapshot` for the gateway, `ReplicaStatus` for people.
+"""The view as others read it: `Snapshot` for the gateway, `ReplicaStatus` for people.
 
-Pure. It adds nothing: what is not known stays None, and a key is in an endpoint only, never in a status.
+Pure. It adds nothing: an unknown value stays None, and a key is in an endpoint only, never in a status.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ def build_snapshot(
 
 
 def _served(plans: Sequence[ReplicaPlan], wanted: Sequence[ReplicaPlan] | None) -> Sequence[ReplicaPlan]:
-    """Return the plans by which models are described: a model that is to go is no more, though its replicas drain."""
+    """Return the plans that describe the models: a model that is being removed is left out, though its replicas drain."""
     if wanted is None:
         return plans
     names = {plan.model for plan in wanted}
@@ -60,10 +60,10 @@ def _served(plans: Sequence[ReplicaPlan], wanted: Sequence[ReplicaPlan] | None) 
 def _models(plans: Sequence[ReplicaPlan], view: FleetView, created_s: int) -> Mapping[str, ModelEntry]:
     """Return each model once, in the user's order; the replica with the shortest known context sets the limit."""
     models: dict[str, ModelEntry] = {}
-    told = {replica.id: replica.capacity for replica in view.replicas}
+    reported = {replica.id: replica.capacity for replica in view.replicas}
     for plan in plans:
         known = models.get(plan.model)
-        tokens = _capacity(plan, told.get(plan.id)).max_context_tokens
+        tokens = _capacity(plan, reported.get(plan.id)).max_context_tokens
         limits = [limit for limit in (tokens, known.max_context_tokens if known else 0) if limit]
         models[plan.model] = ModelEntry(
             name=plan.model,
@@ -83,15 +83,15 @@ def _has_endpoint(replica: Replica) -> bool:
     return bool(replica.url) and (not replica.managed or replica.state in _SHOWN)
 
 
-def _capacity(plan: ReplicaPlan, told: Capacity | None) -> Capacity:
-    """Return what a replica can take: as the user says, else as it told itself."""
+def _capacity(plan: ReplicaPlan, reported: Capacity | None) -> Capacity:
+    """Return a replica's capacity: as configured, else as the server reported it."""
     engine, options = plan.engine, plan.options
     said = Capacity(
         slots=engine.slots(options),
         kv_tokens=engine.kv_tokens(options) if engine.kv_tokens else 0,
         max_context_tokens=engine.max_context_tokens(options),
     )
-    return said.filled(told or Capacity())
+    return said.filled(reported or Capacity())
 
 
 def _endpoint(plan: ReplicaPlan, replica: Replica) -> Endpoint:
@@ -112,7 +112,7 @@ def _endpoint(plan: ReplicaPlan, replica: Replica) -> Endpoint:
 
 
 def _asks(plan: ReplicaPlan) -> Iterator[AdapterAsk]:
-    """Give how a replica is asked for each of its adapters: by its own numbers, since another may have others."""
+    """Yield the request keys that select each adapter on this replica: another replica may number them differently."""
     ask = plan.engine.ask_adapter
     for place, adapter in enumerate(plan.adapters):
         assert ask is not None, (

@@ -1,10 +1,10 @@
-"""From the replicas that are held to those that are wanted, step by step, never with fewer that serve than before. Pure.
+"""From the present replicas to the wanted ones, step by step, never with fewer that serve than before. Pure.
 
 A replica is never changed in place: where its plan differs, a new one is started beside it under a free id, and the old
-one is drained only when the new one is ready. One at a time, so that a machine needs room for one more and no more. A
-new replica that cannot be started stops the roll-out where it is: the old ones go on serving. What does not serve needs
-no such care and goes at once. Where a new replica is to have GPUs that an old one holds, the old one goes first, one of a
-model at a time: two cannot be on them at once. How a replica is drained and ended is `decide`'s business.
+one is drained only when the new one is ready. One at a time, so that a machine needs room for just one more. A
+new replica that cannot be started stops the roll-out where it is: the old ones keep serving. A replica that does not serve
+is ended at once. If a new replica is to have GPUs that an old one holds, the old one is ended first, one of a
+model at a time: two cannot use them at once. How a replica is drained and ended is `decide`'s part.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from freehold.fleet.decisions.plan import ReplicaPlan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldReplica:
-    """A replica that the fleet has, as far as a roll-out looks at it."""
+    """A present replica, as far as a roll-out considers it."""
 
     plan: ReplicaPlan
     state: State
@@ -28,24 +28,24 @@ class HeldReplica:
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """One model's replicas, beside what is wanted of it."""
+    """One model's replicas, compared with the wanted ones."""
 
     wanted: tuple[ReplicaPlan, ...]
     matched: tuple[HeldReplica, ...]
-    """As wanted."""
+    """Present and wanted."""
     surplus: tuple[HeldReplica, ...]
     missing: tuple[ReplicaPlan, ...]
     leaving: bool
-    """Some are on their way out, and hold their memory still."""
+    """Some are being ended, and still hold their memory."""
 
     @property
     def serving(self) -> int:
-        """Return how many take requests."""
+        """Return how many serve requests."""
         return sum(each.state is State.READY for each in (*self.matched, *self.surplus))
 
 
 def moves(held: Sequence[HeldReplica], wanted: Sequence[ReplicaPlan]) -> list[Move]:
-    """Return what is to be done now; empty: nothing, or something has to happen first."""
+    """Return the moves that are possible now; empty: none, or an event has to happen first."""
     gone = [each for each in held if each.leaving and each.state is State.STOPPED and not each.has_process]
     taken = {each.plan.id for each in held if each not in gone}
     found: list[Move] = [Forget(id=each.plan.id) for each in gone]
@@ -65,7 +65,7 @@ def moves(held: Sequence[HeldReplica], wanted: Sequence[ReplicaPlan]) -> list[Mo
 
 
 def sort(model: str, held: Sequence[HeldReplica], wanted: Sequence[ReplicaPlan]) -> Sorted:
-    """Sort a model's replicas by whether they are as wanted; of several that are, those that serve are kept."""
+    """Sort a model's replicas by whether they match a wanted one; of several that do, those that serve are kept."""
     mine = [each for each in held if each.plan.model == model and not each.leaving]
     missing = [plan for plan in wanted if plan.model == model]
     goal = tuple(missing)
@@ -82,7 +82,7 @@ def sort(model: str, held: Sequence[HeldReplica], wanted: Sequence[ReplicaPlan])
 
 
 def in_the_way(plan: ReplicaPlan, others: Iterable[ReplicaPlan]) -> bool:
-    """Return whether any of the others is on a GPU of a plan, unless both share."""
+    """Return whether one of the others uses a GPU of the plan, unless both share."""
     mine = set(plan.gpus or ())
     return any(
         mine.intersection(other.gpus or ()) and not (plan.gpus_shared and other.gpus_shared)
@@ -91,28 +91,28 @@ def in_the_way(plan: ReplicaPlan, others: Iterable[ReplicaPlan]) -> bool:
 
 
 def same(one: ReplicaPlan, other: ReplicaPlan) -> bool:
-    """Return whether a replica of one plan is as good as one of the other.
+    """Return whether replicas of the two plans are interchangeable.
 
     Its share of the cores is not worth a new process: it changes with the number of all replicas. How the gateway
-    treats it (`stall_s`, `affinity`, `resume`, `media_urls`) is no matter of the process.
+    treats it (`stall_s`, `affinity`, `resume`, `media_urls`) does not concern the process.
     """
     return process_of(one) == process_of(other)
 
 
 def process_of(plan: ReplicaPlan) -> ReplicaPlan:
-    """Return a plan with all left out that is no matter of the process."""
+    """Return a plan with only the fields that concern the process."""
     return replace(plan, id="", threads=0, stall_s=0.0, affinity=True, resume="auto", media_urls=False)
 
 
 def done(held: Sequence[HeldReplica], wanted: Sequence[ReplicaPlan]) -> bool:
-    """Return whether the replicas are those that are wanted; whether they serve is another question."""
+    """Return whether the present replicas are the wanted ones, whether or not they serve."""
     models = {plan.model for plan in wanted} | {each.plan.model for each in held}
     groups = [sort(model, held, wanted) for model in models]
     return not any(each.leaving for each in held) and not any(g.missing or g.surplus for g in groups)
 
 
 def _leavers(group: Sorted) -> Iterator[HeldReplica]:
-    """Yield who is to go now: those that serve only as far as enough others do."""
+    """Yield the replicas to end now: one that serves only if enough others serve."""
     serving = group.serving
     for each in group.surplus:
         if each.state is not State.READY:
@@ -123,9 +123,9 @@ def _leavers(group: Sorted) -> Iterator[HeldReplica]:
 
 
 def _giving_way(group: Sorted, missing: Sequence[ReplicaPlan]) -> list[HeldReplica]:
-    """Return the one that serves and is to go although its successor is not ready: it is on the GPUs of a missing one.
+    """Return the serving replica to end before its successor is ready, since it uses the GPUs of a missing one; [] for none.
 
-    Nobody while another is on its way out or not ready yet, so that a model loses one replica at a time and no more.
+    None is returned while another is being ended or is not ready yet, so that a model loses one replica at a time.
     """
     if group.leaving or any(each.state not in {State.READY, State.ASLEEP} for each in group.matched):
         return []
@@ -137,9 +137,9 @@ def _giving_way(group: Sorted, missing: Sequence[ReplicaPlan]) -> list[HeldRepli
 
 
 def _newcomers(group: Sorted, *, leaving: bool) -> Sequence[ReplicaPlan]:
-    """Return who is to be started now: all, unless they replace others that serve; then one at a time.
+    """Return the replicas to start now: all, unless they replace others that serve; then one at a time.
 
-    While some still serve, the memory of those on their way out is waited for.
+    While some still serve, it waits for the memory of those being ended.
     """
     if group.serving and leaving:
         return ()

@@ -1,8 +1,8 @@
-"""What the fleet knows, as one frozen value, and how each event changes it: `apply(view, event, now_s) -> view`.
+"""The fleet's state, as one frozen value, and how each event changes it: `apply(view, event, now_s) -> view`.
 
-Facts from the world (a process started, exited, answered) and orders that were just given (launch, terminate) are
-both events, so the view always says what is under way and `decide` never orders the same thing twice. Nothing is
-decided here and nothing is done: no clock, no dice, no I/O. A fact about an older incarnation changes nothing.
+Facts from outside (a process started, exited, answered) and orders that were just given (launch, terminate) are
+both events, so the view always shows what is under way and `decide` never orders the same thing twice. Nothing is
+decided here and nothing is done: no clock, no randomness, no I/O. A fact about an older incarnation changes nothing.
 """
 
 from collections.abc import Callable, Iterable
@@ -47,16 +47,16 @@ State = ReplicaState
 
 
 class After(StrEnum):
-    """What is to follow when the present process is gone."""
+    """What follows when the present process has ended."""
 
-    COUNT = "count"  # nobody asked for its end: a failure
+    COUNT = "count"  # its end was not requested: a failure
     RESTART = "restart"
     STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A process that was ordered and whose end was not reported: it may be alive."""
+    """A process that was ordered and whose end was not reported: it may be running."""
 
     ordered_s: float
     pid: int | None = None
@@ -64,14 +64,14 @@ class Process:
     terminate_s: float | None = None
     """When SIGTERM was ordered."""
     kill_s: float | None = None
-    """When SIGKILL was ordered over the minder's head."""
+    """When SIGKILL was ordered past the minder."""
     blame: str = ""
-    """Why we ended it ourselves, when that counts as its failure."""
+    """Why the fleet ended it, if that counts as its failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """A replica's recent failures; empty again after a stable while or on a person's restart."""
+    """A replica's recent failures; reset after a stable period or an operator's restart."""
 
     row: int = 0
     """Failures in a row; the back-off's exponent."""
@@ -81,7 +81,7 @@ class Trouble:
     """Times of the latest failures, at most `window_failures_max`."""
     port_retries: int = 0
     final: bool = False
-    """The engine says that starting again must fail the same way."""
+    """By the engine file, another start must fail the same way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class Meter:
     due_s: float = 0.0
     under_way: bool = False
     asked_s: float = 0.0
-    """When the latest reading was asked for."""
+    """When the latest reading was requested."""
     readings: tuple[tuple[float, float], ...] = ()
     """(when, generated tokens so far), oldest first, of one unbroken count."""
     running: float | None = None
@@ -100,7 +100,7 @@ class Meter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """Everything known of one replica."""
+    """The state of one replica."""
 
     id: str
     model: str = ""
@@ -114,38 +114,38 @@ class Replica:
     base: int = 0
     """Incarnations that earlier replicas of this id have had."""
     leaving: bool = False
-    """It is not wanted any more."""
+    """It is no longer wanted."""
     process: Process | None = None
     after: After = After.COUNT
     asking: bool = False
-    """A readiness question is under way."""
+    """A readiness check is under way."""
     ask_due_s: float = 0.0
     misses: int = 0
-    """Unanswered questions in a row."""
+    """Failed readiness checks in a row."""
     due_s: float | None = None
     """When a replica in BACKOFF starts again; None: not decided yet."""
     trouble: Trouble = field(default_factory=Trouble)
     meter: Meter = field(default_factory=Meter)
     capacity: Capacity | None = None
-    """What an external server told of itself; None: it has not yet."""
+    """The capacity that its server reported; None: not reported yet."""
     stalled: str = ""
-    """Why its present process is to be ended though it lives; empty: it is not."""
+    """Why its running process is to be ended; empty: it is not."""
     mending: bool = False
-    """A process of it was ended because it hung, and the next one is neither ready nor has failed."""
+    """Its last process was ended because it stalled, and the next one is neither ready nor has failed."""
     reason: str = ""
     hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetView:
-    """All replicas with the settings they are judged by."""
+    """All replicas with the settings they are decided by."""
 
     settings: FleetSettings
     born_s: float = 0.0
     replicas: tuple[Replica, ...] = ()
     stopping: bool = False
     drained: bool = False
-    """Somebody vouches that no request runs any more: nothing to wait for before SIGTERM."""
+    """The gateway has finished all requests: nothing to wait for before SIGTERM."""
     hurry: bool = False
     """No grace: SIGKILL."""
 
@@ -182,7 +182,7 @@ def _replica(plan: ReplicaPlan, now_s: float, base: int = 0) -> Replica:
 
 
 def apply(view: FleetView, event: Event, now_s: float) -> FleetView:
-    """Return the view after `event` at `now_s` (monotonic seconds); total: what does not fit changes nothing."""
+    """Return the view after `event` at `now_s` (monotonic seconds); total: an event that does not apply changes nothing."""
     if isinstance(event, StopAsked):
         return _stop_asked(view, event)
     if isinstance(event, RestartAsked):
@@ -213,7 +213,7 @@ def _about(event: About, replica: Replica, settings: FleetSettings, now_s: float
 
 
 def _to(replica: Replica, state: State, now_s: float) -> Replica:
-    """Return the replica in `state`, since now when that is news."""
+    """Return the replica in `state`, since now if it was in another."""
     return replica if replica.state is state else replace(replica, state=state, since_s=now_s)
 
 
@@ -265,7 +265,7 @@ def _(event: Launch, replica: Replica, _settings: FleetSettings, now_s: float) -
 @_change.register
 def _(_event: AskReady, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
     asked = replace(replica, asking=True)
-    if replica.state is State.PENDING:  # only external endpoints are asked before they are started
+    if replica.state is State.PENDING:  # only external endpoints are checked before they are started
         return _to(replace(asked, reason="no answer yet"), State.STARTING, now_s)
     return asked
 
@@ -303,13 +303,13 @@ def _(_event: Kill, replica: Replica, _settings: FleetSettings, now_s: float) ->
 @_change.register
 def _(_event: Abandon, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
     pid = replica.process.pid if replica.process else None
-    told = replace(
+    changed = replace(
         replica,
         mending=False,
         reason=f"process {pid or 'of unknown id'} survives SIGKILL: it hangs in the kernel",
-        hint="look at the disk, GPU or driver it waits for; it goes away by itself or with a reboot",
+        hint="look at the disk, GPU or driver it waits for; it ends by itself or with a reboot",
     )
-    return _to(told, State.STOPPED if replica.after is After.STOP else State.CRASH_LOOP, now_s)
+    return _to(changed, State.STOPPED if replica.after is After.STOP else State.CRASH_LOOP, now_s)
 
 
 @_change.register
@@ -319,14 +319,14 @@ def _(event: Schedule, replica: Replica, _settings: FleetSettings, _now_s: float
 
 @_change.register
 def _(event: GiveUp, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
-    told = replace(replica, mending=False, reason=event.reason, hint=event.hint)
-    return _to(told, State.CRASH_LOOP, now_s)
+    changed = replace(replica, mending=False, reason=event.reason, hint=event.hint)
+    return _to(changed, State.CRASH_LOOP, now_s)
 
 
 @_change.register
 def _(_event: Settle, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
-    told = replace(replica, due_s=None, mending=False, reason="", hint="", meter=Meter())
-    return _to(told, State.STOPPED, now_s)
+    changed = replace(replica, due_s=None, mending=False, reason="", hint="", meter=Meter())
+    return _to(changed, State.STOPPED, now_s)
 
 
 # --- how facts change a replica ---------------------------------------------------------------------------------
@@ -357,8 +357,8 @@ def _(event: Exited, replica: Replica, settings: FleetSettings, now_s: float) ->
         return _to(replace(gone, reason="", hint=""), State.STOPPED, now_s)
     if replica.after is After.RESTART:
         return _restart_asked(replace(gone, after=After.COUNT), now_s)
-    if replica.state is State.CRASH_LOOP:  # abandoned earlier: a person may restart it now
-        return replace(gone, reason=f"{replica.reason} (gone by now)")
+    if replica.state is State.CRASH_LOOP:  # abandoned earlier: an operator may restart it now
+        return replace(gone, reason=f"{replica.reason} (it has ended now)")
     if event.cause.kind is ExitKind.PORT_IN_USE and not process.blame:
         return _port_taken(gone, event.cause, settings, now_s)
     return _failed(gone, process, event.cause, settings, now_s=now_s)
@@ -368,13 +368,13 @@ def _port_taken(replica: Replica, cause: ExitCause, settings: FleetSettings, now
     retries = replica.trouble.port_retries
     if retries >= settings.port_retries_max:
         return _failed(replica, Process(ordered_s=now_s), cause, settings, now_s=now_s)
-    told = replace(
+    changed = replace(
         replica,
         trouble=replace(replica.trouble, port_retries=retries + 1),
         due_s=now_s,
         reason="its port was taken: another one is tried",
     )
-    return _to(told, State.BACKOFF, now_s)
+    return _to(changed, State.BACKOFF, now_s)
 
 
 _ASLEEP = "its engine was put to sleep"
@@ -389,23 +389,23 @@ def _failed(
     stable = process.ready_s is not None and now_s - process.ready_s >= settings.stable_s
     trouble = Trouble() if stable else replica.trouble
     recent = [t for t in trouble.failures_s if now_s - t <= settings.failure_window_s]
-    told = replace(
+    changed = replace(
         replica,
         trouble=Trouble(
             row=trouble.row + 1,
             unready_row=0 if was_ready else trouble.unready_row + 1,
             failures_s=(*recent, now_s)[-settings.window_failures_max :],
-            # One that has served had an engine, options, weights and a driver that go together: whatever its last lines
-            # say is not what keeps it from starting again.
+            # A replica that has served had an engine, options, weights and a driver that fit: whatever its last lines
+            # report does not keep it from starting again.
             final=not cause.restart and not process.blame and not was_ready,
         ),
         due_s=None,
-        # `stalled` is of the process that hung: without it, it is the next one that has failed now.
+        # `stalled` belongs to the process that hung: if it is empty, the next process has failed now.
         mending=replica.mending and bool(replica.stalled),
         reason=process.blame or cause.summary,
         hint=("" if was_ready else _SLOW) if process.blame else cause.hint,
     )
-    return _to(told, State.BACKOFF, now_s)
+    return _to(changed, State.BACKOFF, now_s)
 
 
 @_change.register
@@ -440,10 +440,10 @@ def _(event: Unanswered, replica: Replica, settings: FleetSettings, now_s: float
     missed = replace(replica, asking=False, misses=replica.misses + 1, ask_due_s=now_s + pause_s)
     if replica.managed:
         return replace(missed, reason=event.reason) if replica.state is State.STARTING else missed
-    told = replace(missed, reason=event.reason, hint=event.hint)
+    changed = replace(missed, reason=event.reason, hint=event.hint)
     if replica.state is State.READY and missed.misses >= settings.external_misses_max:
-        return _to(told, State.BACKOFF, now_s)
-    return told
+        return _to(changed, State.BACKOFF, now_s)
+    return changed
 
 
 @_change.register
@@ -458,12 +458,12 @@ def _(event: CountersRead, replica: Replica, settings: FleetSettings, now_s: flo
         running=event.running,
         readings=_readings(replica.meter.readings, event.tokens_total, settings.rate_window_s, now_s),
     )
-    told = replace(replica, meter=meter)
+    changed = replace(replica, meter=meter)
     if replica.state is State.READY and event.asleep:
-        return _to(replace(told, stalled="", reason=_ASLEEP, hint=_WAKE), State.ASLEEP, now_s)
+        return _to(replace(changed, stalled="", reason=_ASLEEP, hint=_WAKE), State.ASLEEP, now_s)
     if replica.state is State.ASLEEP and event.asleep is False:
-        return _to(replace(told, reason="", hint=""), State.READY, now_s)
-    return told
+        return _to(replace(changed, reason="", hint=""), State.READY, now_s)
+    return changed
 
 
 @_change.register
@@ -481,7 +481,7 @@ def _(_event: Recovered, replica: Replica, _settings: FleetSettings, _now_s: flo
 def _readings(
     readings: tuple[tuple[float, float], ...], total: float | None, window_s: float, now_s: float
 ) -> tuple[tuple[float, float], ...]:
-    """Return the readings with a new one; an unknown or a falling count breaks the row."""
+    """Return the readings with a new one; an unknown or a falling count starts a new row."""
     if total is None:
         return ()
     if readings and total < readings[-1][1]:

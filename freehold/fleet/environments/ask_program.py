@@ -1,4 +1,4 @@
-"""Ask an engine's installed program: which flags it has, what its parser says to words, which version it is.
+"""Ask an engine's installed program for its flags, its version, and its parser's verdict on a command line.
 
 Each question is a process with a deadline; it loads no model. It installs nothing and keeps nothing.
 """
@@ -28,26 +28,26 @@ _QUIET = {
     "PYTHONNOUSERSITE": "1",
 }
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
-# What belongs to Freehold's own Python and would lead another one astray. Source: Python's documentation, "Environment variables".
+# Variables of Freehold's own Python that would mislead another one. Source: Python's documentation, "Environment variables".
 _SHEBANG_BYTES = 512
 
 
 def foreign_env(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables for another Python: without those of this one, and with no word to anybody outside."""
+    """Return the variables for another Python: without those of this one, and with telemetry off."""
     return {name: value for name, value in env.items() if name not in _DROPPED} | _QUIET
 
 
 def ask_flags(python: Path, recipe: Recipe) -> FlagList:
-    """Return the flags of the program that this Python has; raises Permanent where it cannot be imported or answers nonsense."""
+    """Return the flags of the program that this Python has; raises Permanent if it cannot be imported or its answer is invalid."""
     said = _ask(python, recipe, ())
     try:
         return msgspec.json.decode(said, type=FlagList)
     except msgspec.MsgspecError as exc:
-        raise Permanent(f"{python} does not tell the flags of {recipe.name}: {exc}") from exc
+        raise Permanent(f"{python} does not report the flags of {recipe.name}: {exc}") from exc
 
 
 def ask_refusals(python: Path, recipe: Recipe, commands: Sequence[Sequence[str]]) -> list[str | None]:
-    """Return what the program's own parser says to each command's words; None: it takes them. Raises as `ask_flags`."""
+    """Return the error of the program's own parser for each command line; None: it accepts it. Raises as `ask_flags`."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         file.write(msgspec.json.encode(commands))
         file.flush()
@@ -62,7 +62,7 @@ def _ask(python: Path, recipe: Recipe, words: Sequence[str]) -> bytes:
 
 
 def run(argv: Sequence[str], *, timeout_s: float = ASK_S) -> bytes:
-    """Return what a program prints; raises Permanent with its last words where it fails, hangs or is not there."""
+    """Return what a program prints; raises Permanent with its last line if it fails, hangs or is missing."""
     try:
         done = subprocess.run(
             argv,
@@ -85,7 +85,7 @@ def run(argv: Sequence[str], *, timeout_s: float = ASK_S) -> bytes:
 
 
 def python_behind(program: str) -> Path | None:
-    """Return the interpreter that a script such as `bin/vllm` names in its first line; None: it is no such script."""
+    """Return the interpreter in the first line of a script such as `bin/vllm`; None: it is not a Python script."""
     found = shutil.which(program)
     if found is None:
         return None

@@ -1,8 +1,8 @@
 """Make and remove the environments that engines run in: a virtual environment, its pinned distributions, its manifest.
 
 pip is what installs, as the user has configured it (indexes, proxies, find-links, offline), and with a hash for every file. A folder
-is used only when its manifest is there, which is written last; what was left half made is gone on with. It deliberately
-does not resolve anything: the requirements are complete, and dependencies are not looked at.
+is used only when its manifest is there, which is written last; a half-made one is continued. It deliberately
+does not resolve anything: the requirements are complete, and dependencies are not considered.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from freehold.fleet.environments.lookup import (
 from freehold.fleet.processes.launch_process import replica_of
 
 Tell = Callable[[str], object]
-_LOCK_ASK_S = 1.0  # how often a waiter looks whether it is cancelled
+_LOCK_ASK_S = 1.0  # between two checks of a waiting installer for cancellation
 _LAST_LINES = 40
 """Lines of pip's output kept for a failure. Source: our own choice; its errors take some ten."""
 _SHOWN_CHARS = 300  # of a line of pip's: two lines of a terminal
@@ -47,7 +47,7 @@ _TAKEN = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) 
 
 
 def install(recipe: Recipe, root: Path, tell: Tell) -> Environment:
-    """Make a recipe's environment, or return the one that is there; `tell` gets a line for a person now and then.
+    """Make a recipe's environment, or return the present one; `tell` gets a progress line now and then.
 
     Raises Temporary where the package index cannot be reached and Permanent for everything else, with the place and what to do. Only
     one installer works on it at a time; another one waits.
@@ -65,14 +65,14 @@ def install(recipe: Recipe, root: Path, tell: Tell) -> Environment:
         made = _make(recipe, path, python, tell)
     if found is not None:
         tell(
-            f"{found.path} stays for what runs in it: freehold reload goes over to the new one, then freehold engine remove {found.path.name}"
+            f"{found.path} stays for the replicas that run in it. Run `freehold reload` to use the new one, then `freehold engine remove {found.path.name}`"
         )
     return made
 
 
 def _make(recipe: Recipe, path: Path, python: str, tell: Tell) -> Environment:
     started_s = monotonic_s()
-    (path / MANIFEST).unlink(missing_ok=True)  # until it is whole again
+    (path / MANIFEST).unlink(missing_ok=True)  # until it is complete again
     if not _has_pip(path):
         tell(f"making a virtual environment in {path}")
         run([python, "-m", "venv", "--clear", str(path)])
@@ -111,13 +111,13 @@ def _sites(path: Path) -> list[Path]:
 
 
 def _has_pip(path: Path) -> bool:
-    """Return whether there is a Python with a whole pip: it is put in after the Python, and either may be where somebody was killed."""
+    """Return whether there is a Python with a complete pip: a killed installer may have left either unfinished."""
     whole = any(info for site in _sites(path) for info in site.glob(f"pip-*.dist-info/{_RECORDER}"))
     return whole and (path / "bin" / "python").exists()
 
 
 def _drop_halves(path: Path) -> None:
-    """Make pip forget distributions whose unpacking was cut off: it takes them for installed once their name and version are there."""
+    """Remove distributions whose unpacking was cut off: pip treats them as installed once their name and version are there."""
     for site in _sites(path):
         for info in site.glob("*.dist-info"):
             if not (info / _RECORDER).exists():
@@ -125,7 +125,7 @@ def _drop_halves(path: Path) -> None:
 
 
 def _asked(recipe: Recipe, path: Path) -> FlagList:
-    """Return the flags of what was installed; raises Permanent where it cannot be imported, or is not the version it should be."""
+    """Return the flags of the installed program; raises Permanent if it cannot be imported or has the wrong version."""
     flags = ask_flags(path / "bin" / "python", recipe)
     if flags.version != recipe.version:
         raise Permanent(
@@ -138,15 +138,15 @@ def _asked(recipe: Recipe, path: Path) -> FlagList:
 @contextlib.contextmanager
 def _alone(recipe: Recipe, root: Path, tell: Tell) -> Iterator[None]:
     lock = FileLock(root / f".{path_of(recipe, root).name}.lock", mode=0o600, fallback_to_soft=False)
-    told = False
+    reported = False
     while True:
         try:
             lock.acquire(timeout=_LOCK_ASK_S)
             break
         except Timeout:
-            if not told:
+            if not reported:
                 tell(f"another process works on {path_of(recipe, root)}: waiting for it")
-            told = True
+            reported = True
         except OSError as exc:
             raise Permanent(f"{root} cannot be written: {exc.strerror or exc}", hint=_OTHER_PLACE) from exc
     try:
@@ -206,7 +206,7 @@ def _pip(recipe: Recipe, path: Path, tell: Tell) -> None:
         argv += [
             "--no-deps",
             "--require-hashes",
-            # A source distribution is built with tools of which nobody checks a hash, and runs what it likes while it is.
+            # A source distribution is built with tools whose hashes are not checked, and runs any code while it is.
             "--only-binary",
             ":all:",
             "--progress-bar",
@@ -258,11 +258,11 @@ _NO_INDEX = re.compile(
 _NOT_FOUND = re.compile(r"No matching distribution found for (\S+)")
 _HASHES = "DO NOT MATCH THE HASHES"
 _FULL = "No space left on device"
-# What pip says. Source: pip 23 to 25, and errno 28 of the operating system; tests/contract/fleet/test_install.py provokes them.
+# Messages of pip. Source: pip 23 to 25, and errno 28 of the operating system; tests/contract/fleet/test_install.py provokes them.
 
 
 def _explained(recipe: Recipe, path: Path, last: list[str]) -> FreeholdError:
-    """Return a failure of pip in a person's words, with what to do."""
+    """Return a failure of pip as an error with the next step."""
     text = "\n".join(last)
     at = f"{recipe.name} {recipe.version} in {path}"
     if _FULL in text:
@@ -272,7 +272,7 @@ def _explained(recipe: Recipe, path: Path, last: list[str]) -> FreeholdError:
     if _HASHES in text:
         named = next((line.strip() for line in last if line.strip().endswith(":") and "==" in line), "a file")
         return Permanent(
-            f"what pip was given is not what the list of {recipe.name} names: {named[:_SHOWN_CHARS]}",
+            f"pip got another file than the list of {recipe.name} names: {named[:_SHOWN_CHARS]}",
             hint="`pip cache purge` and try again; if it stays so, the index or find-links of `pip config list` gives other files",
         )
     if _NO_INDEX.search(text):
@@ -290,12 +290,12 @@ def _explained(recipe: Recipe, path: Path, last: list[str]) -> FreeholdError:
     )
     return Permanent(
         f"pip failed for {at}: {said[:_SHOWN_CHARS] or 'it printed nothing'}",
-        hint="run freehold engine install again: it goes on where it ended",
+        hint="run `freehold engine install` again: it continues where it ended",
     )
 
 
 def _copy_metadata(path: Path, source: str, name: str, version: str) -> None:
-    """Let a distribution be found under another name and version as well; the files stay its own."""
+    """Copy a distribution's metadata under another name and version; the files stay its own."""
     (site,) = _sites(path)[:1]
     wanted = source.replace("-", "_")
     found = sorted(site.glob(f"{wanted}-*.dist-info"))
@@ -331,7 +331,7 @@ def remove(path: Path, root: Path) -> None:
 
 
 def _refuse_while_used(path: Path) -> None:
-    """Raise Permanent that names who was started from an environment: replicas by their names, others by their numbers."""
+    """Raise Permanent if processes run from an environment, with the replicas' names or the pids of others."""
     pids: list[int] = []
     marker = os.fsencode(path) + b"/"
     for folder in Path("/proc").glob("[0-9]*"):
@@ -340,4 +340,6 @@ def _refuse_while_used(path: Path) -> None:
                 pids.append(int(folder.name))
     if pids:
         users = sorted({replica_of(pid) or f"process {pid}" for pid in pids})
-        raise Permanent(f"{path} is in use by {', '.join(users)}", hint="freehold down ends a stack")
+        raise Permanent(
+            f"{path} is in use by {', '.join(users)}", hint="run `freehold down` to end the stack"
+        )

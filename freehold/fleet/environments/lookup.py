@@ -1,7 +1,7 @@
-"""Environments of engines: where each lies, whether it is whole, and what its program knows.
+"""Environments of engines: where each is, whether it is complete, and which flags its program has.
 
 `$XDG_DATA_HOME/freehold/engines/RECIPE-VERSION/` is a virtual environment; `environment.json` in it is written last, so a folder
-without it was not finished and is never used. What makes and removes them is `install`; nothing here starts a program.
+without it was not finished and is never used. `install` makes and removes them; nothing here starts a program.
 """
 
 import os
@@ -39,12 +39,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     """How long it took."""
     flags: FlagList | None = None
-    """What its program told of its flags; None: it cannot be asked."""
+    """The flags of its program; None: it cannot be asked for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """One environment that is whole."""
+    """One complete environment."""
 
     path: Path
     manifest: Manifest
@@ -56,7 +56,7 @@ class Environment:
 
     @property
     def mark(self) -> str:
-        """Return twelve digits that tell this installation from any other, also from one of the same version in the same place."""
+        """Return twelve digits that identify this installation, also among those of one version in one place."""
         return sha256(msgspec.json.encode((str(self.path), self.manifest))).hexdigest()[:12]
 
 
@@ -91,7 +91,7 @@ def requirements_sha256(recipe: Recipe) -> str:
 
 
 def read(path: Path) -> Environment | None:
-    """Return the environment in a folder; None: there is none, or it is not whole."""
+    """Return the environment in a folder; None: there is none, or it is incomplete."""
     with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
         with (path / MANIFEST).open("rb") as file:
             manifest = msgspec.json.decode(file.read(_MANIFEST_BYTES_MAX), type=Manifest)
@@ -101,7 +101,7 @@ def read(path: Path) -> Environment | None:
 
 
 def find(recipe: Recipe, root: Path) -> Environment | None:
-    """Return a recipe's environment with its program, until the newest is whole one of an older list; None: it is not installed."""
+    """Return a recipe's environment with its program; one of an older list until the newest is complete. None: it is not installed."""
     for path in (path_of(recipe, root), root / f"{recipe.name}-{recipe.version}"):
         found = read(path)
         if found is not None and found.manifest.version == recipe.version:
@@ -116,7 +116,7 @@ def find_for(engine: Engine, root: Path) -> Environment | None:
 
 
 def environments_in(root: Path) -> list[Environment]:
-    """Return every whole environment, by name, also those of recipes that are no more."""
+    """Return every complete environment, by name, also those of recipes that no longer exist."""
     try:
         folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError:
@@ -127,9 +127,9 @@ def environments_in(root: Path) -> list[Environment]:
 def installed_problems(
     engine: Engine, options: Mapping[str, Value], *, flags: FlagList, where: Callable[[str], str]
 ) -> list[Problem]:
-    """Return a problem for each option that the installed program would not take, by the flags that it told.
+    """Return a problem for each option that the installed program would reject, by its flags.
 
-    `where(name)` gives the place of an option. Options that are no flags are the engine file's own affair.
+    `where(name)` returns the place of an option. Options that are not flags are the engine file's part.
     """
     known = {flag.name: flag for flag in flags.flags}
     problems: list[Problem] = []
@@ -151,7 +151,7 @@ def installed_problems(
 
 
 def _refused(choices: Iterable[str | int], value: Value) -> str | None:
-    """Return the choices as text where the value is none of them; lists have choices for each of their values."""
+    """Return the choices as text if the value is not one of them; lists have choices for each of their values."""
     texts = [str(choice) for choice in choices]
     said = str(value)
     if not texts or said in texts or isinstance(value, bool) or " " in said or said.startswith("["):

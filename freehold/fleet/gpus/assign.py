@@ -1,8 +1,8 @@
-"""Which replica has which GPUs: each that counts has its own, one that stays keeps them, the others share what is left. Pure.
+"""Which replica gets which GPUs: one with a count gets its own, one that stays keeps them, the others share the rest. Pure.
 
-Several GPUs of one replica are neighbours by number where that can be had, which on boards with links in pairs or fours are
-those that are linked; what is linked to what is not asked. How much memory a model needs is not looked at either: that is
-`freehold size`. Where nobody could tell which GPUs there are, nothing is given and nothing refused.
+Several GPUs of one replica are neighbours by number where possible, which on boards with links in pairs or fours are
+those that are linked; the links themselves are not queried. The memory that a model needs is not considered: that is
+`freehold size`. If the node's GPUs are not known, none is assigned and nothing is rejected.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,19 +19,19 @@ Ids = tuple[GpuId, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuAssignment:
-    """The plans with their GPUs, or why that cannot be."""
+    """The plans with their GPUs, or why that is impossible."""
 
     plans: tuple[ReplicaPlan, ...]
-    """In the order of the wants; where there are problems, or no GPU is known, as they were."""
+    """In the order of the wants; unchanged if there are problems or the GPUs are not known."""
     problems: tuple[Problem, ...] = ()
     """`where` is the model's name."""
 
 
 def assign(wants: Sequence[Want], node: NodeGpus, held: Sequence[HeldReplica] = ()) -> GpuAssignment:
-    """Return every plan with its GPUs; `held` are the replicas that there are, whose GPUs are kept where they can be.
+    """Return every plan with its GPUs; `held` are the present replicas, which keep their GPUs where possible.
 
-    A replica that is to be replaced keeps its GPUs until it has ended: its successor gets free ones, where there are enough,
-    else those (`rollout` then lets the old one go first).
+    A replica that is to be replaced keeps its GPUs until it has ended: its successor gets free ones if there are enough,
+    else those (`rollout` then ends the old one first).
     """
     bare = tuple(want.plan for want in wants)
     if node.gpus is None:
@@ -52,18 +52,18 @@ class _Hand:
 
     wants: Sequence[Want]
     pools: Mapping[str, Sequence[NodeGpu]]
-    """What each model may have, in order."""
+    """The GPUs that each model may use, in order."""
     held: Sequence[HeldReplica]
     taken: set[GpuId] = field(default_factory=set)
-    """By those that have theirs to themselves."""
+    """GPUs of replicas that do not share."""
     given: dict[int, Ids | None] = field(default_factory=dict)
     """By the want's place."""
 
     def deal(self) -> Mapping[int, Ids | None]:
-        """Return what each want gets: first who keeps, then who counts, the greatest first, then who shares."""
+        """Return the GPUs of each want: first those that keep theirs, then those with a count, the largest first, then those that share."""
         kept, rest = self._matched()
         for number, before in kept.items():
-            if before is None:  # it takes none, and was started when nobody had asked which there are
+            if before is None:  # it takes none, and was started before the GPUs were known
                 self.given[number] = None
             elif not self.wants[number].shares and self._fits(number, before):
                 self._give(number, before)
@@ -84,7 +84,7 @@ class _Hand:
         self.taken.update(gpus)
 
     def _matched(self) -> tuple[dict[int, Ids | None], list[ReplicaPlan]]:
-        """Return the GPUs that each want's like has already, and the plans that are nobody's like: those are to go."""
+        """Return the GPUs that a matching replica of each want has already, and the plans that match no want: those are to be ended."""
         left = [each.plan for each in self.held if not each.leaving]
         kept: dict[int, Ids | None] = {}
         for number, want in enumerate(self.wants):
@@ -98,13 +98,13 @@ class _Hand:
         return [gpu for gpu in self.pools[self.wants[number].plan.model] if gpu.id not in self.taken]
 
     def _fits(self, number: int, gpus: Ids) -> bool:
-        """Return whether a want may keep these: as many as it must have, there, and nobody else's."""
+        """Return whether a want may keep these: the right number, present, and not taken."""
         want, pool = self.wants[number], {gpu.id for gpu in self._pool(number)}
         enough = len(gpus) == want.count if want.count is not None else bool(gpus) or not pool
         return enough and pool.issuperset(gpus)
 
     def _own(self, number: int, in_use: set[GpuId], going: list[ReplicaPlan]) -> Ids:
-        """Return GPUs for one alone: free ones, else those of one of its model that is to go, else any of its pool."""
+        """Return GPUs for one replica alone: free ones, else those of a replica of its model that is to be ended, else any of its pool."""
         count, pool = self.wants[number].count or 0, self._pool(number)
         free = choose([gpu for gpu in pool if gpu.id not in in_use], count)
         if free is not None:
@@ -136,7 +136,7 @@ class _Hand:
         return _seen(tuple(gpu.id for gpu in pool[first:last]))
 
     def _sharers(self, want: Want) -> Iterator[int]:
-        """Yield the places of those that share with a want: of its own list, or of all that have none."""
+        """Yield the places of the wants that share with this one: those of its list, or all without a list."""
         for number, other in enumerate(self.wants):
             same_list = want.named is not None and other.plan.model == want.plan.model
             if other.shares and (same_list or (want.named is None and other.named is None)):
@@ -154,13 +154,13 @@ def _without_gpus(plan: ReplicaPlan) -> ReplicaPlan:
 
 
 def _seen(gpus: Ids) -> Ids:
-    """Return what a process would see of these: whole GPUs, or one instance of one that is divided."""
+    """Return which of these a process would see: whole GPUs, or one instance of a divided one."""
     whole = tuple(gpu for gpu in gpus if not gpu.divided)
     return whole or gpus[:1]
 
 
 def choose(free: Iterable[NodeGpu], count: int) -> Ids | None:
-    """Return `count` of the free GPUs: alike, next to each other, beginning at a multiple of `count`, as far as can be had.
+    """Return `count` of the free GPUs: alike, next to each other, beginning at a multiple of `count`, as far as possible.
 
     None: there are too few. Instances of divided GPUs are given one at a time only, since a process sees one of them.
     """
@@ -178,9 +178,9 @@ def _drawbacks(row: Sequence[NodeGpu]) -> tuple[int, int, int]:
 
 
 def visible_names(gpus: Iterable[GpuId], *, uuids: bool) -> tuple[str, ...]:
-    """Return what CUDA knows these GPUs by: UUIDs, which do not move, or numbers for a program that takes no others.
+    """Return the names of these GPUs for CUDA: UUIDs, which do not change, or numbers for a program that accepts no others.
 
-    Instances of divided GPUs have no numbers; where the driver tells no UUID there is nothing else.
+    Instances of divided GPUs have no numbers; if the driver reports no UUID, numbers are all there is.
     """
     known = tuple(gpus)
     by_uuid = all(gpu.uuid for gpu in known) and (uuids or any(gpu.divided for gpu in known))
@@ -188,7 +188,7 @@ def visible_names(gpus: Iterable[GpuId], *, uuids: bool) -> tuple[str, ...]:
 
 
 def visible_env(gpus: Iterable[GpuId] | None, *, uuids: bool) -> dict[str, str]:
-    """Return the variables that show a process these GPUs and no others; {}: nobody knows which there are, so it sees all.
+    """Return the variables that limit a process to these GPUs; {}: the GPUs are not known, so it sees all.
 
     Source: CUDA programming guide, environment variables: by default numbers go by speed, nvidia-smi's by PCI address.
     """

@@ -1,7 +1,7 @@
-"""The GPUs of a node and who may have which: lists that the user wrote are their models' own, the rest is for all others. Pure.
+"""The GPUs of a node and the pool of each model: a list in freehold.yaml is the model's own, the rest is shared by all others. Pure.
 
-What cannot be is told here, all of it at once: too few, lists that name what is not there, lists that overlap. Nothing is
-given to anybody here (`gpus`), and nothing is asked of a driver.
+Everything that is impossible is reported at once: too few GPUs, lists with missing GPUs, lists that overlap. No GPU is
+assigned here (`assign`), and no driver is queried.
 """
 
 import re
@@ -16,7 +16,7 @@ from freehold.fleet.decisions.plan import ReplicaPlan
 Named = tuple[int | str, ...]
 """Numbers as nvidia-smi has them, or UUIDs or the beginnings of such."""
 _FEWER = (
-    "fewer replicas or GPUs of each; gpus: 0 for a model that is to do without; several on one GPU: give each of these models "
+    "use fewer replicas, or fewer GPUs each; gpus: 0 runs a model without one; to put several on one GPU, give each of these models "
     "the same list in gpus, and gpus_shared: true"
 )
 
@@ -27,7 +27,7 @@ class NodeGpu:
 
     id: GpuId
     kind: str = ""
-    """Name and memory, as far as the driver tells: GPUs of one replica should be alike."""
+    """Name and memory, as far as the driver reports them: GPUs of one replica should be alike."""
     whole: str = ""
     """Of an instance: the UUID of its GPU."""
 
@@ -37,37 +37,37 @@ class NodeGpus:
     """The GPUs of this node."""
 
     gpus: tuple[NodeGpu, ...] | None = None
-    """Those that may be used, by number; None: nobody could tell."""
+    """Those that may be used, by number; None: not known."""
     hidden: tuple[GpuId, ...] = ()
-    """Those that the user's own CUDA_VISIBLE_DEVICES leaves out."""
+    """Those that the user's CUDA_VISIBLE_DEVICES leaves out."""
     why: str = ""
-    """Why nobody could tell."""
+    """Why they are not known."""
 
 
 UNKNOWN = NodeGpus()
-"""Nobody has looked."""
+"""The driver was not queried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
-    """One replica that is to have GPUs."""
+    """One replica that is to get GPUs."""
 
     plan: ReplicaPlan
     count: int | None
-    """How many it takes; None: any number will do."""
+    """How many it takes; None: any number."""
     named: Named | None = None
     """The model's own list; None: it has none."""
     shared: bool = False
-    """True: the list may be other models' too, and its replicas may be on the same GPUs."""
+    """True: other models may list the same GPUs, and its replicas may share them."""
 
     @property
     def shares(self) -> bool:
-        """Return whether another may be on its GPUs."""
+        """Return whether another replica may use its GPUs."""
         return self.shared or self.count is None
 
 
 def find_gpus(word: int | str, gpus: Sequence[NodeGpu]) -> list[NodeGpu]:
-    """Return the GPU of a number or of a UUID's beginning, all instances of one that is divided; empty: none, or several."""
+    """Return the GPU of a number or of a UUID prefix, or all instances of a divided one; empty: none or several match."""
     if isinstance(word, int):
         return [gpu for gpu in gpus if gpu.id.index == word]
     found = [gpu for gpu in gpus if word and word in (gpu.id.uuid[: len(word)], gpu.whole[: len(word)])]
@@ -78,7 +78,7 @@ def find_gpus(word: int | str, gpus: Sequence[NodeGpu]) -> list[NodeGpu]:
 def visible_to_user(gpus: Sequence[NodeGpu], variable: str | None) -> NodeGpus:
     """Return which GPUs a process with this CUDA_VISIBLE_DEVICES would see; None: the variable is not set.
 
-    As in CUDA, what stands behind a word that names no GPU does not count.
+    As in CUDA, entries after one that names no GPU do not count.
     """
     if variable is None:
         return NodeGpus(gpus=tuple(gpus))
@@ -96,7 +96,7 @@ def visible_to_user(gpus: Sequence[NodeGpu], variable: str | None) -> NodeGpus:
 
 
 def pools_of(wants: Sequence[Want], gpus: Sequence[NodeGpu]) -> Mapping[str, tuple[NodeGpu, ...]]:
-    """Return the GPUs that each model may have: those of its list, else those of nobody's."""
+    """Return the GPUs that each model may use: those of its list, else those in no list."""
     own = {
         model: _listed(of[0].named or (), gpus)
         for model, of in _by_model(wants).items()
@@ -108,7 +108,7 @@ def pools_of(wants: Sequence[Want], gpus: Sequence[NodeGpu]) -> Mapping[str, tup
 
 
 def pool_problems(wants: Sequence[Want], node: NodeGpus) -> Iterator[Problem]:
-    """Give all that keeps the wants from being met; `where` is a model's name."""
+    """Yield every reason why the wants cannot be met; `where` is a model's name."""
     gpus, models = node.gpus or (), _by_model(wants)
     lost = {model: list(_not_there(model, of[0].named or (), node)) for model, of in models.items()}
     yield from (problem for problems in lost.values() for problem in problems)
@@ -138,10 +138,8 @@ def _not_there(model: str, named: Named, node: NodeGpus) -> Iterator[Problem]:
     for word in named:
         if find_gpus(word, node.gpus or ()):
             continue
-        why = "CUDA_VISIBLE_DEVICES hides it" if find_gpus(word, hidden) else "this node has none such"
-        yield Problem(
-            where=model, message=f"{model}: gpus names {word}: {why}", hint=f"to be had are {there}"
-        )
+        why = "CUDA_VISIBLE_DEVICES hides it" if find_gpus(word, hidden) else "this node does not have it"
+        yield Problem(where=model, message=f"{model}: gpus names {word}: {why}", hint=f"available: {there}")
 
 
 def _overlaps(
@@ -153,7 +151,7 @@ def _overlaps(
         if both and not (models[one][0].shared and models[other][0].shared):
             message = f"{one} and {other} both name the GPUs {', '.join(both)}"
             yield Problem(
-                where=other, message=message, hint="if that is meant, gpus_shared: true in both of them"
+                where=other, message=message, hint="to share them, write gpus_shared: true for both models"
             )
 
 
@@ -179,7 +177,7 @@ def _too_few(
     if need <= len(pool) and joined <= whole:
         return
     said = "; ".join(f"{model}: {_times(of)}" for model, of in takers)
-    supply = f"{len(pool)} can be had" if need > len(pool) else f"{whole} of the {len(pool)} are whole GPUs"
+    supply = f"{len(pool)} available" if need > len(pool) else f"{whole} of the {len(pool)} are whole GPUs"
     message = f"too few GPUs: {said}; that is {need} in all, and {supply}{_why_so_few(pool, node)}"
     yield Problem(where=takers[0][0], message=message, hint=_FEWER)
 

@@ -1,7 +1,7 @@
-"""Start one engine as a child process under a minder, and tell what becomes of it.
+"""Start one engine as a child process under a minder, and report what happens to it.
 
-`Launcher` and `EngineLaunch` are what the fleet wants of any runtime; `ProcessLauncher` is the one for plain processes.
-It decides nothing: no restart, no deadline of its own but the one that keeps a dead minder's engine from living on.
+`Launcher` and `EngineLaunch` are the ports that any runtime implements; `ProcessLauncher` is the one for plain processes.
+It decides nothing: it restarts nothing, and its only deadline ends the engine of a minder that died.
 Ports are on 127.0.0.1 and each is handed out once, so that a late request can never meet another model's engine.
 """
 
@@ -33,26 +33,26 @@ MARK = "FREEHOLD_LAUNCH"
 _MINDER = "freehold.fleet.processes.minder"
 _KEPT_BACK = ("FREEHOLD_",)
 _KEPT_BACK_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
-# What an engine must not see: Freehold's own settings and keys, and what by its name is somebody's secret.
+# Variables that an engine must not see: Freehold's own settings and keys, and names that look like secrets.
 _PORTS_FROM = 20000
 """Lowest port tried. Source: own choice; above the registered ports in common use (IANA: 1024 to 49151)."""
 _PORTS_LEAST = 2000
-"""Fewer ports than this below the ephemeral range: the kernel picks instead."""
+"""If fewer ports than this lie below the ephemeral range, the kernel picks one."""
 _PORT_TRIES = 200
-"""Ports tried before none is called free. Source: own choice; one try costs 10 µs."""
+"""Ports tried before the launch fails. Source: own choice; one try costs 10 µs."""
 _USED_PORTS_MAX = 4096
-"""Ports remembered as handed out. Source: own choice; a fleet restarts less often than requests are kept waiting."""
+"""Ports remembered as used. Source: own choice; a fleet restarts far less often while a late request is still under way."""
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LINE_BYTES = 1024 * 1024
 """Longest report accepted from a minder; its own bound is far below (minder_pipes.TAIL_LINES)."""
 _NOISE_LINES = 20
-"""Lines kept of what a minder says besides its reports: the end of a traceback."""
+"""Lines kept of a minder's output besides its reports: the end of a traceback."""
 _GOODBYE_S = 2.0
-"""Longest wait for a minder that has reported the end: its disk may hang, it holds nothing any more."""
+"""Longest wait for a minder that has reported the end: its disk may hang, but its engine is gone."""
 _HUNT_S = 0.02
-"""Between the first two looks for what a dead minder's engine left."""
+"""Between the first two searches for processes of a dead minder's engine."""
 _HUNT_MAX_S = 1.0
-"""Between later ones: what survives SIGKILL takes its time."""
+"""Between later ones: a process that survives SIGKILL takes its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class EngineStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineEnding:
-    """The program has ended, but what it started does not all die at once."""
+    """The program has ended, but processes that it started have not."""
 
     code: int
     tail: tuple[str, ...]
@@ -73,7 +73,7 @@ class EngineEnding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineExited:
-    """Nothing of the launch lives any more; the last report there is."""
+    """No process of the launch is left; always the last report."""
 
     code: int
     """Exit code; negative: minus the signal."""
@@ -81,7 +81,7 @@ class EngineExited:
     """Last lines of its output."""
     log_dropped_bytes: int = 0
     failure: str = ""
-    """Why it is not the engine's doing: it could not be launched, or its minder died."""
+    """Why the engine is not the cause: it could not be launched, or its minder died; empty: it is."""
 
 
 Report = EngineStarted | EngineEnding | EngineExited
@@ -100,14 +100,14 @@ class EngineLaunch(Protocol):
 
 
 class Launcher(Protocol):
-    """Where processes come from."""
+    """Starts engines in one kind of runtime."""
 
     def launch(self, plan: ReplicaPlan, report: Callable[[Report], None]) -> EngineLaunch:
         """Start an engine; returns at once. `report` is called in the event loop, with EngineExited last."""
         ...
 
     async def close(self) -> None:
-        """Let go of everything: engines that still run are ended by their minders."""
+        """End everything: minders end the engines that still run."""
         ...
 
 
@@ -122,7 +122,7 @@ class ProcessLauncher:
     def launch(self, plan: ReplicaPlan, report: Callable[[Report], None]) -> EngineLaunch:
         """Start an engine on a fresh port under a minder of its own.
 
-        Raises Temporary when no port is free; what goes wrong later is reported as EngineExited.
+        Raises Temporary when no port is free; a later failure is reported as EngineExited.
         """
         if plan.engine.command is None:
             raise AssertionError(f"{plan.engine.name} is not an engine that can be started")
@@ -153,7 +153,7 @@ class ProcessLauncher:
         }
 
     async def close(self) -> None:
-        """Hang up on all minders, wait until each has ended its engine, and kill what takes too long."""
+        """Close the stdin of all minders, wait until each has ended its engine, and kill those that take too long."""
         await self._wait_for(
             self._settings.stop_grace_s + self._settings.kill_margin_s, ProcessLaunch.hang_up
         )
@@ -209,7 +209,7 @@ class ProcessLaunch:
         if self._minder is not None and self._minder.stdin is not None:
             lines = [msgspec.json.encode(order) + b"\n" for order in self._orders]
             self._orders.clear()
-            # Not awaited: a minder that does not read gets a few hundred bytes, and the caller must not wait.
+            # Not awaited: the caller must not wait for a minder that does not read.
             self._minder.stdin.write(b"".join(lines))
 
     async def _mind(self) -> None:
@@ -247,23 +247,25 @@ class ProcessLaunch:
                 await minder.wait()
 
     async def _read_reports(self, minder: asyncio.subprocess.Process) -> EngineExited | None:
-        """Pass reports on until the last one and return that; None: the minder went without it."""
+        """Pass reports on until the last one and return it; None: the minder ended without it."""
         assert minder.stdout is not None
         while line := await _read_line(minder.stdout):
-            told = _decode(line)
-            if told is None:
+            report = _decode(line)
+            if report is None:
                 self._noise.append(line.decode("utf-8", "replace").strip())
-            elif told.event == "started":
-                self._pid, self._start_ticks = told.pid, told.start_ticks
-                self._report(EngineStarted(pid=told.pid, url=self._url))
-            elif told.event == "ending":
-                self._report(EngineEnding(code=told.code, tail=told.tail))
-            elif told.event == "exited":
-                return EngineExited(code=told.code, tail=told.tail, log_dropped_bytes=told.log_dropped_bytes)
+            elif report.event == "started":
+                self._pid, self._start_ticks = report.pid, report.start_ticks
+                self._report(EngineStarted(pid=report.pid, url=self._url))
+            elif report.event == "ending":
+                self._report(EngineEnding(code=report.code, tail=report.tail))
+            elif report.event == "exited":
+                return EngineExited(
+                    code=report.code, tail=report.tail, log_dropped_bytes=report.log_dropped_bytes
+                )
         return None
 
     async def _hunt(self) -> None:
-        """Kill what a dead minder's engine left, and return only when nothing of it lives."""
+        """Kill the processes that a dead minder's engine left, and return when none is left."""
         pause_s = _HUNT_S
         while True:
             if not await asyncio.to_thread(self._kill_rest):
@@ -303,7 +305,7 @@ async def _read_line(stream: asyncio.StreamReader) -> bytes:
 def minder_argv(name: str) -> list[str]:
     """Return the command of a minder: a bare interpreter (no site, no user settings) that can import Freehold.
 
-    `name` is only there so that `ps` says whose minder it is.
+    `name` only shows in `ps` which replica the minder belongs to.
     """
     root = Path(freehold.__file__).parent.parent
     code = f"import sys; sys.path.append({str(root)!r}); from {_MINDER} import main; main()"
@@ -311,7 +313,7 @@ def minder_argv(name: str) -> list[str]:
 
 
 def replica_of(pid: int) -> str:
-    """Return the replica that a process is part of, by the minder above it; empty: none."""
+    """Return the replica that a process belongs to, by the minder above it; empty: none."""
     for above in proc_files.ancestors(pid):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{above}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
@@ -338,7 +340,7 @@ class Ports:
     """Free ports on 127.0.0.1, each handed out once.
 
     They are taken from below the kernel's ephemeral range: an engine may take minutes to listen, and no outgoing
-    connection can take such a port meanwhile. A port that somebody takes all the same shows as PORT_IN_USE.
+    connection can take such a port meanwhile. If another program still takes it, the engine exits with PORT_IN_USE.
     """
 
     def __init__(self) -> None:
@@ -358,7 +360,8 @@ class Ports:
                 self._used.append(port)
                 return port
         raise Temporary(
-            f"no free port on {HOST} after {_PORT_TRIES} tries", hint="see `ss -ltn` for who has them"
+            f"no free port on {HOST} after {_PORT_TRIES} tries",
+            hint="see `ss -ltn` for the programs that use them",
         )
 
 

@@ -1,14 +1,14 @@
-"""The minder: one small process per engine, so that no engine outlives its controller and none waits for a disk.
+"""The minder: one small process per engine, so that no engine outlives its controller and no engine waits for a disk.
 
-It reads a JSON line on stdin that says what to start, starts it in a session of its own, pumps its output through a
+It reads a JSON line on stdin with the program to start, starts it in a session of its own, pumps its output through a
 bounded queue to a size-bounded log, and reports `started`, `ending` and `exited` as JSON lines on stdout. Later
-lines on stdin are orders: `{"op": "stop", "grace_s": 10}` and `{"op": "kill"}`. End of file there means that the
-controller is gone, by whatever death: the engine's process group gets SIGTERM, the grace, SIGKILL.
+lines on stdin are orders: `{"op": "stop", "grace_s": 10}` and `{"op": "kill"}`. End of file on stdin means that the
+controller has ended, for whatever reason: the engine's process group gets SIGTERM, the grace, SIGKILL.
 
 It is run by a bare interpreter (`-I -S`, see `launch_process.minder_argv`) and imports a few modules of the standard
 library and its own second file, so that it starts in tens of milliseconds and stays near the interpreter's own size.
-It restarts nothing, judges nothing and knows no engine.
-Linux is what it is for; elsewhere the two prctl calls are left out and escaped processes are not found.
+It restarts nothing, decides nothing and knows no engine.
+It is made for Linux; elsewhere the two prctl calls are left out and escaped processes are not found.
 """
 # ruff: noqa: PTH103, PTH108, PTH114, PTH123, PTH208, PTH211, SIM105, S606
 # Why: pathlib, contextlib, typing and subprocess would add half to its start-up.
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 SWEEP_S = 0.02
-"""Between two looks for what the engine left behind."""
+"""Between two searches for processes that the engine left behind."""
 ENDING_S = 0.25
-"""What the engine left behind is worth a report of its own if it takes longer than this to end."""
+"""If processes that the engine left behind take longer than this to end, they get a report of their own."""
 ORPHAN_SWEEP_S = 10.0
-"""Without a controller nobody waits longer than this for processes that survive SIGKILL."""
+"""Without a controller, the minder waits at most this long for processes that survive SIGKILL."""
 REPORT_S = 2.0
 """Longest wait for a controller that does not read its reports."""
 LOG_CLOSE_S = 0.5
@@ -56,7 +56,7 @@ _CHANGED_SIGNALS = (
 
 
 def spawn(spec: dict[str, Any], libc: ctypes.CDLL | None) -> tuple[int, int, int]:
-    """Start the engine; return its pid, the pipe of its output, and a pipe that tells why exec failed.
+    """Start the engine; return its pid, the pipe of its output, and a pipe that reports why exec failed.
 
     The second pipe closes when exec succeeded, and carries one line of text when it did not.
     """
@@ -99,7 +99,7 @@ def _become_engine(spec: dict[str, Any], out_fd: int, libc: ctypes.CDLL | None, 
 
 
 def _fill_folder(folder: str, files: dict[str, str], links: dict[str, str]) -> None:
-    """Write what the engine reads at its start, for this user alone; in the engine's process, where a disk may hang."""
+    """Write the files that the engine reads at its start, for this user alone; in the engine's process, where a disk may hang."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
     for name, text in files.items():
         path = f"{folder}/{name}"
@@ -138,7 +138,7 @@ def children() -> list[int]:
 
 
 def signal_quietly(send: Callable[[int, int], None], target: int, number: int) -> None:
-    """Send a signal to what may be gone already."""
+    """Send a signal to a process or group that may have ended already."""
     try:
         send(target, number)
     except OSError:
@@ -167,12 +167,12 @@ class Minder:
         self._kill_at_s: float | None = None
         self._asked_to_end = False
         self._ended_s = 0.0
-        self._ending_told = False
+        self._ending_reported = False
         self._all_reaped = False
         self._why = b""
 
     def run(self, waiting: list[dict[str, Any]]) -> None:
-        """Start the engine, carry out the orders that came along, watch it to its end, report."""
+        """Start the engine, carry out the orders read with it, watch it to its end, report."""
         libc = ctypes.CDLL(None) if sys.platform == "linux" else None
         if libc is not None:
             libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -275,9 +275,9 @@ class Minder:
             self._kill_at_s = kill_at_s
 
     def _reap(self) -> None:
-        """Collect what has ended; once the engine has, nothing it started may go on.
+        """Collect ended processes; once the engine has ended, end everything that it started.
 
-        The engine stays a zombie until its group is killed: so its number cannot be anybody else's group.
+        The engine stays a zombie until its group is killed, so that no other group can have its number.
         """
         if self._code is None:
             if os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -297,8 +297,8 @@ class Minder:
             return
         for pid in children():
             signal_quietly(os.kill, pid, signal.SIGKILL)
-        if not self._ending_told and time.monotonic() > self._ended_s + ENDING_S:
-            self._ending_told = True
+        if not self._ending_reported and time.monotonic() > self._ended_s + ENDING_S:
+            self._ending_reported = True
             self._reports.send("ending", code=self._code, tail=self._tail.lines())
 
     def _finish(self) -> None:
@@ -321,7 +321,7 @@ class Minder:
 
 
 def _reap_others(engine_pid: int) -> None:
-    """Collect orphans that the engine left to us while it runs; its own end is not collected here."""
+    """Collect orphans of the running engine; the engine's own end is not collected here."""
     while True:
         found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if found is None or found.si_pid == engine_pid:
@@ -336,7 +336,7 @@ def _readable(fd: int) -> bool:
 
 
 def _catch_signals() -> int:
-    """Turn SIGCHLD and SIGTERM into bytes on a pipe and return its end; Ctrl-C and a hangup are not for us."""
+    """Turn SIGCHLD and SIGTERM into bytes on a pipe and return its read end; ignore Ctrl-C and a hangup."""
     read_fd, write_fd = os.pipe()
     os.set_blocking(write_fd, False)
     signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
@@ -348,7 +348,7 @@ def _catch_signals() -> int:
 
 
 def main() -> None:
-    """Read what to start from stdin, mind it to its end, and leave without waiting for any disk."""
+    """Read the program to start from stdin, watch it to its end, and exit without waiting for a disk."""
     orders, reports = Orders(0), Reports(1)
     first: list[dict[str, Any]] = []
     while not first and not orders.closed:

@@ -1,6 +1,6 @@
-"""What flows through a minder: engine output to a bounded log and a tail, orders in, reports out.
+"""The pipes of a minder: engine output to a bounded log and a tail, orders in, reports out.
 
-Nothing here makes the minder's loop wait: the disk is touched by a thread of its own, and a full pipe keeps its
+Nothing here makes the minder's loop wait: a thread of its own writes to the disk, and a full pipe keeps its
 report for later. Like the minder it imports little of the standard library and nothing of Freehold.
 """
 # ruff: noqa: PTH103, PTH105, PTH120
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 TAIL_LINES = 60
 """Last lines that an exit report carries. Source: a Python traceback of a deep stack fits."""
-TOLD_LINES = 30
-"""Of the lines before them, so many of the last that name an error. Source: vLLM 0.32 tells its cause 100 to 180 lines above its
+ERROR_LINES = 30
+"""Of the lines before them, so many of the last that name an error. Source: vLLM 0.32 logs its cause 100 to 180 lines above its
 last one, once per process that it went through."""
-TOLD_BYTES = 256 * 1024
+TAIL_BYTES = 256 * 1024
 """How far back such lines are looked for. Source: our own choice; vLLM prints some 30 KB when it does not start."""
 TAIL_LINE_CHARS = 500
 """Longest of these lines; so a report stays below a pipe's 64 KiB (pipe(7)) and its writing never waits."""
@@ -48,7 +48,7 @@ class Log:
         self._half_bytes = max(4096, max_bytes // 2)
         self._chunks: deque[bytes] = deque()
         self._queued_bytes = 0
-        self._untold_bytes = 0
+        self._unnoted_bytes = 0
         self._closing = False
         self._wake = threading.Condition()
         self._pause = threading.Event()
@@ -80,7 +80,7 @@ class Log:
 
     def _drop(self, size_bytes: int) -> None:
         self.dropped_bytes += size_bytes
-        self._untold_bytes += size_bytes
+        self._unnoted_bytes += size_bytes
 
     def _write_forever(self) -> None:
         while (taken := self._take()) is not None:
@@ -90,13 +90,13 @@ class Log:
     def _take(self) -> tuple[bytes, int] | None:
         """Return all that is queued and how many bytes are missing after it; None: closed and nothing left."""
         with self._wake:
-            while not (self._chunks or self._untold_bytes or self._closing):
+            while not (self._chunks or self._unnoted_bytes or self._closing):
                 self._wake.wait()
             if not self._chunks and self._closing:
                 return None
-            chunk, missing_bytes = b"".join(self._chunks), self._untold_bytes
+            chunk, missing_bytes = b"".join(self._chunks), self._unnoted_bytes
             self._chunks.clear()
-            self._queued_bytes = self._untold_bytes = 0
+            self._queued_bytes = self._unnoted_bytes = 0
             return chunk, missing_bytes
 
     def _try_write(self, chunk: bytes, missing_bytes: int) -> bool:
@@ -107,15 +107,15 @@ class Log:
             self._shut()
             lost_bytes = len(chunk)
         with self._wake:
-            self._untold_bytes += missing_bytes
+            self._unnoted_bytes += missing_bytes
             self._drop(lost_bytes)
-            told_bytes = self._untold_bytes
+            unnoted_bytes = self._unnoted_bytes
         if lost_bytes == len(chunk) and chunk:
             return False
-        return not told_bytes or self._tell(told_bytes)
+        return not unnoted_bytes or self._note_gap(unnoted_bytes)
 
-    def _tell(self, missing_bytes: int) -> bool:
-        """Write into the log how much of it is missing."""
+    def _note_gap(self, missing_bytes: int) -> bool:
+        """Write into the log how many bytes are missing."""
         try:
             self._append(
                 b"\n[freehold: %d bytes dropped here: the disk was too slow or full]\n" % missing_bytes
@@ -124,7 +124,7 @@ class Log:
             self._shut()
             return False
         with self._wake:
-            self._untold_bytes -= missing_bytes
+            self._unnoted_bytes -= missing_bytes
         return True
 
     def _append(self, chunk: bytes) -> None:
@@ -136,7 +136,7 @@ class Log:
 
     def _rotate_for(self, size_bytes: int) -> None:
         if self._fd >= 0 and not self._is_here():
-            self._shut()  # somebody removed or moved it: what comes now is looked for under the old name
+            self._shut()  # the file was removed or moved: later output belongs under the old name
         if self._fd < 0:
             os.makedirs(os.path.dirname(self._path) or ".", mode=0o700, exist_ok=True)
             self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -160,29 +160,29 @@ class Log:
 
 
 class OutputTail:
-    """The last output of the engine, kept as raw chunks: cutting into lines waits until somebody asks."""
+    """The last output of the engine, kept as raw chunks and cut into lines only for a report."""
 
     def __init__(self) -> None:
         self._chunks: deque[bytes] = deque()
         self._size_bytes = 0
 
     def add(self, chunk: bytes) -> None:
-        """Keep a chunk and forget the oldest that lie further back than TOLD_BYTES."""
+        """Keep a chunk and drop the oldest beyond TAIL_BYTES."""
         self._chunks.append(chunk)
         self._size_bytes += len(chunk)
-        while self._size_bytes - len(self._chunks[0]) > TOLD_BYTES:
+        while self._size_bytes - len(self._chunks[0]) > TAIL_BYTES:
             self._size_bytes -= len(self._chunks.popleft())
 
     def lines(self) -> list[str]:
-        """Return at most TOLD_LINES that name an error and then at most TAIL_LINES, each cut to TAIL_LINE_CHARS."""
+        """Return at most ERROR_LINES that name an error and then at most TAIL_LINES, each cut to TAIL_LINE_CHARS."""
         text = b"".join(self._chunks).decode("utf-8", "replace")
         lines = [line[:TAIL_LINE_CHARS] for line in text.splitlines() if line.strip()]
-        told = [line for line in lines[:-TAIL_LINES] if "Error: " in line or "Exception: " in line]
-        return told[-TOLD_LINES:] + lines[-TAIL_LINES:]
+        errors = [line for line in lines[:-TAIL_LINES] if "Error: " in line or "Exception: " in line]
+        return errors[-ERROR_LINES:] + lines[-TAIL_LINES:]
 
 
 class Reports:
-    """JSON lines to the controller that never make the minder wait: what a full pipe does not take is kept."""
+    """JSON lines to the controller that never make the minder wait: reports that a full pipe does not accept are kept."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -191,7 +191,7 @@ class Reports:
 
     @property
     def pending(self) -> bool:
-        """Return whether something still waits for room in the pipe."""
+        """Return whether a report still waits for room in the pipe."""
         return bool(self._pending)
 
     def send(self, event: str, **fields: object) -> None:
@@ -200,7 +200,7 @@ class Reports:
         self.flush()
 
     def flush(self) -> None:
-        """Write what the pipe takes; a reader that is gone takes everything."""
+        """Write as much as the pipe accepts; without a reader, drop everything."""
         try:
             while self._pending:
                 self._pending = self._pending[os.write(self._fd, self._pending) :]
@@ -219,7 +219,7 @@ class Orders:
         self._rest = b""
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the complete orders of one read (which waits if nothing is there); bad lines are passed over."""
+        """Return the complete orders of one read, which waits for input; invalid lines are skipped."""
         chunk = os.read(self._fd, READ_BYTES)
         self.closed = not chunk or len(self._rest) > ORDER_BYTES
         *lines, self._rest = (self._rest + chunk).split(b"\n")

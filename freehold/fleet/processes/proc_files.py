@@ -1,4 +1,4 @@
-"""Facts about processes that we did not wait for: is this still the one we started, what else carries its mark.
+"""Facts about processes from /proc: is this still the process that was started, which others belong to it.
 
 A pid alone proves nothing, it may have been reused: a process is named by its pid, its start time and the boot it
 lived in. Reads /proc and sends signals; starts nothing. Where there is no /proc only process groups are found.
@@ -18,7 +18,7 @@ _STATE, _PARENT, _GROUP, _USER_TICKS, _SYSTEM_TICKS, _STARTED = 0, 1, 2, 11, 12,
 
 
 class ProcessMark(msgspec.Struct, frozen=True):
-    """A process that cannot be mistaken for another one with the same pid."""
+    """A process, identified beyond its pid, which another one may get later."""
 
     pid: int
     start_ticks: int
@@ -40,7 +40,7 @@ def is_alive(process: ProcessMark) -> bool:
 
 
 def end(process: ProcessMark, signal_number: int) -> None:
-    """Signal exactly this process, and its group where it leads one; nothing happens when it is gone."""
+    """Signal exactly this process, and its group if it leads one; do nothing when it has ended."""
     fields = _stat(process.pid)
     if not is_alive(process):
         return
@@ -52,16 +52,16 @@ def end(process: ProcessMark, signal_number: int) -> None:
 
 
 def boot_id() -> str:
-    """Return the kernel's name for this boot; empty where it has none."""
+    """Return the kernel's id of this boot; empty where it has none."""
     with contextlib.suppress(OSError):
         return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
     return ""
 
 
 def kill_group(pid: int, start_ticks: int, signal_number: int = signal.SIGKILL) -> bool:
-    """Signal the process group that the engine `pid` led, unless the number is another process's by now.
+    """Signal the process group that the engine `pid` led, unless another process has that number now.
 
-    Returns whether there was somebody to signal. While a group has members its number is not given to a new
+    Returns whether the group still had members. While a group has members its number is not given to a new
     process, so a leader of that number with another start time means that our group is gone.
     """
     fields = _stat(pid)
@@ -80,24 +80,24 @@ def group_members(group: int) -> list[int]:
 
 
 def family(pid: int) -> list[int]:
-    """Return a process and all that descend from it, zombies left out; empty: it is gone."""
+    """Return a process and all its descendants, zombies left out; empty: it has ended."""
     parents = {each: int(fields[_PARENT]) for each, fields in _all_stats() if fields[_STATE] != "Z"}
     found = [pid] if pid in parents else []
-    for parent in found:  # grows while it is gone through
+    for parent in found:  # grows during the loop
         found += [child for child, its in parents.items() if its == parent]
     return found
 
 
 class ProcessUsage(msgspec.Struct, frozen=True):
-    """What processes have used since they were started, all together."""
+    """The resources that processes have used since they were started, added up."""
 
     cpu_s: float
     read_bytes: int
-    """Asked of the kernel by reads, and brought from disks."""
+    """Bytes of read calls, and bytes read from disks."""
 
 
 def usage(pids: Iterable[int]) -> ProcessUsage:
-    """Return what processes have used; those that are gone, or of other users, count nothing."""
+    """Return what processes have used; ended processes and those of other users count as 0."""
     ticks = read_bytes = 0
     for pid in pids:
         fields = _stat(pid)
@@ -114,13 +114,13 @@ def _read_bytes(pid: int) -> int:
 
 
 def ancestors(pid: int) -> Iterator[int]:
-    """Yield a process's parent, that one's parent and so on, as far as they can be seen."""
+    """Yield a process's parent, that process's parent and so on, as far as they are visible."""
     while (fields := _stat(pid)) and (pid := int(fields[_PARENT])) > 1:
         yield pid
 
 
 def carriers(variable: str, value: str) -> list[int]:
-    """Return the pids whose environment at their start had `variable=value`: what a launch left, wherever it hid.
+    """Return the pids whose environment at their start had `variable=value`: all processes of one launch.
 
     Not found: processes of other users, and those that cleared their environment.
     """
@@ -129,7 +129,7 @@ def carriers(variable: str, value: str) -> list[int]:
 
 
 def kill_carriers(variable: str, value: str) -> bool:
-    """SIGKILL every process that carries the variable; return whether there was one."""
+    """SIGKILL every process that has the variable; return whether there was one."""
     found = carriers(variable, value)
     for pid in found:
         with contextlib.suppress(OSError):

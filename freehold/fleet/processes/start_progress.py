@@ -1,8 +1,8 @@
-"""How far the starts of engines are, and whether they move: by their own log lines, and by the work of their processes.
+"""How far engine starts are, and whether they progress: by their log lines, and by the work of their processes.
 
-A large model loads for minutes, in which no port is open and nobody can be asked. What the log tells of it is the engine file's
-business (`Engine.phases`). A start that neither writes, nor computes, nor reads is told as such and nothing else is done:
-`ready_timeout` ends it. A process that spins without getting on cannot be told from one that works.
+A large model loads for minutes without an open port. What its log lines mean is the engine file's
+business (`Engine.phases`). A start that neither writes, nor computes, nor reads is reported as such and nothing else is done:
+`ready_timeout` ends it. A process that spins without progress looks like one that works.
 """
 
 import asyncio
@@ -19,28 +19,28 @@ from freehold.fleet.decisions.plan import log_path
 from freehold.fleet.processes.proc_files import ProcessUsage, family, usage
 
 LOOK_S = 2.0
-"""Between two looks at what is starting. Source: our own choice; a look costs some milliseconds."""
+"""Between two observations of a start. Source: our own choice; an observation costs some milliseconds."""
 QUIET_S = 60.0
-"""Without any sign of life for so long, a start is told to be still. Source: our own choice; engines that load, compile or wait
+"""Without any activity for so long, a start is reported as inactive. Source: our own choice; engines that load, compile or wait
 for their parts do something every few seconds."""
 _BUSY_SHARE = 0.02
-"""Of one core: below that a process only waits and looks now and then. Source: our own choice; vLLM's idle server takes less."""
+"""Of one core: below that a process only waits and polls. Source: our own choice; vLLM's idle server takes less."""
 _READ_BYTES_PER_S = 1_000_000
-"""Reads that are some loading. Source: our own choice; a slow disk gives a hundred times as much."""
+"""Reads that count as loading. Source: our own choice; a slow disk gives a hundred times as much."""
 _TAIL_BYTES = 64 * 1024
 """How far back the log is read. Source: our own choice; vLLM writes less between two phases."""
 _FRESH_S = 5.0
-"""Log lines younger than this need no word of their age. Source: our own choice."""
+"""Log lines younger than this are shown without their age. Source: our own choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartObservation:
-    """What was seen of a start at one moment."""
+    """One observation of a start."""
 
     at_s: float
     """Monotonic."""
     phase: str
-    """By its log; empty: it does not say."""
+    """By its log; empty: the log does not show one."""
     log_bytes: int
     log_age_s: float
     """Of the last line."""
@@ -50,25 +50,23 @@ class StartObservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStart:
-    """One start: its process, the last look, and when it showed a sign of life."""
+    """One start: its process, the last observation, and when it was last active."""
 
     pid: int
     sight: StartObservation
     sign_s: float
 
     def after(self, sight: StartObservation) -> "EngineStart":
-        """Return this after another look."""
+        """Return this with a newer observation."""
         return EngineStart(
             pid=self.pid, sight=sight, sign_s=sight.at_s if moved(self.sight, sight) else self.sign_s
         )
 
     def words(self) -> str:
-        """Return in words where the start is and whether it moves."""
+        """Return the phase of the start, and whether it progresses, as text."""
         phase, quiet_s = self.sight.phase or "loading", self.sight.at_s - self.sign_s
         if quiet_s >= QUIET_S:
-            return (
-                f"{phase}; no sign of life for {quiet_s:.0f} s: no log line, no processor time, nothing read"
-            )
+            return f"{phase}; no activity for {quiet_s:.0f} s: no log line, no processor time, nothing read"
         if self.sight.log_age_s < _FRESH_S:
             return phase
         working = "busy" if quiet_s < 2 * LOOK_S else f"still for {quiet_s:.0f} s"
@@ -76,7 +74,7 @@ class EngineStart:
 
 
 def moved(before: StartObservation, now: StartObservation) -> bool:
-    """Return whether anything between two looks shows that a start gets on, or at least works."""
+    """Return whether two observations show that a start progresses, or at least works."""
     took_s = now.at_s - before.at_s
     return (
         now.log_bytes != before.log_bytes
@@ -87,7 +85,7 @@ def moved(before: StartObservation, now: StartObservation) -> bool:
 
 
 def look(path: Path, pid: int, engine: Engine) -> StartObservation:
-    """Return what can be seen of a start now; total. It reads a file and /proc, so it may wait for a disk."""
+    """Return an observation of a start now; total. It reads a file and /proc, so it may wait for a disk."""
     size_bytes, age_s, lines = _tail(path, pid)
     pids = family(pid)
     return StartObservation(
@@ -101,7 +99,7 @@ def look(path: Path, pid: int, engine: Engine) -> StartObservation:
 
 
 def _tail(path: Path, pid: int) -> tuple[int, float, list[str]]:
-    """Return the log's size, the age of its last line, and its last lines as far as they are of this process."""
+    """Return the log's size, the age of its last line, and the last lines that this process wrote."""
     try:
         with path.open("rb") as file:
             size_bytes = file.seek(0, 2)
@@ -110,12 +108,12 @@ def _tail(path: Path, pid: int) -> tuple[int, float, list[str]]:
             age_s = max(0.0, wall_s() - path.stat().st_mtime)
     except OSError:
         return 0, 0.0, []
-    own = text.rpartition(f"process {pid} started]")[2]  # what stands before is of an earlier start
+    own = text.rpartition(f"process {pid} started]")[2]  # earlier lines belong to an earlier start
     return size_bytes, age_s, own.replace("\r", "\n").splitlines()
 
 
 class StartWatch:
-    """Keeps looking at the replicas that start. All methods are for the event loop's own thread."""
+    """Observes the replicas that start. All methods are for the event loop's own thread."""
 
     def __init__(self, log_dir: Path, engines: Mapping[str, Engine]) -> None:
         self._log_dir = log_dir
@@ -123,7 +121,7 @@ class StartWatch:
         self._starts: dict[str, EngineStart] = {}
 
     async def run(self, statuses: Callable[[], Iterable[ReplicaStatus]]) -> None:
-        """Look every LOOK_S until cancelled; the disk is waited for in a thread."""
+        """Observe every LOOK_S until cancelled; a thread waits for the disk."""
         while True:
             starting = [each for each in statuses() if _starts(each) and each.engine in self._engines]
             self._starts = {each.id: await self._seen(each) for each in starting}
@@ -138,8 +136,8 @@ class StartWatch:
             return before.after(sight)
         return EngineStart(pid=pid, sight=sight, sign_s=sight.at_s)
 
-    def told(self, replicas: Iterable[ReplicaStatus]) -> tuple[ReplicaStatus, ...]:
-        """Return the replicas; those that start say where they are."""
+    def with_progress(self, replicas: Iterable[ReplicaStatus]) -> tuple[ReplicaStatus, ...]:
+        """Return the replicas; the reason of one that starts is its progress."""
         return tuple(self._with_words(each) for each in replicas)
 
     def _with_words(self, replica: ReplicaStatus) -> ReplicaStatus:

@@ -1,4 +1,4 @@
-"""A stream put together into the one answer that a client asked for without streaming. Pure.
+"""Put a stream together into the one answer that a client asked for without streaming. Pure.
 
 Some engines notice that a client left only while they stream, so the gateway asks them for a stream always. What is
 built here is what the engine would have answered itself: deltas are joined by a general rule (text is appended,

@@ -1,4 +1,4 @@
-"""An answer that an engine began is given to another one to finish. Pure: requests and events in, bytes out.
+"""Let another engine finish an answer that one engine began. Pure: requests and events in, bytes out.
 
 The second engine gets the prompt and the text that the client has; its events are made to look like the rest of the
 first answer: same id, no second role, usage as of one request, at most as many tokens as were asked for. Blanks at the
@@ -32,8 +32,8 @@ own documents: vLLM (sampling and structured output parameters), SGLang, llama.c
 
 _MARKS = r"!-/:-@\[-`{-~\u2010-\u205e"
 _WORD = re.compile(rf"[{_MARKS}]?[^\s{_MARKS}]+(?:['\u2019_][^\s{_MARKS}]+)*|[{_MARKS}]+")
-"""What no token is more than one of. Source: the patterns with which byte-pair tokenizers (GPT-2 to o200k, Llama 3)
-split a text before anything else: a mark goes with the word behind it, never with the one before it."""
+"""A piece of text that is at least one token. Source: the patterns with which byte-pair tokenizers (GPT-2 to o200k, Llama 3)
+split a text before anything else: a mark belongs to the word after it, never to the one before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,61 +43,61 @@ class Continuation:
     body: bytes
     """What the next engine is asked."""
     rest: "RestOfStream"
-    """What makes of its answer the rest of the first one."""
+    """Turns its answer into the rest of the first one."""
 
 
-def plan(path: str, body: bytes, *, heard: StreamText, how: Continues) -> Continuation | str:
-    """Return how to go on with an answer, or in a word why that cannot be."""
+def plan(path: str, body: bytes, *, sent: StreamText, how: Continues) -> Continuation | str:
+    """Return how to continue an answer, or a code that says why that is not possible."""
     request = read_json(body)
-    if request is None or heard.why_not:
-        return heard.why_not or "no_json"
+    if request is None or sent.why_not:
+        return sent.why_not or "no_json"
     why_not = _why_not(request) or ("stop" if how is Continues.VLLM and _holds_text_back(request) else "")
     if why_not:
         return why_not
-    texts, owed = _without_blanks(heard.texts)
+    texts, owed = _without_blanks(sent.texts)
     begun = _begin(path, request, "".join(texts), how)
     if isinstance(begun, str):
         return begun
     tokens = _tokens(texts, request)
     left = _less(begun, tokens)
-    silent = heard.finished or (left is not None and left <= 0)
+    silent = sent.finished or (left is not None and left <= 0)
     if silent:
         _least(begun)
-    rest = RestOfStream(heard, owed=owed, tokens=tokens, silent=silent)
+    rest = RestOfStream(sent, owed=owed, tokens=tokens, silent=silent)
     try:
         return Continuation(body=msgspec.json.encode(begun), rest=rest)
-    except RecursionError:  # read as deep as that, but not written
+    except RecursionError:  # nested too deeply to be written
         return "too_deep"
 
 
-def ending(path: str, body: bytes, *, heard: StreamText, hides_usage: bool) -> bytes | None:
+def ending(path: str, body: bytes, *, sent: StreamText, hides_usage: bool) -> bytes | None:
     """Return the events that end an answer of which nothing is missing but its end; None: more is missing.
 
-    With usage to be told, more is missing: only an engine knows the prompt's tokens. `hides_usage`: the caller is not
-    told, although the request asks for it.
+    If usage has to be sent, more is missing: only an engine knows the prompt's tokens. `hides_usage`: the client does not
+    get it, although the request asks for it.
     """
     request = read_json(body)
-    if request is None or heard.why_not or _why_not(request):
+    if request is None or sent.why_not or _why_not(request):
         return None
     options = request.get("stream_options")
-    told = heard.usage_told or hides_usage
-    if isinstance(options, dict) and options.get("include_usage") and not told:
+    has_usage = sent.usage_sent or hides_usage
+    if isinstance(options, dict) and options.get("include_usage") and not has_usage:
         return None
-    left = _less(dict(request), _tokens(heard.texts, request))
-    if heard.finished:
+    left = _less(dict(request), _tokens(sent.texts, request))
+    if sent.finished:
         return b"data: [DONE]\n\n"
     if left is None or left > 0:
         return None
-    return _finish_event(heard, chat="chat" in path) + b"data: [DONE]\n\n"
+    return _finish_event(sent, chat="chat" in path) + b"data: [DONE]\n\n"
 
 
 def _why_not(request: Json) -> str:
-    """Return why what was asked for is more than a text; empty: it is not."""
+    """Return the field that makes the answer more than a text; empty: there is none."""
     for key in sorted(_MEAN_MORE & request.keys()):
         if request[key]:
             return key
     probabilities = request.get("logprobs")
-    if probabilities is not None and probabilities is not False:  # 0 asks for those of what was said
+    if probabilities is not None and probabilities is not False:  # 0 asks for those of the answer itself
         return "logprobs"
     form = request.get("response_format")
     if form and form != {"type": "text"}:
@@ -108,7 +108,7 @@ def _why_not(request: Json) -> str:
 
 
 def _begin(path: str, request: Json, text: str, how: Continues) -> Json | str:
-    """Return the request with the beginning of its answer in it, or why there is no way to say that."""
+    """Return the request with the beginning of its answer in it, or a code that says why that is not possible."""
     if not text:
         return dict(request)
     if path == "/v1/completions":
@@ -119,7 +119,7 @@ def _begin(path: str, request: Json, text: str, how: Continues) -> Json | str:
     last = messages[-1]
     goes_on = how is Continues.FINAL_MESSAGE or request.get("continue_final_message") is True
     if last.get("role") == "assistant" and goes_on:
-        # The caller began the answer itself; the engine went on with that, so it is one text with what it said.
+        # The client wrote the beginning of the answer; the engine continued it, so both are one text.
         if not isinstance(last.get("content"), str):
             return "messages"
         messages = [*messages[:-1], {**last, "content": last["content"] + text}]
@@ -127,8 +127,8 @@ def _begin(path: str, request: Json, text: str, how: Continues) -> Json | str:
         return "add_generation_prompt"
     else:
         messages = [*messages, {"role": "assistant", "content": text}]
-    told = {"continue_final_message": True, "add_generation_prompt": False} if how is Continues.VLLM else {}
-    return {**request, "messages": messages, **told}
+    more = {"continue_final_message": True, "add_generation_prompt": False} if how is Continues.VLLM else {}
+    return {**request, "messages": messages, **more}
 
 
 def _begin_text(request: Json, text: str) -> Json | str:
@@ -154,7 +154,7 @@ def _less(request: Json, tokens: int) -> int | None:
 
 
 def _holds_text_back(request: Json) -> bool:
-    """Return whether vLLM sends text cut anywhere, so that no engine would go on with the rest of a word as it did.
+    """Return whether vLLM sends text cut anywhere, so that no engine would continue half a word as vLLM did.
 
     It holds back as many characters as its longest stop string has, less one. Source: vLLM 0.32.0, measured.
     """
@@ -165,7 +165,7 @@ def _holds_text_back(request: Json) -> bool:
 
 
 def _tokens(texts: list[str], request: Json) -> int:
-    """Return about how many tokens made these texts; hardly ever more than did.
+    """Return about how many tokens these texts have; hardly ever too many.
 
     vLLM sends an event for a token that ends inside a character, and joins tokens that it had no time to send one by
     one. With `stop` it holds text back, and sends it cut anywhere. Source: vLLM 0.32.0, measured.
@@ -176,7 +176,7 @@ def _tokens(texts: list[str], request: Json) -> int:
 
 
 def _least(request: Json) -> None:
-    """Ask for no more than the end and the usage: one token, which nobody will see."""
+    """Ask for no more than the end and the usage: one token, which the client does not get."""
     given = [key for key in _LIMITS if request.get(key) is not None]
     request |= dict.fromkeys(given or _LIMITS[:1], 1)
     if "min_tokens" in request:
@@ -197,50 +197,50 @@ def _without_blanks(texts: list[str]) -> tuple[list[str], str]:
 
 
 class RestOfStream:
-    """Makes of another engine's stream the rest of an answer that was begun."""
+    """Turns another engine's stream into the rest of an answer that was begun."""
 
     __slots__ = (
+        "_announced",
         "_finished",
         "_head",
-        "_heard",
         "_held",
         "_owed",
         "_owed_first",
         "_role",
+        "_sent",
         "_silent",
         "_tokens",
-        "_told",
         "tokens_before",
     )
 
-    def __init__(self, heard: StreamText, *, owed: str, tokens: int, silent: bool) -> None:
-        self._heard, self._owed_first = heard, owed
-        self._head = heard.head
-        self._role = heard.role
-        self._finished = heard.finished
+    def __init__(self, sent: StreamText, *, owed: str, tokens: int, silent: bool) -> None:
+        self._sent, self._owed_first = sent, owed
+        self._head = sent.head
+        self._role = sent.role
+        self._finished = sent.finished
         self._owed = owed
         """Blanks that the client has and this engine makes again."""
         self._tokens = tokens
         self._silent = silent
         """The text is complete: only the end and the usage are wanted."""
         self._held = b""
-        self._told = False
-        self.tokens_before = sum(map(bool, heard.texts))
+        self._announced = False
+        self.tokens_before = sum(map(bool, sent.texts))
 
     def __repr__(self) -> str:
         return f"<RestOfStream after {self._tokens} tokens>"
 
-    def anew(self) -> "RestOfStream":
+    def copy(self) -> "RestOfStream":
         """Return the same for yet another engine, where of this one's answer nothing has gone to the client."""
-        return RestOfStream(self._heard, owed=self._owed_first, tokens=self._tokens, silent=self._silent)
+        return RestOfStream(self._sent, owed=self._owed_first, tokens=self._tokens, silent=self._silent)
 
     def feed(self, payload: bytes) -> bytes:
         """Return what the client gets for bytes of the new stream, cut anywhere; only whole events."""
         lines = (self._held + payload).split(b"\n")
         self._held = lines.pop()
         out = b"".join(map(self._line, lines))
-        if out and not self._told:
-            self._told = True
+        if out and not self._announced:
+            self._announced = True
             out = b": x-freehold-resumed tokens=%d\n\n%b" % (self.tokens_before, out)
         return out
 
@@ -251,9 +251,9 @@ class RestOfStream:
             return line + b"\n\n" if line.startswith(b":") else b""
         event = read_json(data)
         if event is None or not isinstance(event.get("choices"), list):
-            return b"data: %b\n\n" % data  # the end, or an error: as the engine says it
-        said = self._event(event)
-        return b"" if said is None else b"data: %b\n\n" % msgspec.json.encode(said)
+            return b"data: %b\n\n" % data  # the end, or an error: passed on unchanged
+        changed = self._event(event)
+        return b"" if changed is None else b"data: %b\n\n" % msgspec.json.encode(changed)
 
     def _event(self, event: Json) -> Json | None:
         """Return an event as the rest of the first answer; None: the client has it already."""
@@ -298,7 +298,7 @@ class RestOfStream:
         if not self._owed:
             return text
         same = _common(self._owed, text)
-        # Where the engine says something else than it did, its blanks were as good as these.
+        # If the engine continues with other text, its blanks are as good as these.
         self._owed = self._owed[same:] if same == len(text) else ""
         return text[same:]
 
@@ -323,7 +323,7 @@ def _common(one: str, other: str) -> int:
     return next((at for at, (a, b) in enumerate(both) if a != b), min(len(one), len(other)))
 
 
-def _finish_event(heard: StreamText, *, chat: bool) -> bytes:
-    said: Mapping[str, Any] = {"delta": {}} if chat else {"text": ""}
-    choice = {"index": 0, **said, "logprobs": None, "finish_reason": "length"}
-    return b"data: %b\n\n" % msgspec.json.encode({**heard.head, "choices": [choice]})
+def _finish_event(sent: StreamText, *, chat: bool) -> bytes:
+    delta: Mapping[str, Any] = {"delta": {}} if chat else {"text": ""}
+    choice = {"index": 0, **delta, "logprobs": None, "finish_reason": "length"}
+    return b"data: %b\n\n" % msgspec.json.encode({**sent.head, "choices": [choice]})

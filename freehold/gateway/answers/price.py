@@ -1,6 +1,6 @@
 """What tokens cost: a price per token and the cost of one request, in whole pico-dollars. Pure.
 
-A cost is made from the usage that an engine reported and from nothing else: without it a cost is unknown, never nought.
+A cost is made from the usage that an engine reported and from nothing else: without it a cost is unknown, never 0.
 """
 
 import msgspec
@@ -23,14 +23,14 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def cost_picousd(self, usage: Usage | None) -> int | None:
         """Return what a request cost; None: its usage is not known whole.
 
-        An answer that does not tell cached tokens had none: who has a cache to give a rebate for says so.
+        An answer without a count of cached tokens had none: a provider with a cache discount reports the count.
         """
         if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
             return None
         cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
         return self.of(usage.prompt_tokens - cached, usage.completion_tokens) + cached * self.cached_picousd
 
-    def told(self, usage: Usage | None, *, nothing: bool) -> str:
+    def cost_usd(self, usage: Usage | None, *, nothing: bool) -> str:
         """Return a request's cost as the ledger has it; empty: it is not known, unless there was `nothing` to charge."""
         cost_picousd = self.cost_picousd(usage)
         if cost_picousd is None:

@@ -1,9 +1,8 @@
-"""What a client has of its stream, kept so that another replica can go on with it should the engine die. Pure.
+"""What a client has received of its stream, kept so that another replica can continue it if the engine dies. Pure.
 
-While all goes well this costs one list append per read: the bytes that went out are kept as they are, and nobody looks
-at them before an engine dies. Only what grows long is packed now and then, beside the stream and within a bound of work;
-events are so alike that little is left of them. What passes the bounds is no longer kept, so that its stream cannot be
-continued; it goes on as ever.
+While all goes well this costs one list append per read: the bytes that were sent are kept as they are. They are parsed only
+when an engine dies. Long logs are packed now and then, outside the stream's own path and within a bound of work; events are
+so alike that they pack well. A stream that passes the bounds is no longer kept, so it cannot be continued; nothing else changes for it.
 """
 
 import zlib
@@ -29,7 +28,7 @@ ONE_BYTES_MAX = 1024 * 1024
 """Most kept of one stream, packed. Source: our own bound; some 50,000 tokens."""
 ALL_BYTES_MAX = 128 * 1024 * 1024
 """Most that is kept in one gateway. Source: our own bound; half of what 10,000 idle connections may take in all."""
-_OWN_BYTES = 512  # What a stream costs beside what it sent, for the sum. Source: our own estimate.
+_OWN_BYTES = 512  # What a stream costs in addition to its bytes. Source: our own estimate.
 
 # What a choice may have besides its text without anything being lost when its text alone is given back.
 _CHOICE = frozenset({"index", "delta", "text", "finish_reason", "logprobs", "stop_reason", "matched_stop"})
@@ -58,22 +57,22 @@ _TOKEN: msgspec.json.Decoder[_Token] = msgspec.json.Decoder(_Token)
 
 
 class StreamText:
-    """What was said to a client so far."""
+    """What a client received of its stream, as text."""
 
-    __slots__ = ("finished", "head", "role", "texts", "usage_told", "why_not")
+    __slots__ = ("finished", "head", "role", "texts", "usage_sent", "why_not")
 
     def __init__(self) -> None:
         self.head: Json = {}
-        """What each event has beside its choices: id, model, time."""
+        """The fields that each event has in addition to its choices: id, model, time."""
         self.role = False
         self.texts: list[str] = []
         """The text, one item for each event: about one a token. An empty one is a token of which no character is whole
         yet, or whose text is held back."""
         self.finished = False
-        """The reason why it ended was told; at most usage and the end are missing."""
-        self.usage_told = False
+        """The finish reason was sent; at most usage and the end are missing."""
+        self.usage_sent = False
         self.why_not = ""
-        """Why it cannot be continued, in a word; empty: it can."""
+        """Why it cannot be continued, as a code; empty: it can."""
 
     def __repr__(self) -> str:
         return f"<StreamText {len(self.texts)} tokens{', finished' * self.finished} {self.why_not}>"
@@ -116,7 +115,7 @@ class StreamText:
             self.head = self.head or {k: event[k] for k in HEAD_KEYS if k in event}
             self._choices(choices)
         else:
-            self.usage_told = self.usage_told or bool(event.get("usage"))
+            self.usage_sent = self.usage_sent or bool(event.get("usage"))
 
     def _choices(self, choices: list[Any]) -> None:
         choice = choices[0]
@@ -171,18 +170,18 @@ class StreamLog:
         return f"<StreamLog {len(self._packed)} packs, {len(self._pieces or ())} reads>"
 
     def text(self) -> StreamText:
-        """Return what the client was told."""
-        heard = StreamText()
+        """Return what the client received, as text."""
+        text = StreamText()
         if self._pieces is None:
-            heard.why_not = "too_long"
-            return heard
+            text.why_not = "too_long"
+            return text
         data = b"".join([*map(zlib.decompress, self._packed), *self._pieces])
-        heard.take(data)
-        if heard.why_not and self.chunked:
+        text.take(data)
+        if text.why_not and self.chunked:
             # Mostly chunks begin and end where events do, so that their sizes are lines of their own; not always.
-            heard = StreamText()
-            heard.take(_without_chunks(data))
-        return heard
+            text = StreamText()
+            text.take(_without_chunks(data))
+        return text
 
     def tidy(self, passed_bytes: int, keeping: "PackBudget") -> None:
         """Pack what has become long, and give up what is too long; `passed_bytes`: all that was sent so far."""
@@ -199,7 +198,7 @@ class StreamLog:
 
 
 class PackBudget:
-    """How much all streams of a gateway keep, counted anew at each tick."""
+    """How much all streams of a gateway keep, counted again at each tick."""
 
     __slots__ = ("_before_bytes", "_now_bytes", "_packed_bytes")
 
@@ -210,7 +209,7 @@ class PackBudget:
         return f"<PackBudget {self._before_bytes} bytes>"
 
     def turn(self) -> None:
-        """Begin to count anew."""
+        """Start the next count."""
         self._before_bytes, self._now_bytes, self._packed_bytes = self._now_bytes, 0, 0
 
     def may_pack(self, loose_bytes: int) -> bool:

@@ -3,11 +3,11 @@
 A stream passes a `StreamTap`. Nearly every read is one more token chunk of a shape that was seen before: its length
 gives the head that it must have (size line and the event's first bytes, up to `"choices":[{` or the event's name), one
 newline at its end says that it is a single event. So it cannot be the usage chunk nor the last event, and is passed on
-unread at no more cost than without a meter. Everything else takes the slow way: events are put together wherever they
-are cut; the usage chunk is taken out for callers who did not ask for it; and before the last event is passed on,
+unread at no more cost than without a tap. Everything else takes the slow way: events are put together wherever they
+are cut; the usage chunk is taken out for clients that did not ask for it; and before the last event is passed on,
 `on_last` is called, so that what a client takes for a whole answer is in the ledger before the client has it.
 
-`usage: null` in other chunks, which some engines send to callers who asked for usage, is left: taking it out would mean
+`usage: null` in other chunks, which some engines send to clients that asked for usage, is left: taking it out would mean
 to parse every chunk, and clients must cope with it anyway.
 """
 
@@ -44,7 +44,7 @@ _LAST = re.compile(
 )
 _GAVE_UP_MARK = b'"InternalServerError"'
 _GAVE_UP = re.compile(rb'data: ?\{"error": ?\{.*"type": ?"InternalServerError"')
-"""How a server says in band that its engine is dead. Source: vLLM 0.32.0, measured by a SIGKILL to its EngineCore."""
+"""How a server reports in band that its engine is dead. Source: vLLM 0.32.0, measured by a SIGKILL to its EngineCore."""
 _DELTA = re.compile(rb"event: ?[a-z_.]+_delta\r?\n|event: ?response\.output_text\.delta\r?\n")
 SILENT_EVENTS = {"/v1/chat/completions": 1, "/v1/messages": 2, "/v1/responses": 4}
 """Events before the first token: the role; message and block start; created, in progress, item and part added.
@@ -55,7 +55,7 @@ _forget: Callable[[bytes], object] = deque[bytes](maxlen=0).append  # the cheape
 
 
 class Tap:
-    """What of an answer has gone to the client as it came; shared by the connection and its exchange."""
+    """What an answer passes on its way to the client; shared by the connection and its exchange."""
 
     __slots__ = ("chunks", "heads", "keep", "last", "total_bytes", "write")
 
@@ -68,33 +68,13 @@ class Tap:
         self.last = b""
         """The last read."""
         self.keep: Callable[[bytes], object] = _forget
-        """What remembers each read that goes to the client, should somebody have to go on with the answer."""
+        """Remembers each read that goes to the client, in case another engine has to continue the answer."""
         self.heads: dict[int, bytes] | None = None
         """What a chunk that needs no more than a look begins with, by its length; None: every chunk is such a one."""
 
-    def counted(self) -> tuple[Usage | None, int | None, int]:
-        """Return the usage, about how many tokens were made, and the chunks; None is unknown."""
-        return None, None, 0
-
-    def fast(self, frame: BodyFrame) -> "Tap | None":
-        """Return self where the next read of one whole chunk may be passed on after one look."""
-        return self if frame.at_border else None
-
-    def at_border(self, frame: BodyFrame) -> bool:
-        """Return whether an in-band message may be added now."""
-        return frame.at_border
-
-    def tidy(self, keeping: "PackBudget") -> None:
-        """Bound what is kept; called about twice a second."""
-
-    def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
-        """Return how many bytes of a read belong to the answer, and what goes to the client. Raises BadFramingError."""
-        used = frame.feed(data)
-        return used, data if used == len(data) else data[:used]
-
 
 class StreamTap(Tap):
-    """The meter of one stream that is passed on. `hides`: the caller did not ask for the usage chunk."""
+    """The tap of one stream that is passed on. `hides`: the client did not ask for the usage chunk."""
 
     __slots__ = (
         "_heads",
@@ -131,7 +111,7 @@ class StreamTap(Tap):
         self.chunked = False
         """The client gets the body in chunks, and always whole ones."""
         self.log: StreamLog | None = None
-        """What the client has; None: nobody could go on with it. Where it is kept, the client gets whole events only."""
+        """What the client received; None: it cannot be continued. With a log, the client gets whole events only."""
         self._rest: RestOfStream | None = None
         self._on_last = on_last
         self._silent = SILENT_EVENTS.get(path, 0)
@@ -142,11 +122,6 @@ class StreamTap(Tap):
         """Return the usage, about how many tokens were made, and the chunks."""
         chunks = self.events + self.chunks
         return self.end(), max(0, chunks - self._silent), chunks
-
-    @property
-    def tokens(self) -> int:
-        """Return about how many tokens went by: one an event, as all engines that we know send them."""
-        return max(0, self.events + self.chunks - self._silent)
 
     def begin(self, head: AnswerHead, *, http11: bool) -> AnswerHead:
         """Return the head to answer with: a stream whose usage chunk is taken out has no known length."""
@@ -172,16 +147,16 @@ class StreamTap(Tap):
         """Take what comes from now on as another engine's: `rest` makes the rest of this answer of it."""
         self._rest = rest
         self._held, self._passed_bytes = b"", 0
-        self._silent += 1  # the comment that says so
+        self._silent += 1  # the comment that marks the continuation
 
     def begin_again(self) -> None:
-        """Take what comes from now on as yet another engine's: the one before said nothing that was passed on."""
+        """Take what comes from now on as yet another engine's: nothing of the one before was passed on."""
         if self._rest is not None:
-            self._rest = self._rest.anew()
+            self._rest = self._rest.copy()
         self._held, self._passed_bytes = b"", 0
 
-    def fast(self, frame: BodyFrame) -> Tap | None:
-        """Return this meter where the next read may take the short way: on a border of chunks and of events."""
+    def fast(self, frame: BodyFrame) -> "StreamTap | None":
+        """Return self where the next read may take the short way: on a border of chunks and of events."""
         return self if self.chunked and frame.at_border and not self._held and self._rest is None else None
 
     def at_border(self, frame: BodyFrame) -> bool:
@@ -191,7 +166,7 @@ class StreamTap(Tap):
     def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
         """Return how many bytes of a read belong to the answer, and what goes to the client instead of them.
 
-        Raises BadFramingError, and EngineGaveUpError where another engine may be able to go on.
+        Raises BadFramingError, and EngineGaveUpError where another engine may be able to continue.
         """
         border, ended = frame.at_border, self.ended
         used, pieces = frame.payload(data)
@@ -226,7 +201,7 @@ class StreamTap(Tap):
         return self.usage
 
     def _pass(self, payload: bytes) -> bytes:
-        """Look at every event that is whole now, and return what may go on."""
+        """Look at every event that is whole now, and return what may be passed on."""
         if not self._held and _is_unremarkable(payload):
             self.events += payload.count(b"\n\n")
             return payload
@@ -249,7 +224,7 @@ class StreamTap(Tap):
         return b"".join(out)
 
     def _hold(self, rest: bytes, passed_bytes: int) -> bytes:
-        """Keep the beginning of an event until the rest of it comes, and return what of it may go on now."""
+        """Keep the beginning of an event until the rest of it comes, and return what of it may be passed on now."""
         out = b""
         if not (self.hides or self.log) or len(rest) > _HELD_BYTES_MAX:
             out = rest[passed_bytes:]
@@ -271,7 +246,7 @@ class StreamTap(Tap):
         if event.startswith(b":"):
             return True  # a comment, to keep the connection alive
         if self.log is not None and _GAVE_UP.match(event):
-            raise EngineGaveUpError("it says in its answer that it failed")
+            raise EngineGaveUpError("it reports in its answer that it failed")
         hidden = any(mark in event for mark in _MARKS) and self._read_usage(event)
         if _LAST.match(event) and not self.ended:
             self.end()
@@ -312,7 +287,7 @@ class StreamTap(Tap):
 
 
 def _framed(payload: bytes, *, last: bool) -> bytes:
-    """Return a payload as one chunk; nothing is no chunk, since an empty one would be the end."""
+    """Return a payload as one chunk; an empty payload is not a chunk, since an empty chunk would be the end."""
     chunk = b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
     return chunk + (b"0\r\n\r\n" if last else b"")
 
@@ -339,7 +314,7 @@ def _without_length(head: AnswerHead) -> AnswerHead:
 
 
 class WholeTap(Tap):
-    """The meter of one answer that is no stream: passed on as it comes, its usage read at the end."""
+    """The tap of one answer that is not a stream: passed on as it comes, its usage read at the end."""
 
     __slots__ = ("_begin", "_end", "_on_last", "_unchunk", "usage")
 
@@ -359,10 +334,9 @@ class WholeTap(Tap):
         """Return the usage; nothing else is counted of a whole answer."""
         return self.end(), None, 0
 
-    def fast(self, frame: BodyFrame) -> Tap | None:
+    def fast(self, frame: BodyFrame) -> None:
         """Return None: every read is looked at; there are few."""
         del frame
-        return None
 
     def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
         """Return how many bytes of a read belong to the answer, and those bytes. Raises BadFramingError."""
@@ -389,16 +363,19 @@ class WholeTap(Tap):
         return self.usage
 
 
+AnswerTap = StreamTap | WholeTap
+
+
 def tap_for(
     head: AnswerHead, request: Request, *, write: Callable[[bytes], None], on_last: Callable[[int], None]
-) -> tuple[Tap, AnswerHead]:
-    """Return the meter for an answer with this head, and the head that the client gets."""
+) -> tuple[AnswerTap, AnswerHead]:
+    """Return the tap for an answer with this head, and the head that the client gets."""
     if not head.event_stream:
         whole = WholeTap(write, on_last=on_last)
         return whole, whole.begin(head, http11=request.http11)
-    meter = StreamTap(write, path=request.path, hides=request.hides_usage, on_last=on_last)
-    meter.choices = request.choices
-    head = meter.begin(head, http11=request.http11)
+    tap = StreamTap(write, path=request.path, hides=request.hides_usage, on_last=on_last)
+    tap.choices = request.choices
+    head = tap.begin(head, http11=request.http11)
     if request.resumable and request.path in RESUMED_PATHS:
-        meter.keep_all(chunked=head.chunked)
-    return meter, head
+        tap.keep_all(chunked=head.chunked)
+    return tap, head

@@ -1,7 +1,7 @@
 """Token counts read from engines' answers, in the shapes of the OpenAI and Anthropic APIs. Pure.
 
 An event or a whole answer is decoded only where its usage is wanted; all other fields are skipped without being built.
-A count that is missing, negative or no whole number is unknown (None), never nought. Prompt tokens include cached ones,
+A count that is missing, negative or not a whole number is unknown (None), never 0. Prompt tokens include cached ones,
 as OpenAI counts; Anthropic's three parts (input, cache read, cache creation) are added up.
 """
 
@@ -14,7 +14,7 @@ import msgspec
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _TAIL_BYTES = 8 * 1024
 """An answer longer than WHOLE_BYTES_MAX is looked at in its first and last so many bytes. Source: our own choice; a usage
-object has some hundred bytes, and what engines put beside it (timings, ids) as many."""
+object has some hundred bytes, and what engines put next to it (timings, ids) as many."""
 WHOLE_BYTES_MAX = 64 * 1024
 """Longest answer that is decoded whole, bytes. Source: our own choice: some 30 us, and 16,000 tokens of text took its
 engine minutes."""

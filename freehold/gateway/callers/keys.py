@@ -1,7 +1,7 @@
-"""API keys as records: what a key looks like, how it is hashed, and what the keys file says.
+"""API keys as records: what a key looks like, how it is hashed, and the keys file.
 
-A key is `fh-` and 200 random bits; whoever made it is shown it once, and only its hash is kept. Pure: it reads no file,
-no clock and no dice; `key_store` owns the file, `callers` what a running gateway knows of each key.
+A key is `fh-` and 200 random bits; it is shown once, when it is made, and only its hash is kept. Pure: it reads no file,
+no clock and nothing random; `storage.key_store` owns the file, `grant` what a running gateway knows of each key.
 """
 
 import base64
@@ -25,7 +25,7 @@ WEIGHT_MAX = 100
 """Largest weight. Source: own bound; a share a hundred times another's is a limit, not a share."""
 
 # A fast hash is right here: a slow one (argon2, scrypt) makes guessing *passwords* dear, which people choose from a small
-# space. Nobody searches 200 random bits at any speed, and a slow hash would let a stranger burn our time per request.
+# space. 200 random bits cannot be searched at any speed, and a slow hash would let a stranger burn our time per request.
 # `person` separates this use from every other of the same function (RFC 7693 2.5), and blake2b has no length extension.
 _HASHER = hashlib.blake2b(digest_size=32, person=b"freehold-key-v1")
 
@@ -33,11 +33,11 @@ Positive = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
 
 
 class BadKeysError(ValueError):
-    """A keys file that cannot be used; the text says why and names no path and no key."""
+    """A keys file that cannot be used; the text gives the reason and names no path and no key."""
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What one key may do; None is no limit of its own."""
+class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What one key may do; None: this key has no such limit."""
 
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
@@ -53,11 +53,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     priority: Annotated[int, msgspec.Meta(ge=PRIORITY_FIRST, le=PRIORITY_LAST)] = 0
     """Whose requests are served first when requests wait: lower first."""
     weight: Annotated[int, msgspec.Meta(ge=1, le=WEIGHT_MAX)] = 1
-    """Its share beside other keys of the same priority when requests wait."""
+    """Its share among keys of the same priority when requests wait."""
     fallback: bool = True
     """Whether its requests may be sent to endpoints of others; False: they never leave this stack."""
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] | None = None
-    """Within which time an answer must be whole where the request itself does not say; None: `timeouts.total`."""
+    """Within which time an answer must be whole if the request sets no timeout; None: `timeouts.total`."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -74,7 +74,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     """From then on it is refused; None: never."""
     revoked_s: int | None = None
     """Since when it is refused; None: it is not revoked."""
-    limits: Limits = Limits()
+    limits: KeyLimits = KeyLimits()
 
 
 class KeysFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,7 +108,7 @@ def why_refused(record: KeyRecord, wall_s: float) -> Literal["", "revoked", "exp
 
 
 def read_keys(data: bytes) -> KeysFile:
-    """Return what a keys file says; raise BadKeysError for one that is broken or says a thing twice."""
+    """Return the contents of a keys file; raise BadKeysError if it is broken or has a duplicate."""
     try:
         found = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:

@@ -2,14 +2,14 @@
 
 A bucket holds one minute's allowance and fills evenly. So over any stretch of t minutes a key is given at most
 (1 + t) times its limit, and over a long one exactly its limit. Pure: the time comes in as a value; one that goes back
-fills nothing, one that jumps ahead fills a bucket at most to its brim. It does not know whose request it judges.
+fills nothing, one that jumps ahead fills a bucket at most to its brim. It does not know which request it judges.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from freehold.engines.base import ApiError
-from freehold.gateway.callers.keys import Limits
+from freehold.gateway.callers.keys import KeyLimits
 from freehold.gateway.wire.errors import RETRY_AFTER_S_MAX, Rejection
 
 MINUTE_MS = 60_000
@@ -68,11 +68,11 @@ class Over:
     limit: Literal["requests", "tokens", "size", "concurrency", "reserved", "budget", "usd_reserved", "usd"]
     """`size`: more tokens than a minute ever has; `reserved`: only requests under way stand in the budget's way."""
     wait_ms: int | None = None
-    """Milliseconds until there is room; None: nobody knows, or never."""
+    """Milliseconds until there is room; None: unknown, or never."""
 
 
 _UNKNOWN_MS = 1000  # Where the wait is not known, the client is asked to retry after a second.
-# What is said of each limit; `l` are the key's limits, `t` the tokens that the request may take.
+# The message for each limit; `l` are the key's limits, `t` the tokens that the request may take.
 _OVER = {
     "requests": "This API key may send {l.requests_per_minute} requests a minute.",
     "tokens": "This API key may use {l.tokens_per_minute} tokens a minute; this request may take {t}.",
@@ -86,8 +86,8 @@ _OVER = {
 }
 
 
-def over_limit(over: Over, limits: Limits, *, tokens: int) -> Rejection:
-    """Return the 429 for a caller's own limit; it says when to come again, or that coming again is no use."""
+def over_limit(over: Over, limits: KeyLimits, *, tokens: int) -> Rejection:
+    """Return the 429 for a caller's own limit; it says when to retry, or that a retry does not help."""
     spent = over.limit in {"budget", "usd"}
     usd = f"{(limits.monthly_microusd or 0) / 1e6:.2f}"
     error = ApiError(
@@ -108,13 +108,13 @@ class Allowance:
 
     __slots__ = ("_concurrency", "_form", "_requests", "_tokens", "in_flight")
 
-    def __init__(self, limits: Limits, now_ms: int) -> None:
+    def __init__(self, limits: KeyLimits, now_ms: int) -> None:
         self.in_flight = 0
         self._requests: Bucket | None = None
         self._tokens: Bucket | None = None
         self.change(limits, now_ms)
 
-    def change(self, limits: Limits, now_ms: int) -> None:
+    def change(self, limits: KeyLimits, now_ms: int) -> None:
         """Hold to other limits from now on; what was used stays used."""
         self._concurrency = limits.concurrency
         self._requests = _bucket(limits.requests_per_minute, now_ms, self._requests)

@@ -4,7 +4,7 @@ What was used fades at the limit's rate, shared out among the workers by what ea
 a key costs nothing, and one that was just started sees at once what the others hold. Between two looks (half a second)
 a worker may take what another has not let fade yet for used, and two may take the last place at the same moment: over
 any minute a key gets at most one request per other worker beyond its limit, and what it used through a worker that died
-is forgotten. Budgets of a month are kept in parts, one per worker, and held by their sum; dollars stand on the board in
+is forgotten. Budgets of a month are kept in parts, one per worker, and held by their sum; dollars stand on the counters in
 millionths, each part rounded up.
 """
 
@@ -12,13 +12,13 @@ from collections.abc import Mapping
 
 from freehold.gateway.callers.cost_reservation import PICOUSD_PER_MICROUSD
 from freehold.gateway.callers.grant import KeyState
-from freehold.gateway.callers.keys import Limits
+from freehold.gateway.callers.keys import KeyLimits
 from freehold.gateway.callers.rate_limits import MINUTE_MS, Allowance, Bucket, Over, duration
 from freehold.gateway.callers.spend import usd_place
 from freehold.gateway.counters.shared_counters import CounterRow, SharedCounters
 
 _IN_FLIGHT, _REQUESTS, _TOKENS, _MONTH, _RESERVED, _USD, _USD_RESERVED = range(7)
-_NOTHING = (0, 0, 0, 0)  # What is said of a key that has spent nothing and reserves nothing.
+_NOTHING = (0, 0, 0, 0)  # A key that has spent nothing and reserves nothing.
 
 
 class SharedBucket(Bucket):
@@ -32,7 +32,7 @@ class SharedBucket(Bucket):
         super().__init__(per_minute, now_ms, older=older)
         self._row = row
         self._what = what
-        self.tell()
+        self.publish()
 
     def wait_ms(self, amount: int, now_ms: int) -> int:
         """Return in how many milliseconds there is room for `amount`, 0 for now; more than the brim never fits."""
@@ -43,17 +43,17 @@ class SharedBucket(Bucket):
                 faded = (now_ms - self._at_ms) * self.per_minute * used // (used + max(0, others))
                 self.level += min(used, faded)
             self._at_ms = now_ms
-        self.tell()
+        self.publish()
         lacking = amount * MINUTE_MS - (self.level - others)
         return -(-lacking // self.per_minute) if lacking > 0 else 0
 
     def take(self, amount: int) -> None:
         """Take `amount` out, below nothing if need be; a negative one is given back, at most to the brim."""
         super().take(amount)
-        self.tell()
+        self.publish()
 
-    def tell(self) -> None:
-        """Say how much is used here."""
+    def publish(self) -> None:
+        """Publish how much is used here."""
         self._row.put(self._what, self.used)
 
     def shown(self) -> tuple[int, bytes]:
@@ -68,7 +68,7 @@ class SharedAllowance(Allowance):
 
     __slots__ = ("_keys", "row")
 
-    def __init__(self, keys: "SharedKeys", row: CounterRow, *, limits: Limits, now_ms: int) -> None:
+    def __init__(self, keys: "SharedKeys", row: CounterRow, *, limits: KeyLimits, now_ms: int) -> None:
         self._keys = keys
         self.row = row
         super().__init__(limits, now_ms)
@@ -80,10 +80,10 @@ class SharedAllowance(Allowance):
 
     @in_flight.setter
     def in_flight(self, value: int) -> None:
-        """Count it anew, for the others to see."""
+        """Publish the number to the other workers."""
         self.row.put(_IN_FLIGHT, value)
 
-    def change(self, limits: Limits, now_ms: int) -> None:
+    def change(self, limits: KeyLimits, now_ms: int) -> None:
         """Hold to other limits from now on; what was used stays used."""
         super().change(limits, now_ms)
         self._requests = self._share(self._requests, _REQUESTS, now_ms)
@@ -107,11 +107,11 @@ class SharedAllowance(Allowance):
             self.charge(-tokens)
             return Over("concurrency")
         for bucket in self._buckets():
-            bucket.tell()
+            bucket.publish()
         return None
 
     def fade(self, now_ms: int) -> bool:
-        """Let what was used fade, say what is left of it, and return whether anything is."""
+        """Let the use fade, publish what is left of it, and return whether anything is."""
         for bucket in self._buckets():
             bucket.wait_ms(0, now_ms)
         return self.in_flight > 0 or any(bucket.used for bucket in self._buckets())
@@ -123,27 +123,27 @@ class SharedAllowance(Allowance):
 class SharedKeys:
     """All keys at one of several workers."""
 
-    def __init__(self, board: SharedCounters) -> None:
-        self._board = board
+    def __init__(self, counters: SharedCounters) -> None:
+        self._counters = counters
         self.active: dict[SharedAllowance, None] = {}
         """Of whom something was used here and has not faded yet."""
         self._budgeted: dict[str, KeyState] = {}
-        self._told: dict[str, tuple[int, ...]] = {}
+        self._published: dict[str, tuple[int, ...]] = {}
 
     def __repr__(self) -> str:
         return f"<SharedKeys {len(self.active)} active, {len(self._budgeted)} with a budget>"
 
     def take_over(self, caller: KeyState, month: Mapping[str, int], now_ms: int) -> None:
         """Let a caller's limits hold over all workers from now on."""
-        row = self._board.row(f"key {caller.id}")
+        row = self._counters.row(f"key {caller.id}")
         caller.allowance = SharedAllowance(self, row, limits=caller.record.limits, now_ms=now_ms)
-        self.tell(caller, month)
+        self.publish(caller, month)
 
     def forget(self, caller: KeyState) -> None:
-        """Give up a caller whose key is gone."""
+        """Drop a key that was removed."""
         row = self._row(caller)
         if self._budgeted.pop(caller.id, None) is not None:
-            del self._told[caller.id]
+            del self._published[caller.id]
             for what in (_MONTH, _RESERVED, _USD, _USD_RESERVED):
                 row.put(what, 0)
         row.release()
@@ -160,20 +160,20 @@ class SharedKeys:
         return charged, caller.reserved_picousd + row.others(_USD_RESERVED) * PICOUSD_PER_MICROUSD
 
     def tick(self, month: Mapping[str, int], now_ms: int) -> None:
-        """Say how things are, for the keys that have something to say; to be called twice a second."""
+        """Publish the use of the keys that have some; called twice a second."""
         for allowance in list(self.active):
             if not allowance.fade(now_ms):
                 del self.active[allowance]
         for caller in self._budgeted.values():
-            self.tell(caller, month)
+            self.publish(caller, month)
 
-    def tell(self, caller: KeyState, month: Mapping[str, int]) -> None:
-        """Say what a caller has spent here, where that is news: before anything else is let in, and twice a second."""
+    def publish(self, caller: KeyState, month: Mapping[str, int]) -> None:
+        """Publish what a key has spent here, if that changed: before the next request is admitted, and twice a second."""
         picousd = month.get(usd_place(caller.id), 0)
         spent = (month.get(caller.id, 0), caller.reserved, picousd, caller.reserved_picousd)
-        if spent == self._told.get(caller.id, _NOTHING):
+        if spent == self._published.get(caller.id, _NOTHING):
             return
-        self._budgeted[caller.id], self._told[caller.id] = caller, spent
+        self._budgeted[caller.id], self._published[caller.id] = caller, spent
         row = self._row(caller)
         row.put(_MONTH, spent[0])
         row.put(_RESERVED, spent[1])

@@ -1,7 +1,7 @@
-"""How many tokens each key has used in a calendar month, and what they cost: what monthly budgets are held against.
+"""The tokens that each key has used in a calendar month, and their cost: what monthly budgets are compared with.
 
-Two months are kept, so that a clock that jumps over a month's end and back finds its figures again. Pure; `callers`
-has it saved beside the loop. It is no ledger: it knows keys with a budget only, and no prices.
+Two months are kept, so that a clock that jumps over a month's end and back finds its figures again. Pure; `storage` saves it.
+It is not a ledger: it knows keys with a budget only, and no prices.
 """
 
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ class Spending:
     """The tokens used per key, this month and the one before."""
 
     PERIOD = "%Y-%m"
-    """What a period is called, which also says how long it is."""
+    """How a period is named, which also sets its length."""
 
     def __init__(self, data: bytes = b"") -> None:
         """Begin with what was saved; `data` that cannot be read raises msgspec.DecodeError."""

@@ -1,9 +1,17 @@
 """What the gateway counts: handles bound once per label set, plain integers after that.
 
-Names and meanings stand in `freehold.telemetry.declared`; this file only says when each is counted.
+Names and meanings stand in `freehold.telemetry.declared`; this file decides when each is counted and nothing else.
 """
 
-from freehold.telemetry.metrics import Count, Metrics
+from collections.abc import Mapping
+
+from freehold.telemetry.metrics import Count, Metrics, Reading
+
+
+def read_at_scrape(metrics: Metrics, readings: Mapping[str, Reading]) -> None:
+    """Let a page read these at each scrape; a name that ends in `_total` is a counter, any other a gauge."""
+    for name, reading in readings.items():
+        (metrics.counter if name.endswith("_total") else metrics.gauge)(name).read_from(reading)
 
 
 class GatewayMetrics:
@@ -19,7 +27,7 @@ class GatewayMetrics:
         return ModelMetrics(self, model)
 
     def refused(self, reason: str, *, status: int) -> None:
-        """Count one request that the gateway itself refused; 500 and above is also a failure."""
+        """Count one request that the gateway itself rejected; 500 and above is also a failure."""
         self.requests_total += 1
         self.errors_total += status >= 500
         self.metrics.counter("freehold_gateway_refused_total").add(reason)
@@ -37,7 +45,7 @@ class GatewayMetrics:
         self.metrics.counter("freehold_gateway_client_aborts_total").add(model)
 
     def bug(self) -> None:
-        """Count one exception that should not have been."""
+        """Count one unexpected exception."""
         self.metrics.counter("freehold_bugs_total").add("gateway")
 
 
@@ -79,15 +87,15 @@ class ModelMetrics:
         (self._home if home else self._away).value += 1
 
     def ejected(self, reason: str) -> None:
-        """Count one endpoint that is left alone for a while."""
+        """Count one endpoint that gets no requests for a while."""
         self._all.metrics.counter("freehold_gateway_ejections_total").add(self._model, reason)
 
     def resumed(self, outcome: str) -> None:
-        """Count one stream whose engine died, by what became of it."""
+        """Count one stream whose engine died, by how it ended."""
         self._all.metrics.counter("freehold_gateway_resumed_total").add(self._model, outcome)
 
     def turned_away(self, reason: str) -> None:
-        """Count one request that is refused instead of being started."""
+        """Count one request that is rejected instead of being started."""
         self._all.metrics.counter("freehold_gateway_queue_refused_total").add(self._model, reason)
 
     def finished(

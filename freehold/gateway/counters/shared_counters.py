@@ -1,12 +1,12 @@
-"""The board: counts that all workers of one gateway see, in memory that they share, without a lock.
+"""Numbers that all workers of one gateway see, in shared memory, without a lock.
 
 Each worker has a column and writes nowhere else; it reads all of them. A column is a table of places found by the hash
-of a name (`endpoint a-0 …`), the same for all workers, so nobody has to hand places out and the control plane is not
+of a name (`endpoint a-0 …`), the same for all workers, so no process has to assign places and the control plane is not
 asked. A place holds a few numbers; a sum over the columns may be older than its reader by what the others did while it
 was reading, which is the one inexactness of all that is built on it: each worker can be wrong by one step at a time.
-What a dead worker held is cleared by its parent, and passed over by the others until then.
+The parent clears what a dead worker held; until then the other workers skip it.
 
-Beside its table each worker publishes one text (`publish`), which the others read whole or not at all.
+In addition, each worker publishes one text (`publish`), which the others read whole or not at all.
 It deliberately knows no requests, no limits and no sockets. Cells are aligned 64-bit words: a reader sees one as it
 was before or after a write, never half (true of every processor that CPython's 64-bit builds run on).
 """
@@ -33,7 +33,7 @@ _PLACE = 1 + VALUES
 _HEAD = 8  # The cells before a column's table; the next five are among them.
 _PID, _CONNECTIONS, _TURN, _LENGTHS = 0, 1, 2, 3
 _COLUMN = _HEAD + PLACES * _PLACE
-_FREED = -1  # The tag of a place that was given up: a search goes on past it.
+_FREED = -1  # The tag of a place that was given up: a search continues past it.
 _CRC_BYTES = 4
 
 
@@ -43,7 +43,7 @@ def _tag(name: str) -> int:
 
 
 class SharedCounters:
-    """One process's view of the memory: of a worker with its own column, or of the parent, who has none."""
+    """One process's view of the memory: of a worker with its own column, or of the parent, which has none."""
 
     def __init__(self, fd: int, *, workers: int, index: int = -1) -> None:
         """Map the memory behind `fd`; `index` is the column of this process, -1: none."""
@@ -55,11 +55,11 @@ class SharedCounters:
         self.columns = tuple(column * _COLUMN for column in range(workers) if column != index)
         """Where the others' columns begin."""
         self.dead: dict[int, int] = {}
-        """Columns whose worker has died and whom nobody has cleared yet, with its pid."""
+        """Columns whose worker has died and that are not cleared yet, with its pid."""
         self._start = index * _COLUMN
         self._rows: dict[str, CounterRow] = {}
         self._leaving: dict[str, CounterRow] = {}
-        """Rows that nobody uses any more; they go when their numbers are 0."""
+        """Rows without users; they are dropped when their numbers are 0."""
         self.overflows = 0
         """Rows that found no place: what they count is seen by this worker only."""
 
@@ -81,7 +81,7 @@ class SharedCounters:
             raise Permanent(f"no memory for several gateway workers: {exc.strerror}") from exc
         return cls(fd, workers=workers)
 
-    # Who is here
+    # Workers
 
     def join(self) -> None:
         """Take this process's column."""
@@ -98,7 +98,7 @@ class SharedCounters:
             self.cells[start + cell] = value
 
     def look(self) -> None:
-        """Find out who has died, and give up places that nobody uses; to be called now and then."""
+        """Look for workers that died, and free unused places; called now and then."""
         dead = {}
         for column in self.columns:
             pid = self.cells[column + _PID]
@@ -113,7 +113,7 @@ class SharedCounters:
                 self._give_up(row)
 
     def here(self, column: int) -> bool:
-        """Return whether what a column says counts."""
+        """Return whether a column belongs to a living worker."""
         return column not in self.dead or self.cells[column + _PID] != self.dead[column]
 
     def pids(self) -> dict[int, int]:
@@ -137,8 +137,8 @@ class SharedCounters:
         ]
         return min(counts, default=-1)
 
-    def tell_connections(self, count: int) -> None:
-        """Say how many client connections this worker has."""
+    def publish_connections(self, count: int) -> None:
+        """Publish how many client connections this worker has."""
         self.cells[self._start + _CONNECTIONS] = count
 
     # Counts
@@ -188,7 +188,7 @@ class SharedCounters:
             return False
         turn = self.cells[self._start + _TURN] + 1
         start = self._text_start(self.index, turn)
-        # Written beside the text in use, then put in its place: a reader of that one is not disturbed.
+        # Written next to the text in use, then made current: a reader of the old one is not disturbed.
         self._bytes[start : start + _CRC_BYTES + len(data)] = crc32(data).to_bytes(_CRC_BYTES) + data
         self.cells[self._start + _LENGTHS + turn % 2] = len(data)
         self.cells[self._start + _TURN] = turn
@@ -214,15 +214,15 @@ class SharedCounters:
 class CounterRow:
     """The numbers of one name: this worker's own, to be changed, and the others', to be read."""
 
-    __slots__ = ("_board", "_cells", "_home", "_homes", "_tag", "at", "name", "own", "users")
+    __slots__ = ("_cells", "_counters", "_home", "_homes", "_tag", "at", "name", "own", "users")
 
-    def __init__(self, board: SharedCounters, name: str, *, own: memoryview, at: int) -> None:
-        self._board = board
-        self._cells = board.cells
+    def __init__(self, counters: SharedCounters, name: str, *, own: memoryview, at: int) -> None:
+        self._counters = counters
+        self._cells = counters.cells
         self._tag = tag = _tag(name)
         self.name = name
         self._home = home = _HEAD + tag % PLACES * _PLACE
-        self._homes = tuple(column + home for column in board.columns)
+        self._homes = tuple(column + home for column in counters.columns)
         self.own = own
         self.at = at
         self.users = 0
@@ -232,14 +232,14 @@ class CounterRow:
 
     @property
     def idle(self) -> bool:
-        """Return whether nobody uses it and it says nothing."""
+        """Return whether it has no users and all its numbers are 0."""
         return not self.users and not any(self.own[self.at + 1 : self.at + _PLACE])
 
     def release(self) -> None:
         """Use it no more; it goes when its numbers are 0."""
         self.users -= 1
         if not self.users:
-            self._board.leave(self)
+            self._counters.leave(self)
 
     def get(self, what: int) -> int:
         """Return this worker's number."""
@@ -258,7 +258,7 @@ class CounterRow:
 
     def others(self, what: int) -> int:
         """Return the sum of the other workers' numbers."""
-        if self._board.dead:
+        if self._counters.dead:
             return sum(numbers[what] for _, numbers in self.each())
         cells, tag, total = self._cells, self._tag, 0
         for home in self._homes:
@@ -275,9 +275,9 @@ class CounterRow:
     def each(self) -> list[tuple[int, list[int]]]:
         """Return every other living worker that has this row: its index and all its numbers."""
         found = []
-        for column in self._board.columns:
+        for column in self._counters.columns:
             at = self._find(column)
-            if at and self._board.here(column):
+            if at and self._counters.here(column):
                 found.append((column // _COLUMN, self._cells[at + 1 : at + _PLACE].tolist()))
         return found
 

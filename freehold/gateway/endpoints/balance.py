@@ -21,21 +21,20 @@ share of the ring is then about a tenth over the mean (deviation 1/sqrt(128)).""
 
 
 class RoutingLoad(Protocol):
-    """What routing looks at in a candidate; `gateway.limit.Gate` is one."""
+    """The load of a candidate; `queue.concurrency_limit.ConcurrencyLimit` is one."""
 
     limit: int
     tokens: int
 
 
 class RoutingCandidate(Protocol):
-    """An endpoint with room; `gateway.targets.Target` is one."""
+    """An endpoint with room; `target.UpstreamTarget` is one."""
 
     id: str
 
     @property
     def gate(self) -> RoutingLoad:
         """Return its limit (requests at once, at least 1) and the tokens under way there."""
-        ...
 
 
 C = TypeVar("C", bound=RoutingCandidate)
@@ -61,7 +60,7 @@ def choose(candidates: Sequence[C], *, turn: int) -> C | None:
 
 
 class Ring:
-    """The homes of conversations: points in proportion to slots, so that who joins or leaves moves only his share."""
+    """The homes of conversations: points in proportion to slots, so that an endpoint that joins or leaves moves only its own share."""
 
     __slots__ = ("_ids", "_points")
 

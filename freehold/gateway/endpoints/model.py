@@ -1,7 +1,7 @@
 """One model that clients can name, and which of its targets gets the next request. Pure.
 
-It decides by load, by the prefix that a replica has in its cache, and by which targets answer. A full model takes
-nothing: who waits is its queue's business (`queue.admission`).
+It decides by load, by the prefix that a replica has in its cache, and by which targets answer. It does not
+decide which requests wait for a full model: `queue.admission` does.
 """
 
 from collections.abc import Callable, Collection

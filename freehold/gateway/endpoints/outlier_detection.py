@@ -1,10 +1,10 @@
-"""Which endpoints of a model are left alone for a while because they fail, and how they come back. Pure.
+"""Which endpoints of a model get no requests for a while because they fail, and how they come back. Pure.
 
 An endpoint that takes no connection, drops one, falls silent, answers 5xx time after time, or fails far more often than
 the others is ejected for 1, 2, 4 and then 8 s. After that one request at a time is let through as a trial: its success
 brings the endpoint back, its failure ejects it again. However many fail, the least bad is always kept, and endpoints
-that do answer are never ejected in such numbers that the others drown. An endpoint that says it is busy is no failure:
-others are preferred to it, nothing more. It chooses among nobody; `route` does that with those that are left.
+that do answer are never ejected in such numbers that the others drown. A busy answer is not a failure:
+other endpoints are preferred, nothing more. It does not choose an endpoint; `balance` does, among those that are left.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ _OUTLIER_TIMES = 2.0
 
 
 class OutlierState:
-    """What is known of one endpoint's failures."""
+    """One endpoint's failures, and whether it is ejected."""
 
     __slots__ = ("_closed_s", "_ejections", "_in_a_row", "answers", "busy_until_s", "failures", "heard_s", "no_answer",
                  "trial", "until_s")  # fmt: skip
@@ -54,7 +54,7 @@ class OutlierState:
         """A trial is under way."""
         self.busy_until_s = 0.0
         self.heard_s = 0.0
-        """When it answered last, as precisely as whoever calls `succeeded` knows."""
+        """When it answered last, as precisely as the caller of `succeeded` knows."""
         self.answers = 0.0
         self.failures = 0.0
         self._in_a_row = 0
@@ -85,7 +85,7 @@ class OutlierState:
             self.failures *= _ANSWERS_KEPT / self.answers
             self.answers = _ANSWERS_KEPT
         if self.until_s > now_s:
-            return None  # it is ejected already; what was under way then says nothing new
+            return None  # it is ejected already; requests sent before that are no new evidence
         if self.until_s and reason is None:
             reason = "status"  # the trial failed
         if reason is not None:
@@ -123,7 +123,7 @@ class OutlierState:
     def succeeded(self, now_s: float) -> bool:
         """Count an answer; return whether it brings the endpoint back.
 
-        Of one that answers, but badly, an answer to what was sent before its ejection says nothing new.
+        Of one that answers, but badly, an answer to what was sent before its ejection is no new evidence.
         """
         self.answers += 1
         self.heard_s = now_s
@@ -138,7 +138,7 @@ class OutlierState:
 
 
 class HasOutlierState(Protocol):
-    """An endpoint with its standing; `gateway.targets.Target` is one."""
+    """An endpoint with its state; `target.UpstreamTarget` is one."""
 
     outlier: OutlierState
 

@@ -1,4 +1,4 @@
-"""The key of a conversation: a number that stays the same while it grows, for `route.Ring`. Pure.
+"""The key of a conversation: a number that stays the same while it grows, for `balance.Ring`. Pure.
 
 Engines keep what they computed of a prompt, so a conversation's next turn is cheap where its last one was. Each turn
 sends all turns before it, so what names a conversation is what its first turn began with: the system prompt and the
@@ -44,8 +44,8 @@ def key_of(path: str, body: bytes) -> int:
     if user < 0:
         return crc32(body[start : start + WORTH_BYTES]) * _SCATTER & 0xFFFFFFFF or 1
     end = user + _PIECE_BYTES
-    told = body.find(b"}", user, end)
-    if told >= 0:
-        end = told
+    brace = body.find(b"}", user, end)
+    if brace >= 0:
+        end = brace
     begun = min(end, start + _PIECE_BYTES)
     return crc32(body[user:end], crc32(body[start:begun])) * _SCATTER & 0xFFFFFFFF or 1

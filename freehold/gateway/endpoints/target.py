@@ -13,7 +13,7 @@ from freehold.gateway.queue.concurrency_limit import ConcurrencyLimit
 from freehold.gateway.queue.shared_concurrency_limit import SharedConcurrencyLimit
 from freehold.gateway.wire.body import raw_keys
 from freehold.gateway.wire.headers import request_start
-from freehold.gateway.wire.ports import Connection
+from freehold.gateway.wire.ports import EngineConnection
 
 IDLE_CONNECTIONS_MAX = 64
 """Idle connections kept per endpoint. Source: our own bound; the benchmark's 32 closed-loop clients with room to spare."""
@@ -53,7 +53,7 @@ class UpstreamTarget:
         """Bodies go there unchanged."""
         self.adapters = {each.name: raw_keys(each.keys) for each in endpoint.adapters}
         """The keys of a body that asks for one of its adapters."""
-        self._idle: list[Connection] = []
+        self._idle: list[EngineConnection] = []
         self._starts: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ class UpstreamTarget:
             return self.prefix + path[3:]
         return self.prefix + path
 
-    def take_idle(self) -> Connection | None:
+    def take_idle(self) -> EngineConnection | None:
         """Return the connection used last, or None."""
         while self._idle:
             connection = self._idle.pop()
@@ -98,14 +98,14 @@ class UpstreamTarget:
                 return connection
         return None
 
-    def keep(self, connection: Connection) -> None:
+    def keep(self, connection: EngineConnection) -> None:
         """Keep a connection whose answer was read to its end, or close it when the pool is full or retired."""
         if self.gone or len(self._idle) >= IDLE_CONNECTIONS_MAX:
             connection.close()
         else:
             self._idle.append(connection)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: EngineConnection) -> None:
         """Drop a connection that the engine closed while it was idle."""
         if connection in self._idle:
             self._idle.remove(connection)

@@ -1,4 +1,4 @@
-"""The access log: one JSON line per request that is over, and never a word of what was asked or answered.
+"""The access log: one JSON line per request that is over, and never any text of a request or an answer.
 
 The event loop only hands over a tuple of what it knows anyway; a thread of its own makes lines of them, some hundred at
 a time, and writes. A disk that is slow or full costs lines, which are counted (`freehold_access_log_dropped_total`),
@@ -18,6 +18,7 @@ from freehold.gateway.answers.usage import Usage
 from freehold.gateway.exchange.ledger_record import RequestEnd
 from freehold.gateway.settings import AccessLogSettings
 from freehold.gateway.wire.request import ENGINE_PATHS, Request
+from freehold.ledger.records.record import Outcome
 from freehold.telemetry.redact import clean_text
 from freehold.telemetry.writer import FileTarget, LineWriter
 
@@ -30,7 +31,7 @@ PATH_CHARS_MAX = 200
 CLOSE_S = 1.0
 """How long the end of a gateway waits for the last lines. Source: as long as the log of the process itself."""
 
-# An engine's own codes are shown as they are; these are the gateway's, and say how a request ended.
+# An engine's own codes are shown as they are; these are the gateway's, by how a request ended.
 _ENDS = {
     "timeout": "deadline",
     "draining": "draining",
@@ -38,7 +39,7 @@ _ENDS = {
     "engine_failed": "engine_lost",
     "engine_lost": "engine_lost",
 }
-_LEAST_S = 0.00005  # Less is nought in the four digits that are shown.
+_LEAST_S = 0.00005  # Less is 0 in the four digits that are shown.
 _ENCODER = msgspec.json.Encoder()
 _ID_AT = len(b"x-request-id: ")
 _CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
@@ -51,19 +52,11 @@ class AccessEntry(msgspec.Struct, gc=False):
     request: bytes
     """The header line with its id."""
     key: str
-    model: str
-    endpoint: str
     path: str
-    status: int
-    code: str
-    refused: bool
-    """The gateway said no by itself: no engine answered."""
     stream: bool
-    wait_s: float
-    ttft_s: float | None
-    took_s: float
-    attempts: int
-    sent_bytes: int
+    refused: bool
+    """The gateway rejected it by itself: no engine answered."""
+    end: RequestEnd
     usage: Usage | None = None
 
 
@@ -85,7 +78,7 @@ class SharedFields(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 def ending(status: int, code: str, *, refused: bool) -> str:
-    """Return in a word how a request ended."""
+    """Return how a request ended, as a code."""
     if not code:
         return "client_left" if status == _CLIENT_LEFT else "complete" if status < 400 else "engine_error"
     return _ENDS.get(code) or ("refused" if refused else "engine_error")
@@ -93,57 +86,53 @@ def ending(status: int, code: str, *, refused: bool) -> str:
 
 def render(entry: AccessEntry) -> bytes:
     """Return the line of an entry. Total: a path that is none of ours is cut and cleaned of secrets."""
+    end, code = entry.end, entry.end.code[:PATH_CHARS_MAX]
     if entry.path in ENGINE_PATHS:
-        what = _what(entry.path, entry.status, entry.code[:PATH_CHARS_MAX], entry.refused, entry.key, entry.model,
-                     entry.endpoint, entry.stream)  # fmt: skip
+        fields = _fields(
+            entry.path, end.status, code, entry.refused, entry.key, end.model, end.endpoint, entry.stream
+        )
     else:
         path = clean_text(entry.path[:PATH_CHARS_MAX])
-        end = ending(entry.status, entry.code, refused=entry.refused)
-        what = _inside(SharedFields(path, entry.status, end, entry.code[:PATH_CHARS_MAX], entry.key))
+        how = ending(end.status, end.code, refused=entry.refused)
+        fields = _inside(SharedFields(path, end.status, how, code, entry.key))
     whole_s = int(entry.wall_s)
     request_id = entry.request[_ID_AT:-2]
     if _QUOTE in request_id or _BACKSLASH in request_id:
         request_id = _ENCODER.encode(request_id.decode("ascii", "replace"))[1:-1]
-    at_ms, usage = int((entry.wall_s - whole_s) * 1000), entry.usage
-    if usage is not None and entry.ttft_s is None and entry.wait_s < _LEAST_S:
-        prompt, completion, attempts = usage.prompt_tokens, usage.completion_tokens, entry.attempts
-        if prompt is not None and completion is not None and attempts and entry.sent_bytes:
-            # As most are: the same in one go.
-            return _USUAL_LINE % (
-                _second(whole_s), at_ms, request_id, what, prompt, completion, entry.took_s, attempts, entry.sent_bytes
-            )  # fmt: skip
-    return _LINE % (_second(whole_s), at_ms, request_id, what, _figures(entry))
+    at_ms = int((entry.wall_s - whole_s) * 1000)
+    return _LINE % (_second(whole_s), at_ms, request_id, fields, _figures(end, entry.usage))
 
 
 _QUOTE, _BACKSLASH = b'"\\'
 _LINE = b'{"at":"%b.%03dZ","id":"%b",%b%b}\n'
-_USUAL_LINE = b'{"at":"%b.%03dZ","id":"%b",%b,"prompt_tokens":%d,"completion_tokens":%d,"took_s":%.4f,"attempts":%d,"bytes":%d}\n'
 
 
-def _figures(entry: AccessEntry) -> bytes:
-    """Return the fields that are a line's own; but for the time it took, those that are unknown or nought are left out."""
-    usage, said = entry.usage, b""
-    if usage is not None:
-        if usage.prompt_tokens is not None:
-            said = b',"prompt_tokens":%d' % usage.prompt_tokens
-        if usage.completion_tokens is not None:
-            said += b',"completion_tokens":%d' % usage.completion_tokens
-    if entry.wait_s >= _LEAST_S:
-        said += b',"wait_s":%.4f' % entry.wait_s
-    if entry.ttft_s is not None:
-        said += b',"ttft_s":%.4f' % entry.ttft_s
-    said += b',"took_s":%.4f' % entry.took_s
-    if entry.attempts:
-        said += b',"attempts":%d' % entry.attempts
-    return said + b',"bytes":%d' % entry.sent_bytes if entry.sent_bytes else said
+def _figures(end: RequestEnd, usage: Usage | None) -> bytes:
+    """Return the fields that are a line's own. Except for the time it took, unknown and zero fields are left out."""
+    attempts = end.retries + 1
+    if usage is None:
+        line = b""
+    elif usage.prompt_tokens is not None and usage.completion_tokens is not None:
+        line = b',"prompt_tokens":%d,"completion_tokens":%d' % (usage.prompt_tokens, usage.completion_tokens)
+    else:
+        counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+        line = b"".join(b',"%b":%d' % (k.encode(), v) for k, v in counts.items() if v is not None)
+    if end.wait_s >= _LEAST_S:
+        line += b',"wait_s":%.4f' % end.wait_s
+    if end.ttft_s is not None:
+        line += b',"ttft_s":%.4f' % end.ttft_s
+    line += b',"took_s":%.4f' % end.took_s
+    if attempts:
+        line += b',"attempts":%d' % attempts
+    return line + b',"bytes":%d' % end.bytes if end.bytes else line
 
 
-def _inside(what: SharedFields) -> bytes:
-    return _ENCODER.encode(what)[1:-1]
+def _inside(fields: SharedFields) -> bytes:
+    return _ENCODER.encode(fields)[1:-1]
 
 
 @lru_cache(maxsize=1024)  # its parts are few: our own paths, and names that are configured
-def _what(*parts: Any) -> bytes:
+def _fields(*parts: Any) -> bytes:
     path, status, code, refused, *rest = parts
     return _inside(SharedFields(path, status, ending(status, code, refused=refused), code, *rest))
 
@@ -172,44 +161,38 @@ class AccessLog:
         """Return how many lines were lost."""
         return self._lost_before + (self.writer.dropped_total if self.writer else 0)
 
-    def note(self, request: Request, end: RequestEnd, usage: Usage | None) -> None:
-        """Take a request that went to an engine, as the ledger gets it; costs about a microsecond."""
-        writer = self.writer
-        if writer is None:
-            return
-        writer.offer(
-            AccessEntry(
-                wall_s(), request.id_line, request.key_id, end.model, end.endpoint,
-                request.path, end.status, end.code, False, request.stream,
-                end.wait_s, end.ttft_s, end.took_s, end.retries + 1, end.bytes,
-                usage,
+    def note(self, request: Request, end: RequestEnd, *, usage: Usage | None, refused: bool = False) -> None:
+        """Take a request that is over, as the ledger gets it; costs about a microsecond."""
+        if self.writer is not None:
+            self.writer.offer(
+                AccessEntry(
+                    wall_s(),
+                    request.id_line,
+                    request.key_id,
+                    request.path,
+                    request.stream,
+                    refused,
+                    end,
+                    usage,
+                )
             )
-        )  # fmt: skip
 
     def refused(
         self, request: Request, *, status: int, code: str, model: str = "", waited_s: float = 0.0
     ) -> None:
         """Take a request that no engine saw; `model` is known where it waited in that model's queue."""
         if self.writer is not None:
-            self.writer.offer(
-                AccessEntry(
-                    wall_s(), request.id_line, request.key_id, model, "", request.path, status, code, True,
-                    request.stream, waited_s, None, waited_s, 0, 0,
-                )
-            )  # fmt: skip
+            end = RequestEnd(model, "", status, Outcome.FAILED, 0, None, waited_s, -1, waited_s, code)
+            self.note(request, end, usage=None, refused=True)
 
     def answered_here(self, request: Request, status: int, sent_bytes: int) -> None:
         """Take a request that the gateway answered itself, unless it was a probe or a scrape."""
         if self.writer is not None and request.path.startswith("/v1/"):
-            self.writer.offer(
-                AccessEntry(
-                    wall_s(), request.id_line, request.key_id, "", "", request.path, status, "", False,
-                    False, 0.0, None, 0.0, 0, sent_bytes,
-                )
-            )  # fmt: skip
+            end = RequestEnd("", "", status, Outcome.COMPLETE, sent_bytes, None, 0.0, -1, 0.0, "")
+            self.note(request, end, usage=None)
 
     def change(self, settings: AccessLogSettings) -> None:
-        """Go on by other settings; what was taken before is still written."""
+        """Use other settings; what was taken before is still written."""
         before, self.settings = self.settings, settings
         if settings.path == before.path and self._target is not None:
             self._target.bound(max_bytes=settings.max_bytes, backups=settings.keep)

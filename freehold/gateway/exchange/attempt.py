@@ -1,6 +1,6 @@
-"""One attempt of a request at one target: send, read the answer, pass it on; and what that says of the target.
+"""One attempt of a request at one target: send, read the answer, pass it on; and what that reveals about the target.
 
-An attempt reads what the engine answers and tells its exchange (`Owner`) what happened. It decides neither whether the
+An attempt reads what the engine answers and reports to its exchange (`AttemptOwner`) what happened. It decides neither whether the
 request goes to another target nor what the client gets instead of an answer: `exchange` does. It never parses what it
 passes on.
 """
@@ -12,12 +12,12 @@ from typing import Protocol
 
 from freehold.engines.base import ApiError
 from freehold.gateway.answers.assemble import Assembler
-from freehold.gateway.answers.stream_tap import Tap, tap_for
+from freehold.gateway.answers.stream_tap import AnswerTap, tap_for
 from freehold.gateway.endpoints import stall
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.outlier_detection import Failure
 from freehold.gateway.endpoints.target import UpstreamTarget
-from freehold.gateway.exchange.context import Context
+from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.upstream import connect
 from freehold.gateway.exchange.upstream_request import body_for
 from freehold.gateway.wire import errors
@@ -25,29 +25,29 @@ from freehold.gateway.wire.body import too_deep
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.frame import BodyFrame, UntilCloseFrame
 from freehold.gateway.wire.headers import AnswerHead
-from freehold.gateway.wire.ports import Client, Connection
+from freehold.gateway.wire.ports import Client, EngineConnection
 from freehold.gateway.wire.request import Request
 
 _ERROR_BODY_BYTES_MAX = (
     64 * 1024
 )  # An engine's error is a sentence; more than this is cut. Source: our own bound.
 _ANSWER_BYTES_MAX = 64 * 1024 * 1024  # Largest answer put together in memory. Source: our own bound.
-_GIVEN_UP_S = 1.0  # A client that leaves sooner says nothing of the engine. Source: our own choice.
+_GIVEN_UP_S = 1.0  # A client that leaves sooner is no sign of a hung engine. Source: our own choice.
 TRY_ELSEWHERE = frozenset({429, 502, 503, 504})
-"""Answers of a target that is busy, or dead behind its server; of a 500 the body says whose fault it is."""
+"""Answers of a target that is busy, or dead behind its server; for a 500 the body decides."""
 
 
-class Owner(Protocol):
+class AttemptOwner(Protocol):
     """The request that an attempt belongs to; `exchange.Exchange` is one."""
 
-    context: Context
+    context: ExchangeContext
     client: Client
     model: ServedModel
     request: Request
     cost_tokens: int
     on_trial: bool
     done: bool
-    tap: Tap | None
+    tap: AnswerTap | None
     """What has been passed on as it came; None: nothing is passed on so."""
     rest_body: bytes
     """The request for the rest of an answer; empty: the client's own request is sent."""
@@ -60,66 +60,52 @@ class Owner(Protocol):
     @property
     def answer_bytes(self) -> int:
         """Return how much of an answer's body the client was given."""
-        ...
 
     def client_head(self, head: AnswerHead) -> bytes:
         """Return the head of the client's answer."""
-        ...
 
     def on_last(self, last_bytes: int) -> None:
         """Record the answer as complete: its last bytes are about to leave."""
-        ...
 
     def answer_came(self) -> None:
         """Count an answer of the target."""
-        ...
 
     def moves_on(self, head: AnswerHead) -> bool:
         """Deal with an answer of status 300 or more; return whether this attempt is over."""
-        ...
 
     def attempt_failed(self, attempt: "Attempt", reason: Failure) -> None:
         """Deal with a target that gave no answer."""
-        ...
 
     def stream_broke(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
         """Deal with a stream whose engine failed."""
-        ...
 
     def try_again(self, target: UpstreamTarget | None = None) -> None:
         """Begin another attempt, at this target or at any other."""
-        ...
 
     def reject(self, rejection: Rejection) -> None:
         """Send an error instead of an answer."""
-        ...
 
     def no_other_target(self) -> None:
         """Reject the request: no target answered."""
-        ...
 
     def finish_whole(self, head: AnswerHead, data: bytes) -> None:
         """Send an answer that came whole in one read."""
-        ...
 
     def finish_passed(self, status: int) -> None:
         """End an answer that was passed on to its end."""
-        ...
 
     def finish_error(self, status: int, body: bytes, *, retry_after_s: float | None) -> None:
         """Deal with an error answer that was read to its end."""
-        ...
 
     def finish_assembled(self, answer: bytes) -> None:
         """Send an answer that was put together."""
-        ...
 
 
 class Attempt:
     """One attempt. Defaults stand on the class: an instance holds what differs."""
 
     wants_payload = False
-    passing: Tap | None = None
+    passing: AnswerTap | None = None
     engine_keeps_alive = False
     head: AnswerHead | None = None
     """The answer's head; None: the target has not answered yet."""
@@ -127,7 +113,7 @@ class Attempt:
     """Puts a stream together for a client that asked for a whole answer; None: the answer is passed on."""
     holds_place = True
     """It counts in the target's limit."""
-    connection: Connection | None = None
+    connection: EngineConnection | None = None
     _began = False
     """The answer's body has begun."""
     _connecting: asyncio.Task[None] | None = None
@@ -138,11 +124,11 @@ class Attempt:
     _seen_bytes = 0
     on_body: Callable[[bytes], None]
 
-    def __init__(self, owner: Owner, target: UpstreamTarget, heard_s: float) -> None:
+    def __init__(self, owner: AttemptOwner, target: UpstreamTarget, heard_s: float) -> None:
         self.owner = owner
         self.target = target
         self.heard_s = heard_s
-        """When the target was last heard of; at first, when the attempt began."""
+        """When the target last sent something; at first, when the attempt began."""
 
     def __repr__(self) -> str:
         return f"<Attempt at {self.target.id}, {'answered' if self.head else 'waiting'}>"
@@ -174,7 +160,7 @@ class Attempt:
         else:
             self._send(connection)
 
-    def _send(self, connection: Connection) -> None:
+    def _send(self, connection: EngineConnection) -> None:
         owner, target = self.owner, self.target
         request = owner.request
         data = owner.rest_body or request.body
@@ -206,7 +192,7 @@ class Attempt:
         self.owner.answer_came()
         self.owner.finish_whole(head, data)
 
-    def on_head(self, connection: Connection, head: AnswerHead) -> None:
+    def on_head(self, connection: EngineConnection, head: AnswerHead) -> None:
         """Decide what to do with an answer whose head has come."""
         del connection
         self.engine_keeps_alive = head.keep_alive
@@ -236,7 +222,7 @@ class Attempt:
         else:
             self.owner.no_other_target()
 
-    def on_lost(self, connection: Connection, frame: BodyFrame | None, *, in_order: bool) -> None:
+    def on_lost(self, connection: EngineConnection, frame: BodyFrame | None, *, in_order: bool) -> None:
         """Deal with an engine connection that ended before the answer did; `in_order`: it was closed, not broken."""
         self.connection = None
         owner = self.owner
@@ -394,7 +380,7 @@ class Attempt:
             self.count_failure("status")
 
     def count_broken(self, body: bytes) -> bool:
-        """Count a 500; return whether its body says that the engine is at fault, and not the request or the model."""
+        """Count a 500; return whether its body shows that the engine is at fault, and not the request or the model."""
         engine = self.target.engine
         error = engine.translate_error(500, body)
         clients_fault = error is not None and error.status < 500

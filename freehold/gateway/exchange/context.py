@@ -16,7 +16,7 @@ from freehold.gateway.settings import Settings
 from freehold.telemetry.logs import get_logger
 
 
-class Context:
+class ExchangeContext:
     """The shared things of one gateway process."""
 
     __slots__ = ("access_log", "date_line", "draining", "ledger", "log", "metrics", "now_s", "pack_budget",
@@ -46,4 +46,4 @@ class Context:
         """What leaves at the end of this turn of the loop."""
 
     def __repr__(self) -> str:
-        return f"<Context generation {self.settings.generation}{', draining' * self.draining}>"
+        return f"<ExchangeContext generation {self.settings.generation}{', draining' * self.draining}>"

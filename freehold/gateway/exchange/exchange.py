@@ -3,8 +3,8 @@
 An exchange has an attempt (one try at one target), a tap (what the client received) and a client. A client that reads
 slowly pauses the engine; a client that leaves ends the engine's work. Before the first byte another target is asked,
 unseen. After it another target continues a plain text, so that the client sees one answer; where that cannot be, an error
-in the stream says that the answer is not complete. How a continuation is worded is `answers.continuation`; which request
-starts when is `queue.admission`; whether other providers are asked is its `detour`.
+in the stream says that the answer is not complete. `answers.continuation` words the request for the rest, `queue.admission` decides which
+request starts when, and the `detour` whether other providers are asked.
 """
 
 from dataclasses import replace
@@ -12,13 +12,13 @@ from typing import Protocol
 
 from freehold.gateway.answers import continuation
 from freehold.gateway.answers.continuation import Continuation
-from freehold.gateway.answers.stream_tap import StreamTap, Tap
+from freehold.gateway.answers.stream_tap import AnswerTap, StreamTap
 from freehold.gateway.answers.usage import Usage, whole_usage
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.outlier_detection import Failure
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.attempt import TRY_ELSEWHERE, Attempt
-from freehold.gateway.exchange.context import Context
+from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.finish import ProviderStay, record_end
 from freehold.gateway.queue.admission import QueuedRequest
 from freehold.gateway.wire import errors
@@ -40,15 +40,12 @@ class Alternative(Protocol):
 
     def start(self, exchange: "Exchange") -> bool:
         """Return whether the request was sent elsewhere, or rejected, instead of being started here."""
-        ...
 
     def instead_of(self, exchange: "Exchange", rejection: Rejection) -> bool:
         """Return whether the request went elsewhere, or came back to be asked again, instead of this rejection."""
-        ...
 
     def come_back(self, exchange: "Exchange") -> None:
         """Bring a request back from a provider that did not answer it."""
-        ...
 
 
 class Exchange(QueuedRequest[UpstreamTarget]):
@@ -57,7 +54,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     attempt: Attempt | None = None
     """The newest attempt; None: no target was asked yet."""
     attempts = 0
-    tap: Tap | None = None
+    tap: AnswerTap | None = None
     detour: Alternative | None = None
     """The way to other providers; None: the request stays here."""
     stay: ProviderStay | None = None
@@ -78,7 +75,9 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     usage: Usage | None = None
     _recorded = False
 
-    def __init__(self, context: Context, client: Client, *, model: ServedModel, request: Request) -> None:
+    def __init__(
+        self, context: ExchangeContext, client: Client, *, model: ServedModel, request: Request
+    ) -> None:
         self.context = context
         self.client = client
         self.model = model
@@ -188,7 +187,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         """Return whether the request may be sent to another target, and count that on the retry budget.
 
         A begun answer costs no budget: a replica takes all its streams with it at once, each would be lost work, and
-        they wait for room beside the queue, be it for the replica's restart; only the number of attempts bounds them.
+        they wait for room outside the queue, possibly until the replica has restarted; only the number of attempts bounds them.
         """
         if self.attempts >= ATTEMPTS_MAX:
             return False
@@ -257,13 +256,13 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         text = tap.log.text()
         end: bytes | None = b""
         if not tap.ended:
-            end = continuation.ending(request.path, request.body, heard=text, hides_usage=request.hides_usage)
+            end = continuation.ending(request.path, request.body, sent=text, hides_usage=request.hides_usage)
         if end is not None:
             self._end_stream(tap, end)
             return True
         plan: Continuation | str = "too_many_attempts"
         if self.attempts < ATTEMPTS_MAX:
-            plan = continuation.plan(request.path, request.body, heard=text, how=how)
+            plan = continuation.plan(request.path, request.body, sent=text, how=how)
         if isinstance(plan, str):
             self._warn("not_resumed", reason=reason, detail=plan)
             if not self.resumed_at_bytes:
@@ -286,25 +285,25 @@ class Exchange(QueuedRequest[UpstreamTarget]):
 
     def _cut(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
         """End a stream that cannot be finished, in a way that no client takes for the end."""
-        tap, request, client = self.tap, self.request, self.client
-        stream = isinstance(tap, StreamTap)
-        if isinstance(tap, StreamTap) and tap.ended and tap.chunked:
+        request, client = self.request, self.client
+        stream = self.tap if isinstance(self.tap, StreamTap) else None
+        if stream is not None and stream.ended and stream.chunked:
             # All of it has been passed on, and is in the ledger as whole: only its framing's end has not come.
-            self._end_stream(tap, b"")
+            self._end_stream(stream, b"")
             return
         self.context.metrics.cut(self.model.entry.name, reason)
         self.code = reason
         self._warn("stream_cut", reason=reason)
         self._finish(502)
         # Without an engine there is no half event: what was resumed goes to the client in whole events.
-        if tap is None or not stream or not (frame is None or tap.at_border(frame)):
+        if stream is None or not (frame is None or stream.at_border(frame)):
             # Where a close is the only sign of the end, a close would be taken for it: then it is a reset.
             client.abort(reset=not self.keeps_client)
             return
         error = errors.bad_gateway(message, code=reason if reason in _OWN_CODES else "engine_failed")
-        client.write(errors.in_band(error, request.path, chunked=request.http11, last=tap.last))
+        client.write(errors.in_band(error, request.path, chunked=request.http11, last=stream.last))
         if request.http11:
-            # The body has its end, so the connection is as good as after any answer, and the head may have said so.
+            # The body has its end, so the connection is as good as after any answer, as the head may have announced.
             client.answered()
         else:
             client.close()
@@ -325,7 +324,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         attempt = self.attempt
         if self.claim is not None:
             return  # the queue has its own
-        if self.tap is not None:
+        if isinstance(self.tap, StreamTap):
             self.tap.tidy(self.context.pack_budget)
         if now_s >= self.deadline_s:
             self._engine_gone("The answer was not finished within the request's timeout.", code="timeout")

@@ -6,14 +6,11 @@ cannot differ. It decides nothing about the request and never fails it.
 
 from typing import Protocol
 
-from freehold.gateway.answers.stream_tap import SILENT_EVENTS, Tap
+from freehold.gateway.answers.stream_tap import SILENT_EVENTS
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.endpoints.model import ServedModel
-from freehold.gateway.exchange.attempt import Attempt
-from freehold.gateway.exchange.context import Context
+from freehold.gateway.exchange.attempt import Attempt, AttemptOwner
 from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, outcome_of
 from freehold.gateway.wire.headers import AnswerHead
-from freehold.gateway.wire.request import Request
 from freehold.ledger.records.money import picousd
 from freehold.ledger.records.record import Outcome
 
@@ -28,49 +25,34 @@ class ProviderStay(Protocol):
 
     def answered(self, now_s: float) -> None:
         """Count an answer."""
-        ...
 
     def failed(self, reason: str, now_s: float) -> None:
         """Count a provider that gave no answer."""
-        ...
 
     def rejected(self, head: AnswerHead, now_s: float) -> None:
         """Count an error answer."""
-        ...
 
     def silent(self, *, since_s: float, now_s: float) -> None:
         """Count a request that was given up before the provider answered."""
-        ...
 
     def settle(self, end: RequestEnd, tokens: AnswerTokens) -> None:
         """Charge the real cost."""
-        ...
 
 
-class Ended(Protocol):
+class EndedRequest(AttemptOwner, Protocol):
     """A request that is over, or about to be; `exchange.Exchange` is one."""
 
-    context: Context
-    request: Request
-    model: ServedModel
     attempt: Attempt | None
     attempts: int
-    tap: Tap | None
     stay: ProviderStay | None
     usage: Usage | None
     """What an answer used that no tap has seen; None: unknown."""
     code: str
     started_s: float
-    first_s: float | None
     waited_s: float
 
-    @property
-    def answer_bytes(self) -> int:
-        """Return how much of an answer's body the client was given."""
-        ...
 
-
-def record_end(ended: Ended, status: int, *, complete: bool, last_bytes: int) -> AnswerTokens | None:
+def record_end(ended: EndedRequest, status: int, *, complete: bool, last_bytes: int) -> AnswerTokens | None:
     """Record a request; `last_bytes` of its answer are about to leave. Return what is known of its tokens.
 
     None: it ended in the queue, so no engine was asked, and only the access log gets it.
@@ -98,7 +80,7 @@ def record_end(ended: Ended, status: int, *, complete: bool, last_bytes: int) ->
     return tokens
 
 
-def _tokens(ended: Ended, attempt: Attempt) -> AnswerTokens:
+def _tokens(ended: EndedRequest, attempt: Attempt) -> AnswerTokens:
     if ended.tap is not None:
         return AnswerTokens(*ended.tap.counted())
     events = 0 if attempt.assembler is None else attempt.assembler.events
@@ -106,7 +88,9 @@ def _tokens(ended: Ended, attempt: Attempt) -> AnswerTokens:
     return AnswerTokens(ended.usage, max(0, events - silent) if events else None, 0)
 
 
-def _end(ended: Ended, attempt: Attempt, status: int, *, complete: bool, last_bytes: int) -> RequestEnd:
+def _end(
+    ended: EndedRequest, attempt: Attempt, status: int, *, complete: bool, last_bytes: int
+) -> RequestEnd:
     now_s, request, first_s = ended.context.now_s(), ended.request, ended.first_s
     answer_bytes = ended.answer_bytes + last_bytes
     if first_s is None and last_bytes and request.stream:
@@ -126,14 +110,14 @@ def _end(ended: Ended, attempt: Attempt, status: int, *, complete: bool, last_by
     )
 
 
-def _write(ended: Ended, end: RequestEnd, tokens: AnswerTokens) -> None:
-    """Write to whoever keeps it: the provider that was asked, the ledger, the access log."""
+def _write(ended: EndedRequest, end: RequestEnd, tokens: AnswerTokens) -> None:
+    """Write to the provider that was asked, the ledger, and the access log."""
     context, stay, price = ended.context, ended.stay, ended.model.price
     if stay is not None:
         stay.settle(end, tokens)
     elif price is not None:
-        tokens.cost_usd = price.told(tokens.usage, nothing=end.outcome is Outcome.FAILED)
+        tokens.cost_usd = price.cost_usd(tokens.usage, nothing=end.outcome is Outcome.FAILED)
     if context.ledger is not None:
         context.ledger.note(ended.request, end, tokens)
     if context.access_log.writer is not None and (stay is None or not stay.is_copy):
-        context.access_log.note(ended.request, end, tokens.usage)
+        context.access_log.note(ended.request, end, usage=tokens.usage)

@@ -1,9 +1,9 @@
-"""The gateway's pen: turns the end of each request into one ledger record and appends it to the spool.
+"""Turn the end of each request into one ledger record and append it to the spool.
 
-A record is written before the last bytes of its answer leave, with one write to tmpfs, so that whatever a client has
-is in the ledger although the process is killed a moment later. Nothing waits: a spool that is full costs a record, one that
-somebody removed is written again, and `/health` and `/metrics` say so. Draining is the controller's business; what is told of it here is read from the files
-beside the spool, only when somebody asks.
+A record is written before the last bytes of its answer leave, with one write to tmpfs. So an answer that a client has is in the
+ledger, even if the process is killed a moment later. Nothing waits: a full spool costs a record, a spool that was removed is
+written again, and `/health` and `/metrics` report both. It does not drain the spool: the controller does; its state is read from
+the files next to the spool, only on request.
 """
 
 from collections import deque
@@ -14,6 +14,7 @@ import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.gateway.answers.usage import Usage
+from freehold.gateway.counters.request_metrics import read_at_scrape
 from freehold.gateway.wire.request import Request
 from freehold.ledger.drainer import SpoolState, spool_state
 from freehold.ledger.records.record import Basis, LedgerRecord, Outcome, frame
@@ -50,7 +51,7 @@ _MEASURED, _ESTIMATED, _NONE, _UNKNOWN = Basis.MEASURED, Basis.ESTIMATED, Basis.
 
 
 def outcome_of(status: int, answer_bytes: int, *, complete: bool) -> Outcome:
-    """Return how a request ended in one word."""
+    """Return how a request ended."""
     if complete:
         return _COMPLETE
     if status == _CLIENT_LEFT:
@@ -86,65 +87,65 @@ class LedgerWriter:
         self._seq = 0
         self._noted: deque[tuple[Request, RequestEnd, AnswerTokens]] = deque()
         """What is not in the spool yet."""
-        self._told_dropped = 0
-        self._told_lost = ""
+        self._reported_dropped = 0
+        self._reported_lost = ""
         self._log = get_logger("gateway.ledger")
 
     def __repr__(self) -> str:
         return f"<LedgerWriter {self._spool!r}>"
 
-    def note(self, request: Request, ending: RequestEnd, heard: AnswerTokens) -> None:
+    def note(self, request: Request, end: RequestEnd, tokens: AnswerTokens) -> None:
         """Take what a request came to; `write` must follow before its client can have the end of the answer."""
-        self._noted.append((request, ending, heard))
+        self._noted.append((request, end, tokens))
 
     def write(self) -> None:
-        """Write down what was taken, with one write, or count what could not be."""
+        """Write what was taken, with one write, or count what could not be written."""
         if not self._noted:
             return
         frames: list[bytes] = []
         dropped = self._spool.dropped_total
         try:
-            self._frame(frames, lost=dropped - self._told_dropped)
+            self._frame(frames, lost=dropped - self._reported_dropped)
         finally:
             if frames and self._spool.append_all(frames):
-                self._told_dropped = dropped
+                self._reported_dropped = dropped
 
     def _frame(self, frames: list[bytes], *, lost: int) -> None:
         """Make records of what was taken, one behind the other; what is left after a failure is made the next time."""
         noted, run, time_us = self._noted, self._spool.run, int(wall_s() * 1e6)
         while noted:
-            request, ending, heard = noted.popleft()
+            request, end, tokens = noted.popleft()
             self._seq += 1
-            usage = heard.usage or _NO_USAGE
-            completion, basis = heard.completion(ending.outcome)
+            usage = tokens.usage or _NO_USAGE
+            completion, basis = tokens.completion(end.outcome)
             # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this.
             record = LedgerRecord(
                 run, self._seq, time_us,
-                request.request_id, request.key_id, ending.model, request.path, ending.endpoint,
-                ending.status, ending.outcome, basis, request.stream,
+                request.request_id, request.key_id, end.model, request.path, end.endpoint,
+                end.status, end.outcome, basis, request.stream,
                 usage.prompt_tokens, usage.cached_tokens, completion,
-                heard.chunks, ending.bytes,
-                None if ending.ttft_s is None else int(ending.ttft_s * 1e6), int(ending.took_s * 1e6),
-                max(0, ending.retries),
-                heard.cost_usd,
+                tokens.chunks, end.bytes,
+                None if end.ttft_s is None else int(end.ttft_s * 1e6), int(end.took_s * 1e6),
+                max(0, end.retries),
+                tokens.cost_usd,
                 0 if frames else lost,
             )  # fmt: skip
             frames.append(frame(record))
 
     def tick(self) -> None:
-        """Find out whether somebody removed the spool, and say so; to be called now and then. One look at a file in use."""
+        """Check whether the spool was removed, and log that; called now and then. One look at a file in use."""
         self.write()
         spool = self._spool
         if spool.look():
             doing = "what the gateway still held is written again; other files that were not drained are lost"
             self._log.error("spool_removed", doing=doing, removed=spool.removed_total)
-        elif spool.lost and spool.lost != self._told_lost:
+        elif spool.lost and spool.lost != self._reported_lost:
             doing = "records are kept in memory, until this process ends, and the folder is tried again"
             self._log.error("spool_removed", doing=doing, removed=spool.removed_total, reason=spool.lost)
-        self._told_lost = spool.lost
+        self._reported_lost = spool.lost
 
     def health(self) -> dict[str, Any]:
-        """Return what `/health` says of the ledger."""
+        """Return what `/health` shows of the ledger."""
         state = spool_state(self._folder)
         return {
             "status": self._status(state),
@@ -156,7 +157,7 @@ class LedgerWriter:
         }
 
     def _status(self, state: SpoolState) -> str:
-        if self._spool.dropped_total > self._told_dropped:
+        if self._spool.dropped_total > self._reported_dropped:
             return "dropping"
         if self._spool.lost:
             return "removed"
@@ -165,17 +166,12 @@ class LedgerWriter:
     def watch(self, metrics: Metrics) -> None:
         """Let `/metrics` read how the ledger is at each scrape."""
         spool, folder = self._spool, self._folder
-        gauges: dict[str, Reading] = {
+        readings: dict[str, Reading] = {
             "freehold_ledger_spool_bytes": lambda: {(): spool_state(folder).waiting_bytes},
             "freehold_ledger_lag_seconds": lambda: {(): spool_state(folder).lag_s},
-        }
-        counters: dict[str, Reading] = {
             "freehold_ledger_records_total": lambda: {(): spool.records_total},
             "freehold_ledger_dropped_total": lambda: {(): spool.dropped_total},
             "freehold_ledger_spool_removed_total": lambda: {(): spool.removed_total},
             "freehold_ledger_drain_errors_total": lambda: {(): spool_state(folder).drain.errors_total},
         }
-        for name, reading in gauges.items():
-            metrics.gauge(name).read_from(reading)
-        for name, reading in counters.items():
-            metrics.counter(name).read_from(reading)
+        read_at_scrape(metrics, readings)

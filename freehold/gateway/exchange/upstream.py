@@ -1,6 +1,6 @@
 """A connection to an engine: sends one request at a time, follows the answer's framing, hands the bytes on.
 
-It decides nothing: what an answer, a cut or a timeout means is the exchange's business. A connection whose answer was
+It decides nothing: what an answer, a cut or a timeout means is decided by the exchange. A connection whose answer was
 not read to its exact end is never used again.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import cast
 
+from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.wire.frame import (
     BadFramingError,
     BodyFrame,
@@ -19,7 +20,7 @@ from freehold.gateway.wire.frame import (
     is_one_chunk,
 )
 from freehold.gateway.wire.headers import HEAD_BYTES_MAX, AnswerHead, may_become_head, read_head
-from freehold.gateway.wire.ports import AnswerSink, Batch, Passing, Pool
+from freehold.gateway.wire.ports import AnswerSink, Passing, SendBatch
 from freehold.telemetry.logs import get_logger
 
 RECEIVE_BUFFER_BYTES = 64 * 1024
@@ -52,7 +53,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     write: Callable[[bytes], None]
 
-    def __init__(self, target: Pool) -> None:
+    def __init__(self, target: UpstreamTarget) -> None:
         self.target = target
         self.sink: AnswerSink | None = None
         """Reads the answer under way; None: the connection is idle."""
@@ -82,7 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
-        """Hand body bytes on; read the head first; distrust bytes that nobody asked for."""
+        """Hand body bytes on; read the head first; distrust bytes without a request."""
         passing = self._passing
         if passing is not None and (
             is_one_chunk(data) if passing.heads is None else is_known_chunk(data, passing.heads)
@@ -97,7 +98,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.frame is not None:
             self._body(data, self.frame)
         elif self.unsent:
-            self._distrust("it answers before it was asked")  # what came was meant for nobody, or for another
+            self._distrust("it answers before it was asked")  # what came answers no request, or another one
         elif self.sink is not None:
             end = -1 if self._head else data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
             if end >= 0:
@@ -108,10 +109,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
 
     def eof_received(self) -> None:
-        """Let the transport close; connection_lost tells the sink."""
+        """Let the transport close; connection_lost reports to the sink."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the sink, or leave the pool."""
+        """Report to the sink, or leave the pool."""
         self.closing = True
         self.unsent = b""
         self._passing = None
@@ -127,9 +128,9 @@ class UpstreamConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Nothing to do, as above."""
 
-    # What an sink calls
+    # What an attempt calls
 
-    def send(self, sink: AnswerSink, request: bytes, batch: Batch) -> None:
+    def send(self, sink: AnswerSink, request: bytes, batch: SendBatch) -> None:
         """Send one request at the end of this turn of the loop, and give its answer to `sink`."""
         self.sink = sink
         self.frame = None
@@ -150,7 +151,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def abort(self) -> None:
-        """Drop the connection at once, so that the engine learns that nobody listens any more."""
+        """Drop the connection at once, so that the engine learns that its client is gone."""
         self.sink = None
         self._passing = None
         self.unsent = b""
@@ -200,10 +201,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._body(rest, frame)
 
     def _skip_interim(self, head: AnswerHead, rest: bytes) -> None:
-        """Go on behind an interim answer (100 Continue, 103 Early Hints): the real one follows."""
+        """Skip an interim answer (100 Continue, 103 Early Hints): the real one follows."""
         self._interim += 1
         if head.status == 101 or self._interim > _INTERIM_MAX:
-            self._distrust("it sends interim answers that nobody asked for")
+            self._distrust("it sends interim answers that were not requested")
         elif rest:
             self._head_part(rest)
 
@@ -264,7 +265,7 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-async def connect(target: Pool, *, timeout_s: float) -> UpstreamConnection:
+async def connect(target: UpstreamTarget, *, timeout_s: float) -> UpstreamConnection:
     """Return a new connection to a target; raise OSError or TimeoutError when there is none in time."""
     loop = asyncio.get_running_loop()
     context = _tls() if target.tls else None

@@ -1,8 +1,8 @@
-"""What an engine is asked: the caller's request in the words of one target. Pure.
+"""The body that an engine is sent: the client's body, adapted to one target. Pure.
 
-Most bodies go out as they came. A body is rewritten only where the engine knows the model by another name, is to answer by an adapter, or has to be
-asked for a stream so that it notices when its client leaves; the answer is then put together again. Nothing is checked
-here: what the engine makes of a field is the engine's to say.
+Most bodies are sent unchanged. A body is rewritten only where the engine knows the model by another name, is to answer by an
+adapter, or has to be asked for a stream so that it notices when its client leaves; the answer is then put together again.
+Nothing is checked here: the engine judges the fields.
 """
 
 from freehold.gateway.answers.assemble import Assembler, assembler_for

@@ -50,7 +50,7 @@ class WriteBatch:
                     sender.unsent = b""
                     sender.write(data)
         except Exception:
-            # Whoever lets go what is unsent before that happens lets go this first.
+            # A later `empty` sends these first.
             self._senders[:0] = senders
             self._loop.call_soon(self.empty)
             raise

@@ -18,9 +18,8 @@ from freehold.gateway.endpoints.model import ModelAdmission, ModelRequest, Serve
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.fallback.provider import (
     Provider,
-    ProviderRequest,
     Reason,
-    Sampler,
+    ShareSampler,
     Stay,
     reason_for,
     serves,
@@ -61,7 +60,7 @@ class _NoQueue(ModelAdmission):
 
 def model_elsewhere(entry: ModelEntry, engine: Engine, *, metrics: ModelMetrics, loop: Loop) -> ServedModel:
     """Return a model as it is while one of its requests is away: its name and counters, no replicas and no queue."""
-    # How long its engines may be silent says nothing of another provider's, and no stream is continued there.
+    # The limit on its engines' silence does not apply to another provider, and no stream is continued there.
     entry = msgspec.structs.replace(entry, engine=engine.name, stall_s=0.0, resume="off")
     return ServedModel(
         entry, engine, metrics=metrics, new_admission=lambda model: _NoQueue(model, QueueBounds(), loop)
@@ -77,8 +76,8 @@ class ProviderRoute:
         self.provider = provider
         self.model = model
         self.copy_model = copy_model
-        self._share_sampler = Sampler(provider.settings.share)
-        self._copy_sampler = Sampler(provider.settings.shadow)
+        self._share_sampler = ShareSampler(provider.settings.share)
+        self._copy_sampler = ShareSampler(provider.settings.shadow)
 
     def __repr__(self) -> str:
         return f"<ProviderRoute of {self.model.entry.name} to {self.provider.name}>"
@@ -92,9 +91,11 @@ class ProviderRoute:
         return reason in self.provider.settings.when
 
     def enter(self, exchange: Exchange, reason: Reason, now_s: float) -> Stay | None:
-        """Return a request's stay there, with its place and its reservation taken; None: there is no room for it."""
-        asked = ProviderRequest(exchange.request, self.model.entry.name, exchange.cost_tokens)
-        stay = self.provider.enter(asked, reason, now_s)
+        """Return a request's stay there, with its place and its reservation taken; None: it has no room."""
+        model, cost_tokens = self.model.entry.name, exchange.cost_tokens
+        stay = self.provider.enter(
+            exchange.request, model, reason=reason, cost_tokens=cost_tokens, now_s=now_s
+        )
         if isinstance(stay, Stay):
             return stay
         if stay == "budget" and self.provider.first_without_budget():

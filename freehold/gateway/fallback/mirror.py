@@ -1,12 +1,12 @@
 """A copy of a request whose answer goes to no client: sent to a provider to be compared in metrics and ledger, and paid for.
 
 It is an exchange like any other, with a client that drops everything. It has no part in the original's fate: it is not
-retried, charges no key's limits and ends with the drain. Answers are not compared word by word here.
+retried, charges no key's limits and ends with the drain. The texts of the answers are not compared.
 """
 
 import copy
 
-from freehold.gateway.exchange.context import Context
+from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.fallback.detour import ProviderRoute
 from freehold.gateway.fallback.provider import Stay
@@ -17,7 +17,7 @@ from freehold.gateway.wire.request import Request
 class Mirror:
     """The client of one copy; `running` are the copies under way."""
 
-    def __init__(self, context: Context, original: Request, running: "set[Mirror]") -> None:
+    def __init__(self, context: ExchangeContext, original: Request, running: "set[Mirror]") -> None:
         self._context = context
         self._request = _copied(original)
         self._running = running
@@ -63,9 +63,9 @@ class Mirror:
         del answer
         self.answered()
 
-    def reply(self, request: Request, status: int, *, body: bytes) -> None:
+    def reply(self, request: Request, status: int, *, body: bytes, content_type: str = "") -> None:
         """Drop a whole answer."""
-        del request, status, body
+        del request, status, body, content_type
         self.answered()
 
     def reject(self, rejection: Rejection, request: Request) -> None:
@@ -74,11 +74,11 @@ class Mirror:
         self.answered()
 
     def close(self) -> None:
-        """End: there is no connection."""
+        """End the copy."""
         self.answered()
 
     def abort(self, *, reset: bool = False) -> None:
-        """End: there is no connection."""
+        """End the copy."""
         del reset
         self.answered()
 

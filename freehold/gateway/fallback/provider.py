@@ -1,13 +1,13 @@
-"""Endpoints of others that take a model's requests at a price: may this one go there now, and what did it cost.
+"""Fallback providers, which take a model's requests at a price: may a request go there now, and what did it cost.
 
-Each has a bound of requests at once and a budget per day. What a request may cost is reserved before it is sent and
-replaced by its real cost; a cost that never becomes known stays charged as reserved, so that a budget is a bound and no
-hope. It neither sends anything nor picks requests; that is `outward`.
+Each has a bound of requests at once and a budget per day. The most that a request can cost is reserved before it is sent and
+replaced by its real cost. A cost that stays unknown stays charged as reserved, so that the budget is a real bound. It neither
+sends requests nor picks them; `detour` does.
 """
 
 from collections.abc import Callable
 from math import inf
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from freehold.core.events import Endpoint, ReplicaState
 from freehold.engines import all_engines
@@ -31,9 +31,11 @@ Skip = Literal["budget", "concurrency", "shut"]
 """Why a fallback that was to be asked was not."""
 
 _SHUT_FIRST_S, HOPELESS_S = 1.0, 60.0
-"""How long it is left alone after a failure, doubling with each that follows. Source: our own choice, as RETRY_AFTER_S_MAX:
-while a provider is down as well, a refusal must not wait for it."""
-_SILENT_S = 1.0  # Who waited less says nothing of an endpoint. Source: our own choice, as for a replica's (`attempt`).
+"""How long it gets no requests after a failure, doubling with each that follows. Source: our own choice, as RETRY_AFTER_S_MAX:
+while a provider is down as well, a rejection must not wait for it."""
+_SILENT_S = (
+    1.0  # A shorter wait is no sign of a hung provider. Source: our own choice, as for a replica (`attempt`).
+)
 
 _HOPELESS = frozenset({401, 402, 403, 407})  # The key or the account: every request gets the same answer.
 _NO_ROOM = frozenset({429, 502, 503, 504})
@@ -42,12 +44,12 @@ _REASONS: dict[str | None, Reason] = {
     "engine_failed": "no_replica",
     "model_not_ready": "no_replica",
 }
-"""What the refusals that a fallback can spare a caller are about, by their codes."""
+"""Why a request goes to a provider, by the code of the rejection that this avoids."""
 
 
-def reason_for(refusal: Rejection) -> Reason | None:
-    """Return why the request of this refusal might go elsewhere; None: nobody else could help."""
-    return _REASONS.get(refusal.error.code) if refusal.error.status == 503 else None
+def reason_for(rejection: Rejection) -> Reason | None:
+    """Return why a rejected request may go to a provider; None: no provider could help."""
+    return _REASONS.get(rejection.error.code) if rejection.error.status == 503 else None
 
 
 def serves(path: str) -> bool:
@@ -55,8 +57,8 @@ def serves(path: str) -> bool:
     return path in ENGINE.paths
 
 
-class Sampler:
-    """Picks a part of requests, evenly spread and without dice: after n of them, n times the part, to within one."""
+class ShareSampler:
+    """Picks a part of requests, evenly spread and not at random: after n of them, n times the part, to within one."""
 
     __slots__ = ("_owed", "part")
 
@@ -65,7 +67,7 @@ class Sampler:
         self._owed = 0.0
 
     def __repr__(self) -> str:
-        return f"<Sampler {self.part:g}>"
+        return f"<ShareSampler {self.part:g}>"
 
     def next(self) -> bool:
         """Return whether the next request is one of the part."""
@@ -76,25 +78,17 @@ class Sampler:
         return True
 
 
-class ProviderRequest(NamedTuple):
-    """What a fallback has to know of a request that would go there."""
-
-    request: Request
-    model: str
-    cost_tokens: int
-
-
 OnSettled = Callable[["Stay", Outcome, int | None], None]
-"""Hears of each stay's end: its outcome and its cost in pico-dollars; None: unknown."""
+"""Called at each stay's end with its outcome and its cost in pico-dollars; None: unknown."""
 
 
 class Provider:
-    """One endpoint of somebody else's as the data plane sees it."""
+    """One provider as the data plane sees it."""
 
     __slots__ = (
         "_answered_s",
+        "_budget_logged",
         "_failures",
-        "_told",
         "day",
         "on_settled",
         "settings",
@@ -117,10 +111,10 @@ class Provider:
         self.spent_total_picousd = 0
         """All costs that became known since the start."""
         self.shut_until_s = 0.0
-        """Until when it is left alone, since it failed, on the loop's clock."""
+        """Until when it gets no requests, since it failed, on the loop's clock."""
         self._answered_s = -inf
         self._failures = 0
-        self._told = False
+        self._budget_logged = False
 
     def __repr__(self) -> str:
         return f"<Provider {self.name} at {self.target!r}, {usd_text(self.spent_picousd)} USD today>"
@@ -139,43 +133,45 @@ class Provider:
         """Return whether this model's requests may go there."""
         return not self.settings.models or model in self.settings.models
 
-    def enter(self, asked: ProviderRequest, reason: Reason, now_s: float) -> "Stay | Skip":
+    def enter(
+        self, request: Request, model: str, *, reason: Reason, cost_tokens: int, now_s: float
+    ) -> "Stay | Skip":
         """Take a place and a reservation for a request, or return why there is none; then nothing is taken."""
         price, gate = self.settings.price, self.target.gate
-        most_picousd = _most_picousd(price, asked.request)
+        most_picousd = _most_picousd(price, request)
         skip: Skip | None = None
         if self.shut_until_s > now_s:
             skip = "shut"
         elif self.spent_picousd + most_picousd > self.settings.budget_picousd_per_day:
             skip = "budget"
-        elif (reason == "shadow" and gate.in_flight * 2 >= gate.limit) or not gate.enter(asked.cost_tokens):
-            # Copies whose answers nobody reads leave half of the places to requests that somebody waits for.
+        elif (reason == "shadow" and gate.in_flight * 2 >= gate.limit) or not gate.enter(cost_tokens):
+            # Copies use at most half of the places: no client waits for their answers.
             skip = "concurrency"
         if skip is not None:
             self.skipped[skip] += 1
             return skip
-        return Stay(self, asked.model, reason=reason, reserved_picousd=most_picousd)
+        return Stay(self, model, reason=reason, reserved_picousd=most_picousd)
 
     def first_without_budget(self) -> bool:
         """Return True once when the budget begins to refuse, for the log, and again only on another day."""
-        told, self._told = self._told, True
-        return not told
+        before, self._budget_logged = self._budget_logged, True
+        return not before
 
     def enter_day(self, day: Month) -> None:
         """Count for another day from now on; what is under way settles in the day that it began in."""
         if day is not self.day:
-            self.day, self._told = day, False
+            self.day, self._budget_logged = day, False
 
     def failed(self, now_s: float, *, wait_s: float | None = None) -> None:
-        """Leave it alone for a while: it did not answer, or asked for `wait_s`, or will answer the next one no better."""
+        """Send it nothing for a while: it did not answer, asked for `wait_s`, or would reject every request."""
         if wait_s is None and self.shut_until_s > now_s:
-            return  # what was there when it failed says nothing new
+            return  # sent before that failure: nothing new
         self._failures += 1
         own_s = min(HOPELESS_S, _SHUT_FIRST_S * 2 ** min(self._failures - 1, 10))
         self.shut_until_s = now_s + (own_s if wait_s is None else min(HOPELESS_S, wait_s))
 
     def silent(self, *, since_s: float, now_s: float) -> None:
-        """Take notice that a request asked since then was given up without a word; one that answers others is slow."""
+        """Count a request, sent at `since_s`, that got no answer; if other requests got one since, the provider is only slow."""
         if now_s - since_s >= _SILENT_S and self._answered_s <= since_s:
             self.failed(now_s)
 
@@ -233,11 +229,11 @@ class Stay:
             self.provider.failed(now_s, wait_s=head.retry_after_s)
         get_logger("gateway").warning("fallback_refused", fallback=self.provider.name, status=head.status)
 
-    def settle(self, ending: RequestEnd, heard: AnswerTokens) -> None:
-        """Put the real cost in the reservation's place and into what the ledger hears; unknown, the reservation stays."""
+    def settle(self, end: RequestEnd, tokens: AnswerTokens) -> None:
+        """Replace the reservation by the real cost, and note it for the ledger; if it is unknown, the reservation stays."""
         price = self.provider.settings.price
-        self._settle(ending.outcome, price.cost_picousd(heard.usage))
-        heard.cost_usd = price.told(heard.usage, nothing=self.free)
+        self._settle(end.outcome, price.cost_picousd(tokens.usage))
+        tokens.cost_usd = price.cost_usd(tokens.usage, nothing=self.free)
 
     def came_to_nothing(self) -> None:
         """Settle a request that was not answered there, at no cost."""

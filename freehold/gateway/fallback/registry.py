@@ -10,7 +10,7 @@ from typing import Any
 
 from freehold.core.clock import wall_s
 from freehold.gateway.callers.spend import Daily
-from freehold.gateway.counters.request_metrics import GatewayMetrics
+from freehold.gateway.counters.request_metrics import GatewayMetrics, read_at_scrape
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.fallback.detour import Detour, ModelFallback, ProviderRoute, may_leave, model_elsewhere
@@ -108,10 +108,10 @@ class Fallbacks:
             if stay is not None:
                 Mirror(context, exchange.request, self.copies).start(route, stay)
 
-    # For people
+    # For operators
 
     def health(self, *, spent: bool) -> dict[str, Any]:
-        """Return what `/health` says of each: never an address or a key; and what it has `spent`, if that may be told."""
+        """Return what `/health` shows of each: never an address or a key; `spent`: its costs too."""
         return {
             each.name: {"in_flight": each.target.in_flight}
             | (
@@ -132,23 +132,18 @@ class Fallbacks:
             metrics.counter("freehold_gateway_fallback_unknown_cost_total").add(name)
 
     def _watch(self, metrics: GatewayMetrics) -> None:
-        gauges: dict[str, Reading] = {
+        readings: dict[str, Reading] = {
             "freehold_gateway_fallback_spent_usd": lambda: self._each(lambda f: f.spent_picousd),
             "freehold_gateway_fallback_budget_usd": lambda: self._each(
                 lambda f: f.settings.budget_picousd_per_day
             ),
             "freehold_gateway_fallback_in_flight": lambda: {(f.name,): f.target.in_flight for f in self.all},
-        }
-        counters: dict[str, Reading] = {
             "freehold_gateway_fallback_cost_usd_total": lambda: self._each(lambda f: f.spent_total_picousd),
             "freehold_gateway_fallback_skipped_total": lambda: {
                 (f.name, why): count for f in self.all for why, count in f.skipped.items()
             },
         }
-        for name, reading in gauges.items():
-            metrics.metrics.gauge(name).read_from(reading)
-        for name, reading in counters.items():
-            metrics.metrics.counter(name).read_from(reading)
+        read_at_scrape(metrics.metrics, readings)
 
     def _each(self, amount_picousd: Callable[[Provider], int]) -> dict[Values, float]:
         return {(each.name,): amount_picousd(each) / PICOUSD_PER_USD for each in self.all}

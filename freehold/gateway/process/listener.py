@@ -1,4 +1,4 @@
-"""The socket that clients connect to, opened by whoever starts a gateway so that it outlives the gateway's process.
+"""The socket that clients connect to, opened by the parent of a gateway so that it outlives the gateway's process.
 
 It deliberately does not accept: that is the gateway's.
 """

@@ -1,7 +1,8 @@
-"""The words on the socket pair between the gateway child and its parent: JSON lines, bounded, in both directions.
+"""The messages on the socket pair between a gateway process and its parent: JSON lines, bounded, in both directions.
 
-Down go settings (first, and again when they change), snapshots, the agent's metrics, and the order to drain; up go statistics about once a second and the news
-that all is drained. Who closes the pair is gone: nothing else is inferred from silence.
+The parent sends settings (first, and again when they change), snapshots, the agent's metrics, and the order to drain. The
+gateway sends statistics about once a second and reports when all is drained. If one side closes the pair, it is gone; nothing
+else is inferred from silence.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ class EndpointsMessage(msgspec.Struct, frozen=True, tag="endpoints"):
 
 
 class AgentMessage(msgspec.Struct, frozen=True, tag="agent"):
-    """What this node's agent says now."""
+    """The newest metrics of this node's agent."""
 
     metrics: AgentMetrics
 

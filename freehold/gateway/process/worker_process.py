@@ -1,8 +1,7 @@
-"""The parent's end of a gateway: starts the process, keeps it told, starts it again when it dies.
+"""The parent's end of a gateway: starts the process, keeps it up to date, restarts it when it dies.
 
 The parent opens the listening socket and keeps it, so that a gateway that is started again loses no waiting
-connection. Only the newest snapshot matters, and the agent's newest word: a gateway that reads slowly gets those and none of
-those before.
+connection. Only the newest snapshot and the agent's newest report matter: a gateway that reads slowly skips older ones.
 """
 
 import asyncio
@@ -41,16 +40,16 @@ _AGAIN_S_MIN, _AGAIN_S_MAX = 0.1, 10.0  # A restart costs about 0.2 s, so the fi
 _STDERR_BYTES_MAX = 1024 * 1024  # Tracebacks before logging is set up; more is of no use to anybody.
 _OVERSLEPT_S = 3.0  # A look each second that comes this late was held up here, not there.
 _LAST_WORDS_S = 1.0  # Long enough for error events to clients that read, when the engines are killed.
-_STEADY_S = 60.0  # A gateway that ran this long starts its back-off anew.
+_STEADY_S = 60.0  # After this long, the restart back-off begins at its minimum again.
 SILENT_S = 15.0
-"""A gateway that says nothing for this long (it speaks each second) is stalled and is replaced, seconds.
+"""A gateway that reports nothing for this long (it reports each second) is stalled and is replaced, seconds.
 Source: our own choice: many times the longest pause that a loaded machine of two cores gave it."""
 
 
 class WorkerProcess:
     """One gateway process, as its parent sees it.
 
-    `on_start` is told the pid of each one that is started.
+    `on_start` gets the pid of each one that is started.
     """
 
     def __init__(
@@ -147,7 +146,7 @@ class WorkerProcess:
         self._say(DrainMessage())
 
     def kill(self) -> None:
-        """End the gateway in a moment: time to tell its clients that their answers are not complete."""
+        """End the gateway in a moment, after it has reported to its clients that answers are not complete."""
         self.stop()
         asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._signal, signal.SIGKILL)
 
@@ -194,10 +193,10 @@ class WorkerProcess:
         return () if settings.board_fd < 0 else (settings.board_fd, *settings.wake_fds)
 
     def _stderr(self) -> BinaryIO:
-        """Open the file for the little that a gateway says outside its log, begun anew past a bound; or nothing."""
+        """Open the file for what a gateway writes outside its log; it is truncated beyond a bound."""
         try:
-            started_anew = self._stderr_path.exists() and self._stderr_path.stat().st_size > _STDERR_BYTES_MAX
-            return self._stderr_path.open("wb" if started_anew else "ab")
+            truncate = self._stderr_path.exists() and self._stderr_path.stat().st_size > _STDERR_BYTES_MAX
+            return self._stderr_path.open("wb" if truncate else "ab")
         except OSError:
             return Path(os.devnull).open("ab")
 
@@ -215,7 +214,7 @@ class WorkerProcess:
         looked_s = monotonic_s()
         while True:
             if monotonic_s() - looked_s > _OVERSLEPT_S:
-                # It was this process that stood still: what the gateway said meanwhile is still unread.
+                # It was this process that stood still: what the gateway reported meanwhile is still unread.
                 self._heard_s = monotonic_s()
             looked_s = monotonic_s()
             limit_s = self._silent_s + (self._settings.drain_grace_s if self._stopping else 0.0)

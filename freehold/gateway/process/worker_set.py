@@ -1,7 +1,7 @@
-"""All gateway processes of one stack as their parent sees them: one link each, one socket, one board, one set of figures.
+"""All gateway processes of one stack as their parent sees them: one link each, one socket, shared counters, one report.
 
-With one worker this is that worker's link and nothing more: no board, no shared memory. With several, what a worker
-that has ended left on the board is cleared before it is started again.
+With one worker this is that worker's link and nothing more: no shared memory. With several, the counts of a worker
+that has ended are cleared before it is restarted.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def name_of(index: int) -> str:
 
 
 class WorkerSet:
-    """Every worker of one gateway; `on_start` is told the name and pid of each one that is started."""
+    """Every worker of one gateway; `on_start` gets the name and pid of each one that is started."""
 
     def __init__(
         self,
@@ -38,8 +38,8 @@ class WorkerSet:
         silent_s: float = SILENT_S,
     ) -> None:
         """Make the links, and the memory that several workers share; raises Permanent where there is none."""
-        self._board = SharedCounters.create(settings.workers) if settings.workers > 1 else None
-        self._wake_fds = _wake_fds(settings.workers) if self._board is not None else ()
+        self._counters = SharedCounters.create(settings.workers) if settings.workers > 1 else None
+        self._wake_fds = _wake_fds(settings.workers) if self._counters is not None else ()
         self._log_dir = log_dir
         if settings.budgets_path:
             gather(Path(settings.budgets_path))
@@ -55,9 +55,9 @@ class WorkerSet:
             )
             for index in range(settings.workers)
         ]
-        if self._board is not None:
+        if self._counters is not None:
             for index, link in enumerate(self._links):
-                link.on_end = partial(self._board.clear, index)
+                link.on_end = partial(self._counters.clear, index)
 
     def __repr__(self) -> str:
         return f"<WorkerSet {self._links}>"
@@ -69,7 +69,7 @@ class WorkerSet:
         if access.path:
             access = msgspec.structs.replace(access, path=str(_own(Path(access.path), index)))
         budgets = settings.budgets_path
-        board_fd = -1 if self._board is None else self._board.fd
+        board_fd = -1 if self._counters is None else self._counters.fd
         return msgspec.structs.replace(
             settings,
             worker=index,
@@ -102,9 +102,9 @@ class WorkerSet:
 
     @property
     def stats(self) -> GatewayStats | None:
-        """Return what the running workers do, all together; None: none of them has spoken yet."""
-        told = [link.stats for link in self._links if link.pid is not None and link.stats is not None]
-        return _together(told) if told else None
+        """Return what the running workers do, all together; None: none of them has reported yet."""
+        reports = [link.stats for link in self._links if link.pid is not None and link.stats is not None]
+        return _together(reports) if reports else None
 
     @property
     def finished_all(self) -> bool | None:
@@ -132,8 +132,8 @@ class WorkerSet:
         try:
             await asyncio.gather(*(link.run() for link in self._links))
         finally:
-            if self._board is not None:
-                for fd in (self._board.fd, *self._wake_fds):
+            if self._counters is not None:
+                for fd in (self._counters.fd, *self._wake_fds):
                     os.close(fd)
 
     def stop(self) -> None:
@@ -142,7 +142,7 @@ class WorkerSet:
             link.stop()
 
     def kill(self) -> None:
-        """End all in a moment: time to tell their clients that their answers are not complete."""
+        """End all in a moment, after they have reported to their clients that answers are not complete."""
         for link in self._links:
             link.kill()
 
@@ -156,24 +156,24 @@ def _own(path: Path, index: int) -> Path:
     return path.with_name(f"{path.stem}-{index}{path.suffix}") if index else path
 
 
-def _together(told: list[GatewayStats]) -> GatewayStats:
+def _together(reports: list[GatewayStats]) -> GatewayStats:
     return GatewayStats(
-        listening=told[0].listening,
-        in_flight=sum(stats.in_flight for stats in told),
-        requests_total=sum(stats.requests_total for stats in told),
-        errors_total=sum(stats.errors_total for stats in told),
-        snapshot_generation=min(stats.snapshot_generation for stats in told),
-        draining=any(stats.draining for stats in told),
-        log_dropped_total=sum(stats.log_dropped_total for stats in told),
-        settings_generation=min(stats.settings_generation for stats in told),
-        loads=_loads(told),
-        ejected=tuple(dict.fromkeys(name for stats in told for name in stats.ejected)),
+        listening=reports[0].listening,
+        in_flight=sum(stats.in_flight for stats in reports),
+        requests_total=sum(stats.requests_total for stats in reports),
+        errors_total=sum(stats.errors_total for stats in reports),
+        snapshot_generation=min(stats.snapshot_generation for stats in reports),
+        draining=any(stats.draining for stats in reports),
+        log_dropped_total=sum(stats.log_dropped_total for stats in reports),
+        settings_generation=min(stats.settings_generation for stats in reports),
+        loads=_loads(reports),
+        ejected=tuple(dict.fromkeys(name for stats in reports for name in stats.ejected)),
     )
 
 
-def _loads(told: list[GatewayStats]) -> dict[str, EndpointLoad]:
+def _loads(reports: list[GatewayStats]) -> dict[str, EndpointLoad]:
     found: dict[str, EndpointLoad] = {}
-    for stats in told:
+    for stats in reports:
         for name, load in stats.loads.items():
             before = found.get(name, EndpointLoad(0, 0))
             found[name] = EndpointLoad(before.requests + load.requests, before.bytes + load.bytes)

@@ -1,1 +1,1 @@
-"""Who may start, who waits, who is rejected: queue, fairness, concurrency limits, memory for bodies. May import callers and below."""
+"""Which requests start, wait or are rejected: queue, fairness, concurrency limits, memory for bodies. May import callers and below."""

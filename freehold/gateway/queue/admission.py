@@ -3,7 +3,7 @@
 Where a target has room and no request waits, a request passes here with a few dictionary operations. Else it waits
 without a task of its own: each request that leaves a target starts the next one, and one timer, which runs only while
 requests wait, rejects those whose time is over. A request that needs another replica after its first one failed waits
-beside the queue and before it, since it was started already. The timer is the loop's (`Loop`); nothing is imported for it.
+outside the queue and goes first, since it was started already. The timer is the loop's (`Loop`); nothing is imported for it.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,6 @@ class HasLimit(Protocol):
     @property
     def gate(self) -> ConcurrencyLimit:
         """Return its limit of requests at once."""
-        ...
 
 
 T = TypeVar("T", bound=HasLimit)
@@ -101,19 +100,15 @@ class Targets(Protocol[T]):
     @property
     def targets(self) -> Sequence[T]:
         """Return the targets of the newest snapshot."""
-        ...
 
     def take(self, request: QueuedRequest[T], now_s: float) -> T | None:
         """Return the best target with room, with a place there taken; None: no target has room."""
-        ...
 
     def has_adapter(self, name: str) -> bool:
         """Return whether any target has an adapter; the empty name is the model itself."""
-        ...
 
     def has_room(self, now_s: float, cost_tokens: int) -> bool:
         """Return whether `take` would find a target for a new request."""
-        ...
 
 
 class Admission(Generic[T]):

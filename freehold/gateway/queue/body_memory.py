@@ -1,10 +1,10 @@
-"""Room for request bodies that are still coming in: how much memory all of them may take, and whose turn it is. Pure.
+"""Memory for request bodies that are still coming in: how much all of them may take, and which is next. Pure.
 
-A body asks for all of its bytes at once and has them until it is whole: were they given piece by piece, many half bodies
-could fill the room and none of them ever end. Who finds no room is not read from, so that his own kernel holds what he
-sends, and comes in his turn; small bodies never ask. Of callers that are told apart by their keys one has at most half of
-the room and of the line, so that none keeps the others out, and no more bodies than it may have requests at once. What is
-whole is a request, and the queue's to bound. There are no sockets here and no clocks.
+A body asks for all of its bytes at once and has them until it is whole. If bytes were given piece by piece, many half bodies could
+fill the memory and none of them would ever end. A client without room is not read from, so its own kernel buffers the rest,
+and it waits in turn; small bodies never ask. One key has at most half of the memory and of the line, so that it does not keep
+other keys out, and no more bodies than it may have requests at once. A whole body is a request, and the queue bounds those.
+There are no sockets here and no clocks.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Upload:
     __slots__ = ("caller", "comes", "on_room", "size_bytes")
 
     def __init__(self, caller: Caller | None, size_bytes: int, on_room: Callable[[], None]) -> None:
-        """Take whose it is (None: nobody was asked), its size or the most it may have, and whom to tell of room."""
+        """Take its key (None: no key is needed), its size or the most it may have, and what to call when there is room."""
         self.caller = caller
         self.size_bytes = size_bytes
         self.on_room = on_room
@@ -67,10 +67,10 @@ class BodyMemory:
         return len(self._waiting)
 
     def ask(self, upload: Upload) -> Rejection | None:
-        """Give a body its room or a place in the line (`upload.comes` tells which), or return why it gets neither."""
-        refusal = self._why_not(upload)
-        if refusal is not None:
-            return refusal
+        """Give a body its room or a place in the line (see `upload.comes`), or return why it gets neither."""
+        rejection = self._why_not(upload)
+        if rejection is not None:
+            return rejection
         self._waiting[upload] = None
         part = self._part(upload)
         part.bodies += 1
@@ -94,7 +94,7 @@ class BodyMemory:
         self._let_in()
 
     def resize(self, room_bytes: int) -> None:
-        """Go on with another size; what has its room keeps it."""
+        """Use another size; what has room keeps it."""
         self.room_bytes = room_bytes
         self._let_in()
 
@@ -115,14 +115,14 @@ class BodyMemory:
         return None
 
     def _let_in(self, asking: Upload | None = None) -> None:
-        """Let in who has room, in turn; who has his half already is passed over until he has less, others wait behind."""
+        """Give room in turn; a key that has its half is skipped until it has less, other bodies wait in line."""
         for upload in list(self._waiting):
             part = self._part(upload)
             whole, half = self.room_bytes, self.room_bytes // 2
             if upload.caller is not None and part.held_bytes and part.held_bytes + upload.size_bytes > half:
                 continue
             if self.held_bytes and self.held_bytes + upload.size_bytes > whole:
-                return  # and nobody overtakes it, or the largest would never come
+                return  # and no body overtakes it, or the largest would never come
             del self._waiting[upload]
             upload.comes = True
             self.held_bytes += upload.size_bytes

@@ -3,15 +3,15 @@
 An engine that is given more than it can work on queues without a bound and without an order, so the rest waits in the
 gateway's own queue. Where the slots are known they are the most; where they are not, the limit starts low, doubles
 while the time to the first byte stays what it was (as TCP starts, RFC 5681), and follows Gradient2 from then on; past
-it, one more is let in whenever everybody there has had a first byte, since then nobody waits there. It does not decide
-who comes next.
+it, one more is let in whenever every request there has had a first byte, since then none waits there. It does not decide
+which request is next.
 """
 
 from math import sqrt
 
 START = 8
 """Limit of a target whose slots are unknown, requests. Source: our own choice, twice llama.cpp's usual four slots: low
-enough not to drown a small engine before the first answers tell, and eight answers double it."""
+enough not to drown a small engine before the first answers come, and eight answers double it."""
 LIMIT_MAX = 1024
 """Largest limit that is found by watching. Source: vLLM's largest default of max_num_seqs."""
 _UNNOTICED_S = 0.05
@@ -68,7 +68,7 @@ class Gradient2:
 
     def _adjust(self, ratio: float, in_flight: int) -> None:
         if in_flight < self.limit / 2:
-            return  # what was not used says nothing about what could be
+            return  # an unused limit is no evidence about a higher one
         gradient = max(_GRADIENT_MIN, min(1.0, _TOLERANCE / max(ratio, _TOLERANCE)))
         if self._starting:
             self._starting = gradient == 1.0
@@ -78,7 +78,7 @@ class Gradient2:
         self._set(self.limit * (1 - _SMOOTHING) + wanted * _SMOOTHING)
 
     def busy(self, in_flight: int) -> None:
-        """Lower the limit: the target said that it has no room for what it was given."""
+        """Lower the limit: the target answered that it has no room."""
         self._starting = False
         self._set(min(self.limit, float(in_flight)) * _BUSY)
 
@@ -87,7 +87,7 @@ class Gradient2:
 
 
 class _Base:
-    """The time to the first byte of a request that did not wait, as far as can be told: it falls fast and rises slowly."""
+    """The time to the first byte of a request that did not wait, as far as can be known: it falls fast and rises slowly."""
 
     __slots__ = ("value",)
 
@@ -127,15 +127,13 @@ class ConcurrencyLimit:
         self.tokens = 0
         self._awaited = 0  # of those, the ones without a first byte yet
         self._seen = 0
-        self._stale = (
-            0  # first bytes to come that were sent for under a higher limit, and say nothing of this one
-        )
+        self._stale = 0  # first bytes to come that were sent for under a higher limit, and are no evidence about this one
 
     def __repr__(self) -> str:
         return f"<ConcurrencyLimit {self.in_flight} of {self.limit}, {self.tokens} tokens of {self.token_budget or 'unknown'}>"
 
     def present(self) -> int:
-        """Return the requests under way at the target, whoever sent them."""
+        """Return the requests under way at the target, of all workers."""
         return self.in_flight
 
     def has_room(self, cost_tokens: int) -> bool:
@@ -157,7 +155,7 @@ class ConcurrencyLimit:
         """Count the same request out.
 
         `began`: `first_byte` was called for it; `whole_s`: seconds after which its answer came whole in one read, if it
-        did, for then nobody told of its first byte.
+        did, since then `first_byte` was not called.
         """
         if whole_s is not None:
             self._learn(whole_s, streamed=False)
@@ -166,7 +164,7 @@ class ConcurrencyLimit:
         self.tokens -= cost_tokens
 
     def retire(self) -> None:
-        """Take notice that the target takes no more; what is under way goes on."""
+        """Note that the target takes no more requests; those under way continue."""
 
     def first_byte(self, seconds: float, *, streamed: bool = True) -> None:
         """Learn from the first byte of an answer's body, `seconds` after its request was sent."""

@@ -1,10 +1,10 @@
-"""Whose turn it is: by priority, then by tokens served so far, then short before long, each without starving. Pure.
+"""Which request is next: by priority, then by tokens served so far, then short before long, each without starving. Pure.
 
 Between callers this is the Virtual Token Counter (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024,
 arXiv:2401.00588) with weights: every start adds its cost to its caller's counter, the lowest counter goes first, and a
-caller that comes back is lifted to near where the others are, so that nobody saves up more than a little. Costs are estimates at the start,
+caller that comes back is lifted to near where the others are, so that no caller saves up more than a little. Costs are estimates at the start,
 corrected when the real usage is known; a caller is lifted only to what the others really had, not to what is held for
-requests of theirs that are under way. There are no clocks here and no limits: `admit` has those.
+requests of theirs that are under way. There are no clocks here and no limits: `queue` has those.
 """
 
 from collections import OrderedDict
@@ -106,7 +106,7 @@ class Flow(Generic[Owner]):
         return next(iter(lane.claims))
 
     def newest_first(self) -> Iterator[Claim[Owner]]:
-        """Yield what waits in the order in which it is to give way: who came last first, long ones before short ones."""
+        """Yield what waits in the order in which it is to give way: the newest first, long ones before short ones."""
         short, long = self.lanes
         yield from reversed(long.claims)
         yield from reversed(short.claims)
@@ -186,7 +186,7 @@ class FairQueue(Generic[Owner]):
             yield from rank.flows
 
     def charge(self, flow: Flow[Owner], cost_tokens: int) -> None:
-        """Count a start while nobody waits."""
+        """Count a start while no request waits."""
         if self._last.get(flow.priority) is not flow:
             self._lift(flow)
             self._last[flow.priority] = flow
@@ -273,12 +273,12 @@ class FairQueue(Generic[Owner]):
         return rank is not None and any(other.counter > flow.counter for other in rank.flows)
 
     def heaviest_first(self) -> Iterator[Flow[Owner]]:
-        """Yield the flows in the order in which they are to give way: of the last priority, who waits with most first."""
+        """Yield the flows in the order in which they are to give way: the last priority first, then by the most that waits."""
         for priority in sorted(self._ranks, reverse=True):
             yield from sorted(self._ranks[priority].flows, key=_share, reverse=True)
 
     def tidy(self) -> None:
-        """Forget callers of whom nothing is here, where that changes nobody's turn; to be called now and then."""
+        """Forget idle callers where that changes no caller's turn; called now and then."""
         idle = [key for key, flow in self._flows.items() if not flow.waiting and not flow.under_way]
         quiet = len(idle) == len(self._flows)
         forgive = quiet or len(self._flows) > KNOWN_MAX

@@ -1,7 +1,7 @@
-"""How fast a queue moves, and whether more comes than goes. Pure: the caller says what time it is.
+"""How fast a queue moves, and whether more comes than goes. Pure: the time is an argument.
 
 `QueueRate` turns tokens that wait into seconds: from what left the queue while it stood, or, before that is known, from how
-long requests take (Little's law). `Overload` tells a burst, which will be worked off, from an overload, which will not.
+long requests take (Little's law). `Overload` distinguishes a burst, which will be worked off, from an overload, which will not.
 """
 
 from math import exp
@@ -94,7 +94,7 @@ class Overload:
     RATIO = 1.25
     """How many times more tokens must come than go."""
     OVER_S = 2.0
-    """An overload is over when for so long nobody had to wait, seconds."""
+    """An overload is over when for so long no request had to wait, seconds."""
 
     __slots__ = ("_came", "_came_tokens", "_last_s", "_run", "_since_s", "on")
 
@@ -126,7 +126,7 @@ class Overload:
             self._came, self._came_tokens, self._since_s = 0, 0, now_s
 
     def fade(self, now_s: float) -> None:
-        """End an overload in which nobody had to wait any more for long enough."""
+        """End an overload in which no request had to wait for long enough."""
         if self.on and now_s - self._last_s > self.OVER_S:
             self._begin_again()
 

@@ -1,12 +1,12 @@
-"""The queue in front of one model's targets: who may wait, for how long, and what the others are told. Pure.
+"""The queue in front of one model's targets: which requests may wait, for how long, and which are rejected. Pure.
 
-A request starts at once where there is room. Else it waits, if it can be expected to start in time and the queue has
-room for it; what cannot is turned away at once, with the time after which it is worth to come again. Three bounds hold
-always: requests, tokens and time. The largest request that waits is left out of the bound on tokens: whatever its size
-it may wait, and nobody else is refused for it. In an overload (`pace.Overload`) the time is short, so that what is started is
-answered while somebody still waits for it; in a burst it is long, so that all of it is served. Order is `fair`'s
-business, room is `limit`'s. Nothing here knows sockets, tasks or clocks: the caller says what time it is, and is told
-which requests to start and which to refuse.
+A request starts at once where there is room. Else it waits, if it can be expected to start in time and the queue has room for
+it. Otherwise it is rejected at once, with the time after which a retry is worthwhile. Three bounds always hold: requests,
+tokens and time. The largest waiting request does not count in the bound on tokens: it may wait whatever its size, and no other
+request is rejected for it. In an overload (`overload.Overload`) the time is short, so that what is started is answered while
+its client still waits; in a burst it is long, so that all of it is served. Order is `fair_queue`'s business, room is
+`concurrency_limit`'s. Nothing here knows sockets, tasks or clocks: the time is an argument, and the results are which requests
+to start and which to reject.
 """
 
 from bisect import bisect_left, insort
@@ -31,30 +31,30 @@ Reason = Literal[
     "no_replica",  # no target is left that it could wait for
 ]
 STARTS_IN_OVERLOAD = 2.0
-"""In an overload a request may wait at least as long as this many starts take, so that there is somebody to start when
+"""In an overload a request may wait at least as long as this many starts take, so that a request is there to start when
 a slot is free. Source: our own choice."""
 LIGHT = 1.6
-"""How many times longer than others a caller who had less than another that waits may wait in an overload. Its turn comes
+"""How many times longer than others a caller may wait in an overload, if another waiting caller has had more. Its turn comes
 soon, but slots often come free several at a time, one answer's length apart. Source: our own choice, by simulation:
-beside a greedy caller, of those who ask for four fifths of their share 7 % were refused without it, 4 % with it, where an
+beside a greedy caller, of callers that ask for four fifths of their share 7 % were rejected without it, 4 % with it, where an
 answer takes as long as `overload_wait`."""
-# Source of the next: our own choice. Without credit, by simulation, one in twenty of those who ask for four fifths of
+# Source of the next: our own choice. Without credit, by simulation, one in twenty of callers that ask for four fifths of
 # their share came in a clump and was refused; with more credit than this nothing is gained.
 CREDIT_S = 2.0
 """What a caller may save up while it asks for less than its share, in seconds of all that the model serves."""
-_LEARN_EVERY = 4  # While nobody waits, one request of so many tells how long they take.
+_LEARN_EVERY = 4  # While no request waits, one of so many is measured.
 RETRY_AFTER_S_MIN = 1.0
-"""Shortest time told to those who are turned away, seconds. Source: Retry-After counts whole seconds (RFC 9110 10.2.3)."""
+"""Shortest retry time of a rejection, seconds. Source: Retry-After counts whole seconds (RFC 9110 10.2.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueBounds:
-    """What may be here at most."""
+    """The bounds of a queue."""
 
     max_requests: int = 512
     """Requests of the model that wait."""
     max_tokens: int = 1_000_000
-    """Cost of what waits beside the largest request that does, tokens."""
+    """Cost of what waits, without the largest waiting request, tokens."""
     max_wait_s: float = 20.0
     overload_wait_s: float = 1.0
     """Longest wait while more comes than goes, seconds."""
@@ -62,7 +62,7 @@ class QueueBounds:
 
 @dataclass(frozen=True, slots=True)
 class TurnedAway(Generic[Owner]):
-    """A request that is turned away, why, and after how many seconds it is worth to come again."""
+    """A rejected request, the reason, and after how many seconds a retry is worthwhile."""
 
     claim: Claim[Owner]
     reason: Reason
@@ -100,7 +100,7 @@ class RequestQueue(Generic[Owner]):
     # What starts at once
 
     def begin(self, flow: Flow[Owner], cost_tokens: int) -> None:
-        """Count a start that did not have to wait; only while nobody waits."""
+        """Count a start that did not have to wait; only while no request waits."""
         self.under_way += 1
         self.turns.charge(flow, cost_tokens)
 
@@ -124,7 +124,7 @@ class RequestQueue(Generic[Owner]):
     # What waits
 
     def offer(self, claim: Claim[Owner], now_s: float) -> list[TurnedAway[Owner]]:
-        """Let a claim wait, and return who is turned away for that: nobody, the claim itself, or who gives way to it."""
+        """Let a claim wait, and return what is rejected for that: nothing, the claim itself, or claims that give way to it."""
         rate = self._pace.tokens_per_s(self.places)
         self._overload.came(claim.cost_tokens, now_s, rate)
         usual_tokens = self._pace.mean_tokens
@@ -151,7 +151,7 @@ class RequestQueue(Generic[Owner]):
         return None
 
     def _is_full(self, cost_tokens: int, sizes: list[int], tokens: int) -> bool:
-        """Return whether one more of that cost is too much beside some that wait, of these costs (sorted) and their sum."""
+        """Return whether one more of that cost is too much in addition to waiting ones of these costs (sorted) and their sum."""
         if not sizes:
             return False
         over = tokens + cost_tokens - max(cost_tokens, sizes[-1]) > self.bounds.max_tokens
@@ -187,7 +187,7 @@ class RequestQueue(Generic[Owner]):
             least_tokens = share * other.weight if other.priority == flow.priority else 0.0
             spare_tokens = other.waiting_tokens - least_tokens
             if other is flow or other.priority < flow.priority or spare_tokens < smallest_tokens:
-                return  # whoever comes after it has less, or goes first
+                return  # each flow after it has less, or goes first
             yield other, least_tokens
 
     def _put(self, claim: Claim[Owner], now_s: float) -> None:
@@ -203,14 +203,14 @@ class RequestQueue(Generic[Owner]):
 
     def _note_deadline(self, claim: Claim[Owner]) -> None:
         self._serial += 1
-        if len(self._due) > 2 * self.waiting + 64:  # those who left are still in it: keep it bounded
+        if len(self._due) > 2 * self.waiting + 64:  # claims that left are still in it: keep it bounded
             self._due = [due for due in self._due if due[2] in self._arrivals]
             heapify(self._due)
         start_by_s = claim.deadline_s - self._pace.service_s(claim.cost_tokens)
         heappush(self._due, (start_by_s, self._serial, claim))
 
     def next(self) -> Claim[Owner] | None:
-        """Return the claim whose turn it is, if any waits; it goes on waiting until `take`."""
+        """Return the claim whose turn it is, if any waits; it keeps waiting until `take`."""
         return self.turns.next()
 
     def take(self, claim: Claim[Owner], now_s: float) -> None:
@@ -236,7 +236,7 @@ class RequestQueue(Generic[Owner]):
             self._due.clear()
 
     def expire(self, now_s: float) -> list[TurnedAway[Owner]]:
-        """Turn away, and return, those who waited too long; to be called often while something waits."""
+        """Reject, and return, the claims that waited too long; called often while something waits."""
         gone: list[TurnedAway[Owner]] = []
         bound_s = self._bound_s()
         for claim in list(takewhile(lambda claim: claim.arrived_s <= now_s - bound_s, self._arrivals)):
@@ -249,7 +249,7 @@ class RequestQueue(Generic[Owner]):
         return gone
 
     def clear(self, hopeless: Callable[[Owner], bool] = lambda _owner: True) -> list[TurnedAway[Owner]]:
-        """Turn away, and return, those for whom no target is left: everybody, unless it is said who."""
+        """Reject, and return, the claims without a target: all of them, or those that are `hopeless`."""
         return [self._turn(claim, "no_replica") for claim in list(self._arrivals) if hopeless(claim.owner)]
 
     def _turn(self, claim: Claim[Owner], reason: Reason) -> TurnedAway[Owner]:
@@ -264,7 +264,7 @@ class RequestQueue(Generic[Owner]):
     # How things are
 
     def tidy(self, now_s: float) -> None:
-        """Forget what is over: an overload after which nobody comes, callers that are gone; to be called now and then."""
+        """Forget what is over: an overload without new requests, callers that are gone; called now and then."""
         self.turns.tidy()
         if not self.waiting:
             self._overload.fade(now_s)

@@ -1,8 +1,8 @@
-"""The room at one target when several workers send there: as `limit.Gate`, but counted over all of them on the board.
+"""The room at one target when several workers send there: as `concurrency_limit`, but counted over all of them.
 
 A worker looks at the sum, then adds itself to it; another may do the same in between. So a target may have up to one
 request per other worker more than its limit, never further, and by as many requests more tokens than its budget. A
-cost beyond _COST_MOST is seen by the others as that. What is learned from first bytes is each worker's own opinion. It does not decide which worker goes next; `turn` does.
+cost beyond _COST_MOST is published as that. Each worker learns from its own first bytes. It does not decide which worker is next; `worker_fairness` does.
 """
 
 from freehold.gateway.counters.shared_counters import CounterRow
@@ -10,7 +10,7 @@ from freehold.gateway.queue.concurrency_limit import ConcurrencyLimit
 
 _IN_FLIGHT, _TOKENS, _AWAITED = 0, 1, 2
 _COST_MOST = 2 * 10**12
-"""Most tokens of one request on the board. Source: twice what a body can ask for (`body`); 64 workers' 20,000 requests of
+"""Most tokens of one request that are published. Source: twice what a body can ask for (`body`); 64 workers' 20,000 requests of
 that are less than 2^63, so that what is added can always be taken back."""
 
 
@@ -40,13 +40,13 @@ class SharedConcurrencyLimit(ConcurrencyLimit):
         """Return whether a request may start here now, and count it for everybody to see if so."""
         if not super().enter(cost_tokens):
             return False
-        self._tell(1, cost_tokens, awaited=1)
+        self._publish(1, cost_tokens, awaited=1)
         return True
 
     def leave(self, cost_tokens: int, *, began: bool, whole_s: float | None = None) -> None:
         """Count the same request out."""
         super().leave(cost_tokens, began=began, whole_s=whole_s)
-        self._tell(-1, -cost_tokens, awaited=-(not began))
+        self._publish(-1, -cost_tokens, awaited=-(not began))
 
     def first_byte(self, seconds: float, *, streamed: bool = True) -> None:
         """Learn from the first byte of an answer's body, `seconds` after its request was sent."""
@@ -57,7 +57,7 @@ class SharedConcurrencyLimit(ConcurrencyLimit):
         """Let the row go when what is under way has ended."""
         self._row.release()
 
-    def _tell(self, requests: int, tokens: int, *, awaited: int) -> None:
+    def _publish(self, requests: int, tokens: int, *, awaited: int) -> None:
         # As three times `Row.add`; calls less, since every request passes here twice.
         own, at = self._row.own, self._row.at + 1
         if not -_COST_MOST <= tokens <= _COST_MOST:

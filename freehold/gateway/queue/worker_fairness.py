@@ -1,10 +1,10 @@
-"""Which worker starts next when several have somebody waiting for the same model: weighted fair queueing on the board.
+"""Which worker starts next when requests for the same model wait at several: weighted fair queueing over shared counters.
 
-Every start charges its cost to the worker's virtual time, over the weight of who waits there; the lowest goes first
-(start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996). A caller who waits at several workers brings each of them
-the part of his weight that the part of his requests there is. So connections that end at one worker give nobody more
-or less than his share, and callers who are one and the same are served in proportion to what waits. Priorities come
-before that, with the ageing that `fair` has. It does not know who waits within a worker, nor whether there is room.
+Every start charges its cost to the worker's virtual time, divided by the weight of the callers that wait there; the lowest time
+goes first (start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996). A caller with requests at several workers gives each of
+them a part of its weight, in proportion to its requests there. So the worker at which connections end does not change a
+caller's share, and if all requests are one caller's, workers are served in proportion to what waits. Priorities come first, with the
+ageing that `fair_queue` has. It does not know which requests wait within a worker, nor whether there is room.
 """
 
 from typing import Any
@@ -14,18 +14,18 @@ from freehold.gateway.queue.fair_queue import PASSED_MAX, PRIORITY_FIRST, FairQu
 
 _WAITING, _UNDER_WAY, _TOKENS, _TIME, _WEIGHT, _PRIORITY, _STARTS = range(7)
 _FINE = 1000
-"""Virtual time and weights are kept in thousandths, since the board holds whole numbers."""
+"""Virtual time and weights are kept in thousandths, since the counters hold whole numbers."""
 
 
 class WorkerTurn:
     """One worker's part in the turns of one model."""
 
-    __slots__ = ("_board", "_callers", "_marked", "_name", "_row", "_still", "_weight")
+    __slots__ = ("_callers", "_counters", "_marked", "_name", "_row", "_still", "_weight")
 
-    def __init__(self, board: SharedCounters, model: str) -> None:
-        self._board = board
+    def __init__(self, counters: SharedCounters, model: str) -> None:
+        self._counters = counters
         self._name = model
-        self._row = board.row(f"model {model}")
+        self._row = counters.row(f"model {model}")
         self._callers: dict[Flow[Any], CounterRow] = {}
         self._weight = 1.0
         self._marked = 0
@@ -36,7 +36,7 @@ class WorkerTurn:
 
     @property
     def waits(self) -> bool:
-        """Return whether the others were told that something waits here."""
+        """Return whether it is published that something waits here."""
         return self._row.get(_WAITING) > 0
 
     def others_wait(self) -> bool:
@@ -54,7 +54,7 @@ class WorkerTurn:
         return self._weight / (self._weight + others / _FINE)
 
     def publish(self, waiting: int, under_way: int, tokens: int) -> None:
-        """Say how many wait, how many are under way, and the cost of those that wait."""
+        """Publish how many wait, how many are under way, and the cost of those that wait."""
         row = self._row
         row.put(_UNDER_WAY, under_way)
         waited = row.get(_WAITING)
@@ -68,19 +68,19 @@ class WorkerTurn:
         row.put(_WAITING, waiting)
 
     def _join(self) -> None:
-        """Begin to wait where the others are, or at nought where nobody waits: no credit and no debt is kept."""
+        """Begin to wait where the others are, or at 0 where nothing waits: neither credit nor debt is kept."""
         times = [numbers[_TIME] for _, numbers in self._row.each() if numbers[_WAITING]]
         self._row.put(_TIME, min(times, default=0))
         self._marked = self._row.others(_STARTS)
         self._row.put(_WEIGHT, round(self._weight * _FINE))
 
     def next_is(self, priority: int) -> None:
-        """Say at which priority the request is that would start next here."""
+        """Publish the priority of the request that would start next here."""
         self._row.put(_PRIORITY, priority - PRIORITY_FIRST)
 
     def holder(self) -> int:
-        """Return the worker whose turn it is among those where something waits; -1: it is this one's, or nobody's."""
-        row, mine = self._row, self._board.index
+        """Return the worker whose turn it is among those where something waits; -1: this one's, or no worker's."""
+        row, mine = self._row, self._counters.index
         best = (row.get(_PRIORITY), row.get(_TIME), mine)
         if self._passed():
             best = (-1, row.get(_TIME), mine)
@@ -99,7 +99,7 @@ class WorkerTurn:
         return min(waiting)[2] if waiting else -1
 
     def _passed(self) -> bool:
-        return self._row.others(_STARTS) - self._marked >= PASSED_MAX * self._board.workers
+        return self._row.others(_STARTS) - self._marked >= PASSED_MAX * self._counters.workers
 
     def started(self, cost_tokens: int) -> None:
         """Charge a start out of the queue."""
@@ -108,7 +108,7 @@ class WorkerTurn:
         self._marked = self._row.others(_STARTS)
 
     def weigh(self, turns: FairQueue[Any]) -> None:
-        """Find out, and say, what the callers who wait here weigh, each by the part of his requests that is here."""
+        """Compute and publish the weight of the callers that wait here, each by the part of its requests that is here."""
         waiting = set(turns.waiting())
         for flow in self._callers.keys() - waiting:
             row = self._callers.pop(flow)
@@ -124,5 +124,5 @@ class WorkerTurn:
             self._row.put(_WEIGHT, round(self._weight * _FINE))
 
     def _row_of(self, flow: Flow[Any]) -> CounterRow:
-        row = self._callers[flow] = self._board.row(f"caller {self._name} {flow.priority} {flow.caller}")
+        row = self._callers[flow] = self._counters.row(f"caller {self._name} {flow.priority} {flow.caller}")
         return row

@@ -1,9 +1,9 @@
-"""Taking connections when several workers share one listening socket, so that each has about as many as the others.
+"""Accept connections when several workers share one listening socket, so that each gets about as many as the others.
 
-All workers are woken by a connection. One that has more than the least of the others holds its hand back for a moment,
-then takes what nobody has taken: so a few connections that stay for hours do not end up at one worker, and a worker
-that is busy, stopped or dead keeps nobody waiting. There is one queue, in the kernel, which outlives every worker.
-It deliberately takes one connection at a time: whoever takes all that wait leaves none to the others.
+A connection wakes all workers. A worker with more connections than another waits a moment, then accepts what is still
+waiting. So a few connections that stay for hours do not end up at one worker, and a worker that is busy, stopped or dead delays
+no client. There is one queue, in the kernel, which outlives every worker. It deliberately accepts one connection at a time:
+a worker that accepted all would leave none to the others.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from freehold.gateway.server.worker_group import WorkerGroup
 
 _COURTESY_S = 0.002
 """How long a connection is left to a worker that has fewer. Source: our own choice: a busy loop turns in a millisecond or
-two, and nobody notices two when connecting."""
+two, and no client notices two when connecting."""
 _AGAIN_S = 0.1  # No more descriptors, or memory: it may pass; the queue in the kernel is bounded.
 
 
@@ -45,7 +45,7 @@ class Acceptor:
         )
 
     def close(self) -> None:
-        """Take no more; those who wait are the other workers', or are refused when the last one closes."""
+        """Accept no more; waiting clients go to the other workers, or are refused when the last one closes."""
         if self._held_back is not None:
             self._held_back.cancel()
             self._held_back = None
@@ -55,7 +55,7 @@ class Acceptor:
 
     def _came(self) -> None:
         here = len(self._gateway.connections) + len(self._joining)
-        self._counters.tell_connections(here)
+        self._counters.publish_connections(here)
         if 0 <= self._counters.connections_least < here:
             self._pause(_COURTESY_S)
         else:

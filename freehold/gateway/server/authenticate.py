@@ -1,8 +1,8 @@
-"""Who asks: every key of the keys file by its hash, and whether it may have what it asks for.
+"""Identify callers by the hash of their key, and check whether a key may have what it asks for.
 
-A key is found by the hash of what was presented, from memory alone. A reload keeps what each key has used. A revoked
-key is refused from then on; what it has under way goes on to its end. The limits hold over all
-workers of a gateway (`shared_limits`); another gateway counts for itself. Nothing here waits: keys file and budgets are read and written beside the loop.
+A key is found by the hash of the presented one, from memory alone. A reload keeps what each key has used. A revoked key is
+rejected from then on; its requests under way continue to their end. The limits hold over all workers of a gateway
+(`shared_limits`); another gateway counts for itself. Nothing here waits: background threads read and write keys file and budgets.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ _STUCK_S = (
     10.0  # A look at the keys file takes well under a second; one that takes this long hangs on its disk.
 )
 _OPEN = frozenset({b"/livez", b"/readyz", b"/health"})
-"""Paths that ask nobody for a key: probes of balancers and supervisors have none."""
+"""Paths that need no key: probes of balancers and supervisors have none."""
 
 
 class Authenticator:
     """All keys of one gateway process."""
 
-    def __init__(self, settings: Settings, board: SharedCounters | None = None) -> None:
+    def __init__(self, settings: Settings, counters: SharedCounters | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._now_s = self._loop.time
         self._log = get_logger("gateway.callers")
@@ -51,8 +51,8 @@ class Authenticator:
         self.problem = ""
         """Why the keys file cannot be used as it is now; empty: its newest version holds."""
         self._budgets = BudgetFile(Path(settings.budgets_path), self._log)
-        self._shared = SharedKeys(board) if board is not None else None
-        self._watch = KeyWatch(KeyStore(Path(settings.keys_path)), self._tell)
+        self._shared = SharedKeys(counters) if counters is not None else None
+        self._watch = KeyWatch(KeyStore(Path(settings.keys_path)), self._changed)
         self.tick()
 
     def __repr__(self) -> str:
@@ -64,7 +64,7 @@ class Authenticator:
         self._budgets.start()
 
     def stop(self) -> None:
-        """Save once more and end what runs beside the loop."""
+        """Save once more and end the background threads."""
         self._watch.stop()
         self._budgets.stop()
 
@@ -75,7 +75,7 @@ class Authenticator:
         if self._shared is not None:
             self._shared.tick(self._budgets.spending.month, int(self._now_s() * 1000))
 
-    # For people
+    # For operators
 
     @property
     def active(self) -> int:
@@ -84,7 +84,7 @@ class Authenticator:
 
     @property
     def trouble(self) -> str:
-        """Return what a person should look at, in words without a path, or nothing."""
+        """Return a problem that an operator should fix, without a path, or nothing."""
         if self._watch.silent_s > _STUCK_S:
             return "the disk of the keys file does not answer"
         if self.problem:
@@ -96,7 +96,7 @@ class Authenticator:
     def identify(self, request: Request) -> Rejection | None:
         """Find out whose request this is, once its head has come; return why it is not taken, or None."""
         digest = request.key_digest
-        # Found by a digest that nobody can choose, and compared in constant time: neither step tells of a key.
+        # Found by a digest that a client cannot choose, and compared in constant time: neither step leaks a key.
         caller = self._by_hash.get(digest)
         if caller is not None and compare_digest(caller.hash, digest) and self._wall_s < caller.ends_s:
             request.caller, request.key_id = caller, caller.id
@@ -108,7 +108,7 @@ class Authenticator:
         return errors.unauthorized(_why(request.key, caller, self._wall_s))
 
     def admit(self, request: Request, name: str, *, model: str) -> Rejection | None:
-        """Give a request its place and its tokens, or return what is in the way; a refusal takes nothing.
+        """Give a request its place and its tokens, or return why not; a rejection takes nothing.
 
         `name` is what it asks for, which its key must allow; `model` whose price is charged: an adapter's is its model's.
         """
@@ -133,7 +133,7 @@ class Authenticator:
             if limits.monthly_microusd is not None:
                 grant.cost = self._reserve(caller, request, model, tokens)
             if self._shared is not None and (month is not None or grant.cost is not None):
-                self._shared.tell(caller, self._budgets.spending.month)
+                self._shared.publish(caller, self._budgets.spending.month)
         request.limit_lines = caller.allowance.lines()
         return None if over is None else over_limit(over, caller.record.limits, tokens=tokens)
 
@@ -151,10 +151,10 @@ class Authenticator:
 
     # News of the keys file
 
-    def _tell(self, keys: KeysFile | None, problem: str) -> None:
+    def _changed(self, keys: KeysFile | None, problem: str) -> None:
         """Take what the watch found: at the start at once, later from its thread."""
         if self._watch.started:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, nobody asks any more
+            with contextlib.suppress(RuntimeError):  # the loop has ended, no request follows
                 self._loop.call_soon_threadsafe(self._take, keys, problem)
         else:
             self._take(keys, problem)
@@ -196,7 +196,7 @@ class Authenticator:
 
 
 def _why(key: bytes | None, caller: KeyState | None, now_s: float) -> str:
-    """Return why a request is not taken. Of a key's end only its holder hears, who learns nothing of use from it."""
+    """Return why a request is rejected. Only the holder of a key learns that it was revoked or has expired."""
     if key is None:
         return "You did not provide an API key: send it as `Authorization: Bearer KEY`."
     if not key:

@@ -1,6 +1,6 @@
 """What the gateway answers by itself: models, health, metrics. No engine and no control plane is asked.
 
-`/livez` says that this process runs its loop; `/readyz` says whether a balancer should send requests here: some model
+`/livez` reports that this process runs its loop; `/readyz` reports whether a balancer should send requests here: some model
 has a ready replica and no drain is on; `/health` is the same question with the details for a person.
 """
 
@@ -28,7 +28,7 @@ def model_id_of(path: str) -> str:
 
 
 def models_for(gateway: Gateway, caller: Caller | None) -> list[str]:
-    """Return the names of the models that a caller may use, all of them where nobody is asked for a key."""
+    """Return the names of the models that a caller may use, all of them if no key is needed."""
     known = gateway.directory
     return [name for name in (*known.models, *known.adapters) if caller is None or caller.may_use(name)]
 
@@ -107,7 +107,7 @@ def health(gateway: Gateway, caller: Caller | None = None) -> Answer:
             "trouble": gateway.authenticator.trouble or None,
         }
     if gateway.fallbacks is not None:
-        # What is paid is nobody else's business: /health asks nobody for a key.
+        # Costs are confidential, and /health needs no key.
         body["fallback"] = gateway.fallbacks.health(
             spent=caller is not None or gateway.context.settings.metrics_open
         )
@@ -155,14 +155,14 @@ def _answered_elsewhere(gateway: Gateway) -> bool:
 
 
 def metrics(gateway: Gateway, caller: Caller | None = None) -> Answer:
-    """Return the Prometheus text: of all workers, and after it what the node's agent says."""
+    """Return the Prometheus text: of all workers, and after it the metrics of the node's agent."""
     del caller
     metrics = (
         gateway.context.metrics.metrics
         if gateway.group is None
         else gateway.group.metrics(gateway.context.metrics.metrics)
     )
-    # Bound anew, since what several workers make together would be the word of the one that heard least.
+    # Bound again, since a sum over workers would show the oldest report of any of them.
     gateway.agent.watch(metrics)
     body, content_type = metrics.render()
     return 200, body + gateway.agent.text(), content_type

@@ -13,9 +13,10 @@ from typing import Protocol
 
 from freehold.core.clock import wall_s
 from freehold.core.events import EndpointLoad, GatewayStats, Snapshot
+from freehold.gateway.counters.request_metrics import read_at_scrape
 from freehold.gateway.endpoints.directory import Directory
 from freehold.gateway.endpoints.model import ModelAdmission, ServedModel
-from freehold.gateway.exchange.context import Context
+from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.fallback.registry import Fallbacks
 from freehold.gateway.queue.admission import Admission
@@ -29,6 +30,7 @@ from freehold.gateway.server.descriptors import CONNECTIONS_MAX
 from freehold.gateway.server.head_cache import HeadCache
 from freehold.gateway.server.worker_group import WorkerGroup
 from freehold.gateway.settings import Settings
+from freehold.telemetry.metrics import Reading
 
 _TICK_S = 0.5  # One coarse timer for every time limit of every connection: limits are seconds, half of one is exact enough.
 
@@ -42,15 +44,12 @@ class OpenConnection(Protocol):
     @property
     def busy(self) -> bool:
         """Return whether a request is under way, or coming in."""
-        ...
 
     def check(self, now_s: float) -> None:
         """Enforce the time limits."""
-        ...
 
     def drain(self) -> None:
         """Close, now or after the answer."""
-        ...
 
 
 class Gateway:
@@ -64,7 +63,7 @@ class Gateway:
         group: WorkerGroup | None = None,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
-        self.context = context = Context(settings, loop.time)
+        self.context = context = ExchangeContext(settings, loop.time)
         self.group = group
         """The workers that share this address; None: there is only this one."""
         self.directory = new_directory(context, loop, group)
@@ -99,23 +98,20 @@ class Gateway:
         return f"<Gateway {self.directory!r}, {len(self.connections)} connections{draining}>"
 
     def _watch(self) -> None:
-        metrics = self.context.metrics.metrics
+        metrics, keys = self.context.metrics.metrics, self.authenticator
         gauges.watch_directory(metrics, self.directory)
-        levels: dict[str, Callable[[], float]] = {
-            "freehold_gateway_connections": lambda: len(self.connections),
-            "freehold_gateway_upload_bytes": lambda: self.body_memory.held_bytes,
-            "freehold_gateway_uploads_waiting": lambda: self.body_memory.waiting,
-            "freehold_gateway_snapshot_age_seconds": self.snapshot_age_s,
+        readings: dict[str, Reading] = {
+            "freehold_gateway_connections": lambda: {(): len(self.connections)},
+            "freehold_gateway_upload_bytes": lambda: {(): self.body_memory.held_bytes},
+            "freehold_gateway_uploads_waiting": lambda: {(): self.body_memory.waiting},
+            "freehold_gateway_snapshot_age_seconds": lambda: {(): self.snapshot_age_s()},
+            "freehold_log_dropped_total": lambda: {(): self.log_dropped()},
+            "freehold_access_log_dropped_total": lambda: {(): self.context.access_log.dropped_total},
         }
-        keys = self.authenticator
         if keys is not None:
-            levels["freehold_gateway_keys"] = lambda: keys.active
-            levels["freehold_gateway_keys_trouble"] = lambda: bool(keys.trouble)
-        gauges.watch_levels(metrics, levels)
-        metrics.counter("freehold_log_dropped_total").read_from(lambda: {(): self.log_dropped()})
-        metrics.counter("freehold_access_log_dropped_total").read_from(
-            lambda: {(): self.context.access_log.dropped_total}
-        )
+            readings["freehold_gateway_keys"] = lambda: {(): keys.active}
+            readings["freehold_gateway_keys_trouble"] = lambda: {(): bool(keys.trouble)}
+        read_at_scrape(metrics, readings)
 
     def _pump(self) -> None:
         """Start requests that wait: another worker has woken this one."""
@@ -258,7 +254,7 @@ def queue_bounds(settings: Settings) -> QueueBounds:
 
 
 def new_directory(
-    context: Context, loop: asyncio.AbstractEventLoop, group: WorkerGroup | None = None
+    context: ExchangeContext, loop: asyncio.AbstractEventLoop, group: WorkerGroup | None = None
 ) -> Directory:
     """Return an empty directory whose models queue on this loop, together with the workers of `group`."""
 

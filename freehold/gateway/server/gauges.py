@@ -3,19 +3,14 @@
 Names and meanings stand in `freehold.telemetry.declared`; nothing is counted here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from freehold.core.events import ReplicaState, Snapshot
+from freehold.gateway.counters.request_metrics import read_at_scrape
 from freehold.gateway.endpoints.directory import Directory
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.telemetry.metrics import Metrics, Reading, Values
-
-
-def watch_levels(metrics: Metrics, levels: Mapping[str, Callable[[], float]]) -> None:
-    """Read gauges without labels, each by its name."""
-    for name, level in levels.items():
-        metrics.gauge(name).read_from(_unlabelled(level))
 
 
 def watch_directory(metrics: Metrics, directory: Directory) -> None:
@@ -27,7 +22,7 @@ def watch_directory(metrics: Metrics, directory: Directory) -> None:
     def per_target(level: Callable[[UpstreamTarget], float]) -> Reading:
         return lambda: {(target.id,): level(target) for target in directory.targets()}
 
-    read: dict[str, Reading] = {
+    readings: dict[str, Reading] = {
         "freehold_gateway_in_flight": per_model(lambda m: m.in_flight),
         "freehold_gateway_queue_requests": per_model(lambda m: m.admission.line.waiting),
         "freehold_gateway_queue_tokens": per_model(lambda m: m.admission.line.tokens),
@@ -38,16 +33,11 @@ def watch_directory(metrics: Metrics, directory: Directory) -> None:
         "freehold_gateway_snapshot_generation": lambda: {(): directory.snapshot.generation},
         "freehold_replica_state": lambda: dict(_states(directory.snapshot)),
         "freehold_replica_tokens_per_second": lambda: dict(_tokens_per_s(directory.snapshot)),
+        "freehold_replica_restarts_total": lambda: {
+            (r.model, r.id): r.restarts for r in directory.snapshot.replicas
+        },
     }
-    for name, reading in read.items():
-        metrics.gauge(name).read_from(reading)
-    metrics.counter("freehold_replica_restarts_total").read_from(
-        lambda: {(r.model, r.id): r.restarts for r in directory.snapshot.replicas}
-    )
-
-
-def _unlabelled(level: Callable[[], float]) -> Reading:
-    return lambda: {(): level()}
+    read_at_scrape(metrics, readings)
 
 
 def _states(snapshot: Snapshot) -> Iterator[tuple[Values, float]]:

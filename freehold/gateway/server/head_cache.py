@@ -2,7 +2,7 @@
 
 What the strict parser made of a head it would make of the same bytes again, so a request that comes whole in one read
 behind a head that is known is taken without it. Only the digits of its Content-Length may differ: they are cut out of what
-is compared, where they stand. Whose request it is, and whether it is taken, is asked anew each time. Heads that are never
+is compared, where they stand. The key is checked again for each request. Heads that are never
 the same twice (an id or a trace of their own), or that mean anything unusual, are not kept: the parser reads them.
 """
 

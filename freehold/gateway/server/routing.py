@@ -4,8 +4,6 @@ It decides by path, method, model, key and body. It does not decide whether ther
 `queue.admission` does, later.
 """
 
-from typing import Protocol
-
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.server import builtin_routes
@@ -18,15 +16,7 @@ from freehold.gateway.wire.ports import Client
 from freehold.gateway.wire.request import ENGINE_PATHS, Request
 
 
-class HttpClient(Client, Protocol):
-    """A client that gets answers of other types than JSON too."""
-
-    def reply(self, request: Request, status: int, *, body: bytes, content_type: str = ...) -> None:
-        """Send a whole answer, and take the next request."""
-        ...
-
-
-def begin(gateway: Gateway, client: HttpClient, request: Request) -> Exchange | None:
+def begin(gateway: Gateway, client: Client, request: Request) -> Exchange | None:
     """Answer a request here and return None, or return the exchange that will answer it."""
     if request.path not in ENGINE_PATHS:
         _answer_here(gateway, client, request)
@@ -38,7 +28,7 @@ def begin(gateway: Gateway, client: HttpClient, request: Request) -> Exchange | 
     return found
 
 
-def _answer_here(gateway: Gateway, client: HttpClient, request: Request) -> None:
+def _answer_here(gateway: Gateway, client: Client, request: Request) -> None:
     answer = builtin_routes.answer(gateway, request)
     if isinstance(answer, Rejection):
         client.reject(answer, request)
@@ -48,7 +38,7 @@ def _answer_here(gateway: Gateway, client: HttpClient, request: Request) -> None
         client.reply(request, status, body=body, content_type=content_type)
 
 
-def _exchange_for(gateway: Gateway, client: HttpClient, request: Request) -> Exchange | Rejection:
+def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejection:
     if request.method != b"POST":
         return errors.wrong_method(request.method.decode("ascii"), "POST")
     fields = read_body(request.body)

@@ -13,7 +13,7 @@ from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.gateway.settings import Settings
 from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Metrics
-from freehold.telemetry.pooled import go_on, pool, tell
+from freehold.telemetry.pooled import continue_from, dump, pool
 
 
 class WorkerGroup:
@@ -36,7 +36,7 @@ class WorkerGroup:
 
     def join(self, metrics: Metrics, on_wake: Callable[[], object]) -> None:
         """Take part: continue with a predecessor's counters, be seen, and be woken when it is this worker's turn."""
-        go_on(metrics, self.counters.published(self.index))
+        continue_from(metrics, self.counters.published(self.index))
         self.counters.join()
         asyncio.get_running_loop().add_reader(self._wake_fd, self._woken, on_wake)
 
@@ -50,14 +50,14 @@ class WorkerGroup:
     def tick(self, metrics: Metrics, connections: int) -> None:
         """Look for workers that died, and publish this worker's numbers; called twice a second."""
         self.counters.look()
-        self.counters.tell_connections(connections)
+        self.counters.publish_connections(connections)
         self._publish(metrics)
         if self.counters.overflows and not self._logged_full:
             self._logged_full = True
             self._log.error("board_full", doing="what found no place is bounded in each worker alone")
 
     def _publish(self, metrics: Metrics) -> None:
-        if not self.counters.publish(tell(metrics)):
+        if not self.counters.publish(dump(metrics)):
             self._log.warning("metrics_not_shared", why="there are too many of them")
 
     def metrics(self, own: Metrics) -> Metrics:

@@ -1,7 +1,7 @@
-"""Work that may wait for a disk, done again and again in a thread beside the loop, so that no request waits for it.
+"""Work that may wait for a disk, repeated in a background thread, so that no request waits for it.
 
-A thread that hangs holds up nothing, the end of the process included; that it hangs is seen by `silent_s`. Errors are
-the work's own to catch: what gets out of it ends the thread, which is then just as silent.
+A thread that hangs delays nothing, the end of the process included; `silent_s` shows that it hangs. The work must catch its own
+errors: an exception ends the thread, which is then just as silent.
 """
 
 import threading

@@ -1,7 +1,7 @@
-"""What keys and fallbacks have spent of their budgets, kept on disk beside the loop, so that a restart forgets nothing.
+"""What keys and fallback providers have spent of their budgets, saved to disk by a background thread, so that a restart forgets nothing.
 
-Saved about once a second where something changed: a kill -9 forgets at most what was spent since. It is a counter and
-no ledger: nobody can read from it who asked what.
+Saved about once a second where something changed: a kill -9 forgets at most what was spent since. It is a counter and not a
+ledger: it does not show single requests.
 """
 
 from pathlib import Path
@@ -93,7 +93,7 @@ class BudgetFile:
         except FileNotFoundError:
             return self._kind()
         except (OSError, msgspec.DecodeError) as exc:
-            # Serving on with budgets that begin anew is better than serving nobody; the log says so.
+            # Serving with budgets that begin at 0 is better than not serving; the log reports it.
             self._log.error("budgets_lost", file=self._path.name, reason=str(exc))
             return self._kind()
 

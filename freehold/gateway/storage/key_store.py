@@ -1,7 +1,7 @@
 """The keys file on disk: read whole, changed under a lock, replaced whole, so that no reader ever sees half of it.
 
 The gateway only reads it; `freehold key` is what writes. It keeps hashes and no key, with mode 0600 all the same:
-who can write it can let himself in, so a file that others may write is not believed.
+write access to it grants access to the gateway, so a file that others may write is not trusted.
 """
 
 import os
@@ -34,7 +34,7 @@ class KeyStore:
         return f"<KeyStore {self.path}>"
 
     def mark(self) -> Mark | None:
-        """Return what tells one version of the file from the next; None: there is none, or it cannot be reached."""
+        """Return what differs between versions of the file; None: there is none, or it cannot be reached."""
         try:
             return _mark(self.path.stat())
         except OSError:
@@ -43,7 +43,7 @@ class KeyStore:
     def read(self) -> KeysFile:
         """Return the keys, none where there is no file yet; raise Permanent for a file that cannot be trusted."""
         try:
-            # Not blocking, so that a pipe in the file's place holds nobody up.
+            # Not blocking, so that a pipe in the file's place delays nothing.
             with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 _check_owner(os.fstat(file.fileno()))
                 data = file.read(FILE_BYTES_MAX + 1)
@@ -62,7 +62,7 @@ class KeyStore:
         """Replace the keys by what `change` makes of them, one process at a time, and return them.
 
         What `change` raises leaves the file as it was. Raises Permanent where the file is broken or cannot be written,
-        Temporary where somebody else holds its lock.
+        Temporary where another process holds its lock.
         """
         target = Path(os.path.realpath(self.path))  # a link stays one: what it points to is replaced
         try:
@@ -87,7 +87,7 @@ def _mark(found: os.stat_result) -> Mark:
 
 def _check_owner(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise Permanent("is no regular file")
+        raise Permanent("is not a regular file")
     if found.st_mode & _OTHERS_MAY_WRITE:
         raise Permanent("can be written by others", hint="chmod 600")
     if found.st_uid not in {os.geteuid(), 0} and os.geteuid() != 0:

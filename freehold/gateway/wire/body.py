@@ -15,8 +15,8 @@ from freehold.gateway.wire.errors import Rejection, invalid
 from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
 
-# More is no limit but a number, of one answer or of all; a worker's 20,000 connections times 64 workers times this is
-# less than 2^63, so that sums fit the board's numbers.
+# A larger number is not a real limit, of one answer or of all; a worker's 20,000 connections times 64 workers times this is
+# less than 2^63, so that sums fit the shared counters.
 _TOKENS_MOST = 10**12
 
 
@@ -42,7 +42,7 @@ class BodyFields(msgspec.Struct):
     def answer_tokens(self) -> int:
         """Return the most tokens that all answers may have together; 0: one answer, without a limit.
 
-        Which of several limits holds, and what becomes of other types, is the engine's to say: it is the most here.
+        Which of several limits holds, and what becomes of other types, is the engine's decision: here it is the largest.
         """
         limit = self.max_tokens
         more = self.max_completion_tokens or self.max_output_tokens or self.n_predict
@@ -63,7 +63,7 @@ class BodyFields(msgspec.Struct):
 
 
 def _number(value: Any) -> int:
-    """Return what a value says as a number, rounded up; 0: nothing, and the most where nobody can tell."""
+    """Return a value as a number, rounded up; 0: there is none; the largest where the value is not a number."""
     if value is None:
         return 0
     try:
@@ -93,7 +93,7 @@ _TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
 
 
 def read_body(data: bytes) -> BodyFields | Rejection:
-    """Return the decoded fields, or the 400 that says what is wrong with the body."""
+    """Return the decoded fields, or the 400 that names what is wrong with the body."""
     try:
         if not data.isascii():
             data.decode()  # fields that are skipped are not checked by the decoder; JSON is UTF-8 (RFC 8259 8.1)
@@ -116,11 +116,11 @@ def too_deep() -> Rejection:
     return invalid("The body is not valid JSON: it is nested too deeply.", code="invalid_json")
 
 
-def _wrong_type(said: str) -> Rejection:
-    # msgspec says, for example: Expected `bool | null`, got `str` - at `$.stream`
-    param = said.rpartition("$.")[2].rstrip("`") if "$." in said else None
+def _wrong_type(message: str) -> Rejection:
+    # msgspec reports, for example: Expected `bool | null`, got `str` - at `$.stream`
+    param = message.rpartition("$.")[2].rstrip("`") if "$." in message else None
     place = f" for '{param}'" if param else ""
-    reason = said.partition(" - at ")[0].replace("`", "")
+    reason = message.partition(" - at ")[0].replace("`", "")
     return invalid(f"Wrong type{place}: {reason}.", param=param, code="invalid_type")
 
 
@@ -140,7 +140,7 @@ def rewrite(
 def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Rejection | None:
     """Return the 400 for a body (as `read_body` accepted it) with a key by which its engine takes adapters, or None.
 
-    Who may ask for which adapter is decided by its name: a key that gives its number would go past that.
+    Access to an adapter is decided by its name: a key that gives its number would bypass that.
     """
     if b"\\u" not in data and not any(name.encode() in data for name in keys):
         return None
@@ -151,8 +151,8 @@ def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Rejection | None
     if not found:
         return None
     name = min(found)
-    said = f"This model's adapters are asked for by their names in 'model', not by '{name}'."
-    return invalid(said, param=name, code="adapter_by_name")
+    message = f"This model's adapters are asked for by their names in 'model', not by '{name}'."
+    return invalid(message, param=name, code="adapter_by_name")
 
 
 def raw_keys(text: str) -> dict[str, msgspec.Raw]:
@@ -189,13 +189,13 @@ def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:
         at = data.index(b"{") + 1
         return b'%b"stream_options":{"include_usage":true},%b' % (data[:at], data[at:])
     try:
-        told = _OPTIONS_DECODER.decode(options) or {}
-        # The other values stay bytes: what JSON can say and Python cannot, 1e999, is no reason not to meter.
-        if msgspec.json.decode(told.get("include_usage", _NULL)):
+        fields = _OPTIONS_DECODER.decode(options) or {}
+        # The other values stay bytes: JSON numbers that Python cannot hold, 1e999, do not prevent metering.
+        if msgspec.json.decode(fields.get("include_usage", _NULL)):
             return None
         # Usage with every chunk hangs on `include_usage`: without that, the caller had not got it.
-        told.pop("continuous_usage_stats", None)
-        options = msgspec.Raw(msgspec.json.encode(told | {"include_usage": _TRUE}))
+        fields.pop("continuous_usage_stats", None)
+        options = msgspec.Raw(msgspec.json.encode(fields | {"include_usage": _TRUE}))
         return rewrite(data, {"stream_options": options})
     except (msgspec.DecodeError, RecursionError):
         return None

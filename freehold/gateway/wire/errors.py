@@ -1,6 +1,6 @@
 """Every error a client can see, in OpenAI's shape, or in Anthropic's own under `/v1/messages`.
 
-Pure: status, words and bytes. An error body never holds a prompt, a key or a path of this machine.
+Pure: status, message and bytes. An error body never holds a prompt, a key or a path of this machine.
 """
 
 from collections.abc import Iterable
@@ -27,14 +27,14 @@ _ANTHROPIC_TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """One error answer: what it says and how the connection goes on."""
+    """One error answer: its message and what becomes of the connection."""
 
     error: ApiError
     retry_after_s: int | None = None
     close: bool = False
     """True: the connection cannot be trusted or kept after this answer."""
     by_engine: bool = False
-    """True: an engine was asked; False: the gateway refused by itself, and counts it so."""
+    """True: an engine was asked; False: the gateway rejected it by itself, and counts it so."""
     allow: str = ""
     """Value of the Allow header for 405."""
     headers: bytes = b""
@@ -44,20 +44,20 @@ class Rejection:
 def invalid(
     message: str, *, param: str | None = None, code: str | None = None, status: int = 400
 ) -> Rejection:
-    """Return a refusal for a well-framed request that says something impossible."""
+    """Return the rejection of a well-framed request with an impossible content."""
     return Rejection(
         error=ApiError(status=status, message=message, type="invalid_request_error", code=code, param=param)
     )
 
 
 def malformed(message: str, *, status: int = 400) -> Rejection:
-    """Return a refusal for broken framing: the connection closes, since what follows cannot be told apart."""
+    """Return the rejection of broken framing: the connection closes, since the next request cannot be found."""
     error = ApiError(status=status, message=message, type="invalid_request_error", code="malformed_request")
     return Rejection(error=error, close=True)
 
 
 def forbidden(message: str) -> Rejection:
-    """Return the 403 for a caller who may not be here."""
+    """Return the 403 for a client that is not allowed here."""
     return Rejection(error=ApiError(status=403, message=message, type="permission_error", code="forbidden"))
 
 
@@ -106,7 +106,7 @@ def not_allowed(model: str) -> Rejection:
 
 
 def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Rejection:
-    """Return a 503 that asks the client to come again; `retry_after_s` is rounded up to 1..60 whole seconds."""
+    """Return a 503 that asks the client to retry; `retry_after_s` is rounded up to 1..60 whole seconds."""
     error = ApiError(status=503, message=message, type="service_unavailable", code=code)
     return Rejection(error=error, retry_after_s=max(1, round(min(RETRY_AFTER_S_MAX, retry_after_s + 0.49))))
 
@@ -128,14 +128,14 @@ def bad_gateway(message: str, *, code: str = "engine_failed") -> Rejection:
 
 
 def from_answer(engine: Engine, status: int, *, body: bytes, retry_after_s: float | None) -> Rejection:
-    """Return what a client is told for an engine's answer of `status` 300 or more, in the engine's words or ours."""
+    """Return the client's error for an engine's answer of `status` 300 or more, with the engine's message or ours."""
     if status < 400:
         return bad_gateway("The engine answered with a redirect; its endpoint's address is not right.")
     if status in {401, 403, 407}:
         return bad_gateway("The engine refused the gateway's own credentials; see its api_key.")
     error = engine.translate_error(status, body) or from_engine(status, body)
     if status in {429, 503}:
-        # Whatever its words: the engine has no room, which is not the caller's own limit.
+        # Whatever the message: the engine has no room, which is not the caller's own limit.
         return unavailable(error.message, code="engine_overloaded", retry_after_s=retry_after_s or 1.0)
     return Rejection(error=error, by_engine=True)
 
@@ -154,7 +154,7 @@ def from_engine(status: int, body: bytes) -> ApiError:
         status=status,
         message=message if isinstance(message, str) else f"The engine answered with HTTP status {status}.",
         type=str(fields.get("type") or ("server_error" if status >= 500 else "invalid_request_error")),
-        # Engines put the HTTP status here as a number; OpenAI's `code` is a word or null.
+        # Engines put the HTTP status here as a number; OpenAI's `code` is a string or null.
         code=code if isinstance(code, str) else None,
         param=fields["param"] if isinstance(fields.get("param"), str) else None,
     )
@@ -172,20 +172,20 @@ def event(error: ApiError, path: str) -> bytes:
     if path == MESSAGES_PATH:
         return b"event: error\ndata: " + body(error, path) + b"\n\n"
     if path == "/v1/responses":
-        said = {"type": "error", **_openai(error), "error": _openai(error)} | {"type": "error"}
-        return b"event: error\ndata: " + msgspec.json.encode(said) + b"\n\n"
+        text = {"type": "error", **_openai(error), "error": _openai(error)} | {"type": "error"}
+        return b"event: error\ndata: " + msgspec.json.encode(text) + b"\n\n"
     return b"data: " + body(error, path) + b"\n\n"
 
 
-def in_band(refusal: Rejection, path: str, *, chunked: bool, last: bytes) -> bytes:
+def in_band(rejection: Rejection, path: str, *, chunked: bool, last: bytes) -> bytes:
     """Return the bytes that end a stream after its first byte; `last` is what was written before them."""
-    error = replace(refusal.error, message=f"{refusal.error.message} This answer is not complete.")
-    said = event(error, path)
+    error = replace(rejection.error, message=f"{rejection.error.message} This answer is not complete.")
+    text = event(error, path)
     if not last.rstrip(b"\r").endswith((b"\n\n", b"\n\n\r\n")):
-        said = b"\n\n" + said
+        text = b"\n\n" + text
     if not chunked:
-        return said
-    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(said), said)
+        return text
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text)
 
 
 def _openai(error: ApiError) -> dict[str, str | None]:

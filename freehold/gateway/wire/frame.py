@@ -1,7 +1,7 @@
 """Where an answer's body ends: the three framings of HTTP/1.1, followed without touching the bytes.
 
 The gateway splices what it reads; it follows the framing only to know the exact end (so that a connection can be
-used again), whether a cut fell on a chunk border (so that an error can still be said in band), and, where an answer
+used again), whether a cut fell on a chunk border (so that an error can still be sent in band), and, where an answer
 is assembled, the payload inside the chunks. It never searches for an end marker, since text may contain one.
 """
 
@@ -10,7 +10,7 @@ from typing import Protocol
 
 # A chunk-size line is at most 16 hex digits (RFC 9112 7.1 sets no limit; 64-bit sizes need 16) plus extensions.
 _SIZE_LINE_BYTES_MAX = 256
-# Trailer fields are dropped by nobody we front; 8 KiB is nginx's default for a header block.
+# No server we front drops trailer fields; 8 KiB is nginx's default for a header block.
 _TRAILER_BYTES_MAX = 8192
 
 
@@ -19,7 +19,7 @@ class BadFramingError(ValueError):
 
 
 class EngineGaveUpError(Exception):
-    """The engine says inside its answer that it failed; what comes after that is no part of the answer."""
+    """The engine reports inside its answer that it failed; what follows is not part of the answer."""
 
 
 class BodyFrame(Protocol):
@@ -30,11 +30,9 @@ class BodyFrame(Protocol):
 
     def feed(self, data: bytes) -> int:
         """Return how many bytes of `data` belong to this body; raise BadFramingError on nonsense."""
-        ...
 
     def payload(self, data: bytes) -> tuple[int, list[bytes]]:
         """Return like `feed`, and the payload pieces without the framing."""
-        ...
 
 
 class SizedFrame:

@@ -43,7 +43,7 @@ class AnswerHead:
     keep_alive: bool
     event_stream: bool
     plain: bool
-    """It is a 200, no stream, and the connection goes on: as most are that come whole."""
+    """It is a 200, not a stream, and the connection is kept: as most answers that come whole."""
     retry_after_s: float | None
     start: bytes
     """The client's head for this answer, up to where per-request lines (id, date, connection) follow."""
@@ -69,7 +69,7 @@ def read_head(raw: bytes) -> AnswerHead:
     """Return the answer head in `raw` (up to and without the blank line); raise BadFramingError on nonsense."""
     lines = raw.split(b"\r\n")
     if not len(lines) - 1 == raw.count(b"\r") == raw.count(b"\n") or b"\0" in raw:
-        # A bare CR or LF inside a value that is passed on would be a header of the engine's making.
+        # A bare CR or LF inside a value that is passed on would be a header that the engine injects.
         raise BadFramingError("bare CR, LF or NUL in an engine's answer")
     version, status = _status_line(lines[0])
     fields = _Fields()
@@ -132,7 +132,7 @@ class _Fields:
             self.retry_after_s = float(value)
 
     def framing(self) -> bytes:
-        """Return the header line that tells a client how long the body is, or nothing."""
+        """Return the header line with the body's length or coding, or nothing."""
         if self.chunked:
             return b"transfer-encoding: chunked\r\n"
         return b"" if self.length_bytes is None else b"content-length: %d\r\n" % self.length_bytes

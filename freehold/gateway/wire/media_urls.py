@@ -1,4 +1,4 @@
-"""Addresses in a request that an engine would fetch by itself: found, so that they can be refused. Pure.
+"""Addresses in a request that an engine would fetch by itself: found, so that they can be rejected. Pure.
 
 An engine that takes pictures fetches what a caller names, from where it runs: its own loopback, a cloud's metadata service, the
 inside of the network. What comes in the request itself (`data:`) is harmless. Texts are never searched: an address in a question
@@ -16,12 +16,12 @@ from freehold.gateway.wire.errors import Rejection, invalid
 _PLACES = ("messages", "input", "system", "prompt", "documents", "query")
 """Where content may be. Source: OpenAI's chat completions and responses, Anthropic's messages, vLLM's rerank."""
 _NO_CONTENT = frozenset({"annotations"})
-"""Keys under which addresses are told and not fetched: citations of an earlier answer. Source: OpenAI's responses."""
+"""Keys under which addresses are shown and not fetched: citations of an earlier answer. Source: OpenAI's responses."""
 _ARGUMENTS = {"tool_use": "input"}
 """Kinds of parts, and under which of their keys are the arguments that a tool was given, which are text to an engine. Source:
 Anthropic's messages."""
 _BARE = frozenset({"image", "video", "audio"})
-"""Keys that hold an address without saying so. Source: SGLang's embeddings (`MultimodalEmbeddingInput`), Qwen's chat format."""
+"""Keys that hold an address although their name does not show it. Source: SGLang's embeddings (`MultimodalEmbeddingInput`), Qwen's chat format."""
 _SHOWN = 80  # characters of an address in an error
 
 
@@ -53,7 +53,7 @@ def refuse_addresses(body: bytes) -> Rejection | None:
 def _may_hold(body: bytes) -> bool:
     """Return whether a body may hold an address: each has one of these signs, and letters can be written as escapes.
 
-    Written out, since every request of a model that may fetch is looked at: 2 µs a kilobyte, measured beside other work.
+    Written out, since every request of a model that may fetch is searched: 2 µs a kilobyte, measured next to other work.
     """
     plain = b"url" in body or b'"image"' in body or b'"video"' in body or b'"audio"' in body
     return plain or (b"\\" in body and b"\\u" in body)

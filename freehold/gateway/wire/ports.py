@@ -1,7 +1,7 @@
 """The seams of the gateway: what one part may ask of another without importing it.
 
-Each Protocol is the narrow view of a class in a package above: a client's connection, an engine's connection, the
-endpoint that pools connections. It names no package but `wire`, holds no state and has no code.
+Each Protocol is the narrow view of a class in a package above: a client's connection, an engine's connection, what reads an
+answer. It names no package but `wire`, holds no state and has no code.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,6 @@ class Timer(Protocol):
 
     def cancel(self) -> None:
         """Do not make the call."""
-        ...
 
 
 class Loop(Protocol):
@@ -26,11 +25,9 @@ class Loop(Protocol):
 
     def time(self) -> float:
         """Return the loop's time, seconds."""
-        ...
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
         """Call back once, after `delay` seconds."""
-        ...
 
 
 class Client(Protocol):
@@ -39,35 +36,27 @@ class Client(Protocol):
     @property
     def write(self) -> Callable[[bytes], None]:
         """Return what writes bytes to the client."""
-        ...
 
     def head_end(self, request: Request, *, close: bool) -> bytes:
         """Return the last lines of an answer's head."""
-        ...
 
     def answered(self) -> None:
         """Take the next request: the answer's last byte was written."""
-        ...
 
     def answered_whole(self, answer: bytes) -> None:
         """Send a whole answer at the end of this turn of the loop, and take the next request."""
-        ...
 
-    def reply(self, request: Request, status: int, *, body: bytes) -> None:
+    def reply(self, request: Request, status: int, *, body: bytes, content_type: str = ...) -> None:
         """Send a whole answer with this body, and take the next request."""
-        ...
 
     def reject(self, rejection: Rejection, request: Request) -> None:
         """Send an error answer."""
-        ...
 
     def close(self) -> None:
         """Send what is written, then close."""
-        ...
 
     def abort(self, *, reset: bool = False) -> None:
         """Close at once; the client sees a cut, and with `reset` a connection reset."""
-        ...
 
 
 class Sender(Protocol):
@@ -79,15 +68,13 @@ class Sender(Protocol):
     @property
     def write(self) -> Callable[[bytes], None]:
         """Return what writes bytes to the peer."""
-        ...
 
 
-class Batch(Protocol):
+class SendBatch(Protocol):
     """Collects senders until the end of this turn of the loop."""
 
     def add(self, sender: Sender) -> None:
         """Send what `sender` has unsent at the end of this turn."""
-        ...
 
 
 class Passing(Protocol):
@@ -107,15 +94,13 @@ class Passing(Protocol):
 
     def fast(self, frame: BodyFrame) -> "Passing | None":
         """Return self where the next read of one whole chunk may be passed on after one look."""
-        ...
 
     def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
         """Return how many bytes of a read belong to the answer, and what goes to the client."""
-        ...
 
 
 class AnswerSink(Protocol):
-    """Who reads an engine's answer: one attempt of an exchange."""
+    """Reads an engine's answer: one attempt of an exchange."""
 
     wants_payload: bool
     """The body is read here (an error, an answer to assemble) instead of being passed on."""
@@ -124,34 +109,27 @@ class AnswerSink(Protocol):
     @property
     def passing(self) -> Passing | None:
         """Return what the body passes on its way to the client; None: it is read here."""
-        ...
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of the body."""
-        ...
 
     def takes_whole(self, head: AnswerHead) -> bool:
         """Return whether an answer that came whole in one read can go to the client as it is."""
-        ...
 
     def on_whole(self, head: AnswerHead, data: bytes) -> None:
         """Take such an answer; its connection is free again."""
-        ...
 
-    def on_head(self, connection: "Connection", head: AnswerHead) -> None:
+    def on_head(self, connection: "EngineConnection", head: AnswerHead) -> None:
         """Take an answer's head."""
-        ...
 
     def on_end(self) -> None:
         """Finish: the answer was read to its end."""
-        ...
 
-    def on_lost(self, connection: "Connection", frame: BodyFrame | None, *, in_order: bool) -> None:
+    def on_lost(self, connection: "EngineConnection", frame: BodyFrame | None, *, in_order: bool) -> None:
         """Deal with a connection that ended before the answer did; `in_order`: it was closed, not broken."""
-        ...
 
 
-class Connection(Protocol):
+class EngineConnection(Protocol):
     """A connection to an engine; `exchange.upstream` has the class."""
 
     closing: bool
@@ -159,39 +137,17 @@ class Connection(Protocol):
     """Answers that were read to their end."""
     frame: BodyFrame | None
 
-    def send(self, sink: AnswerSink, request: bytes, batch: Batch) -> None:
+    def send(self, sink: AnswerSink, request: bytes, batch: SendBatch) -> None:
         """Send one request at the end of this turn, and give its answer to `sink`."""
-        ...
 
     def pause(self) -> None:
         """Stop reading."""
-        ...
 
     def resume(self) -> None:
         """Read again."""
-        ...
 
     def abort(self) -> None:
         """Drop the connection at once."""
-        ...
 
     def close(self) -> None:
         """Close an idle connection."""
-        ...
-
-
-class Pool(Protocol):
-    """An endpoint with its idle connections; `endpoints.target` has the class."""
-
-    id: str
-    host: str
-    port: int
-    tls: bool
-
-    def keep(self, connection: Connection) -> None:
-        """Keep a connection whose answer was read to its end."""
-        ...
-
-    def forget(self, connection: Connection) -> None:
-        """Drop a connection that the engine closed while it was idle."""
-        ...

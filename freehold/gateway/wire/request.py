@@ -35,7 +35,7 @@ class Caller(Protocol):
 
     id: str
     weight: float
-    """Its share beside other callers of the same priority."""
+    """Its share among callers of the same priority."""
     priority: int
     """As nice(1): lower goes first."""
     concurrency: int | None
@@ -45,11 +45,9 @@ class Caller(Protocol):
 
     def may_use(self, model: str) -> bool:
         """Return whether this key may use a model."""
-        ...
 
     def over_concurrency(self) -> Rejection:
         """Return the 429 for one request more than this key may have at once."""
-        ...
 
 
 class Charge(Protocol):
@@ -57,15 +55,12 @@ class Charge(Protocol):
 
     def learn(self, used_tokens: int | None, answer_tokens: int | None, body_bytes: int) -> None:
         """Charge the tokens that the engine counted; None: only about how many the answer has is known."""
-        ...
 
     def pay(self, cost_picousd: int) -> None:
         """Charge this cost to the key's budget in US dollars, if it has one."""
-        ...
 
     def end(self, status: int, answer_bytes: int, *, asked: bool) -> None:
         """End the request, once; `asked`: some engine was asked."""
-        ...
 
 
 class Request:
@@ -83,21 +78,21 @@ class Request:
     """The body as far as it has come, where it comes in several pieces."""
     stream = False
     max_tokens = 0
-    """The most tokens that the answer may have; 0: the body does not say."""
+    """The most tokens that the answer may have; 0: the body sets no limit."""
     choices = 0
     """How many answers share a prompt, where each answer has a usage of its own; 0: one usage is the whole request's."""
     timeout_s = inf
-    """How long the caller waits for the whole answer, seconds; infinity: it does not say; 0: in no words that can be read."""
+    """How long the client waits for the whole answer, seconds; infinity: it sets no limit; 0: the header cannot be read."""
     resumable = False
-    """Its model's engines can go on with an answer that another one began."""
+    """Its model's engines can continue an answer that another one began."""
     stays = False
-    """The caller wants it answered here or not at all."""
+    """The client allows no other provider."""
     hides_usage = False
     """The gateway asked for the usage chunk, so it is taken out again."""
     adapter = ""
     """Which adapter of its model is asked for, by the name in the body; empty: the model itself."""
     key_id = ""
-    """Which API key asks; empty: nobody has to say."""
+    """The id of its API key; empty: no key is needed."""
     http11 = True
     keep_alive = True
     expect = False
@@ -108,22 +103,22 @@ class Request:
     origin = b""
     """The web page that a browser sends this for; empty: no browser, or a page of this server."""
     passed = b""
-    """Header lines that go on to the engine (trace context and the like), each with CRLF."""
+    """Header lines that are passed to the engine (trace context and the like), each with CRLF."""
     id_line = b""
     """The header line of the request's id, for both sides."""
     named = False
     """Its client gave it that id."""
     rejection: Rejection | None = None
     key: bytes | None = None
-    """The API key that was presented; empty: something that is no key, or two; None: nothing."""
+    """The API key that was presented; empty: not a key, or two of them; None: nothing."""
     key_digest = b""
     """`keys.hash_of` that key; empty: there is none that could be used."""
     caller: Caller | None = None
-    """Whose request it is; None: nobody was asked."""
+    """Its API key; None: no key is needed."""
     grant: Charge | None = None
     """What it was given of its caller's limits; None: there are none."""
     limit_lines = b""
-    """Header lines of the answer that tell the caller's limits and who else answers, each with CRLF."""
+    """Header lines of the answer with the key's limits and the provider that answers, each with CRLF."""
 
     @property
     def request_id(self) -> str:
@@ -139,7 +134,7 @@ class Request:
 
     @property
     def is_usual(self) -> bool:
-        """Return whether its head says nothing beyond method, path, length and key, and others may have the same one."""
+        """Return whether its head holds only method, path, length and key, so that others may have the same one."""
         odd = (
             self.named
             or self.codings
@@ -153,7 +148,7 @@ class Request:
         return plain and self.method == b"POST" and self.keep_alive and self.url in _KNOWN_PATHS
 
     def framing(self) -> bytes:
-        """Return the header line that says how this request's body is framed, or nothing for no body."""
+        """Return the header line with the framing of this request's body, or nothing for no body."""
         if self.codings:
             return b"transfer-encoding: chunked\r\n"
         return b"content-length: %d\r\n" % self.length_bytes if self.length_bytes else b""
@@ -180,7 +175,7 @@ class Request:
         if not self.url.startswith(b"/"):
             return _malformed_target()
         if self.origin and not _LOCAL_PAGE.fullmatch(self.origin):
-            # Nobody is asked for a key here, so any page that a person opens could spend this machine's time, or read
+            # No key is needed here, so any page that a person opens could spend this machine's time, or read
             # answers after DNS rebinding. Browsers send Origin with every POST; SDKs and servers send none.
             return errors.forbidden("Web pages of other hosts may not use this server.")
         if self.encoding not in {b"", b"identity"}:
@@ -235,7 +230,7 @@ def _timeout(request: Request, value: bytes) -> None:
 
 
 def _fallback(request: Request, value: bytes) -> None:
-    # Whatever else somebody writes here means to forbid something, and what left the house cannot be called back.
+    # Any other value means to forbid something, and a request that left cannot be called back.
     request.stays = request.stays or value.strip().lower() != b"allow"
 
 

@@ -1,6 +1,6 @@
-"""How many tokens a request may take before anybody has counted them: its prompt by its size, its answer by its limit.
+"""How many tokens a request may take before an engine has counted them: its prompt by its size, its answer by its limit.
 
-Pure, and deliberately rough: it asks no tokenizer, and what was really used corrects it afterwards (`Grant.settle`).
+Pure, and deliberately rough: it asks no tokenizer, and the real usage corrects it afterwards (`Grant.settle`).
 """
 
 BYTES_PER_TOKEN = 4

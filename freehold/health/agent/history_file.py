@@ -15,13 +15,13 @@ from freehold.health.incidents.history import MOST, History, Mark, history_lines
 
 
 class HistoryFile:
-    """The file. Several processes may write it: each holds a lock beside it meanwhile."""
+    """The file. Several processes may write it: each holds a lock file meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def load(self) -> History:
-        """Return what the file tells; no file: nothing. Raises OSError when it cannot be read."""
+        """Return what the file holds; no file: nothing. Raises OSError when it cannot be read."""
         if not self.path.exists():
             return History()
         return read_history(self.path.read_text("utf-8", errors="replace"))
@@ -39,7 +39,7 @@ class HistoryFile:
         self._add(past, now_s)
 
     def mark(self, mark: Mark) -> None:
-        """Append what an operator says; as `add`."""
+        """Append an operator's mark; as `add`."""
         self._add([mark], mark.set_healthy_s)
 
     def _add(self, entries: Sequence[PastFault | Mark], now_s: float) -> None:

@@ -1,8 +1,8 @@
-"""The controller's end of an agent: starts the process, tells it which engines there are, hears its snapshots.
+"""The controller's end of an agent: starts the process, sends it the engines, receives its snapshots.
 
-An agent that dies is started again, with a pause that doubles; one that falls silent is killed first. A process that does not
+An agent that dies is started again, with a pause that doubles; one that sends nothing is killed first. A process that does not
 die of that (it waits in the kernel) is left behind and one more is started: then no further one, so that stuck processes
-do not pile up. What it has counted goes on to whoever shows it, checked, and is taken back when the agent ends. Nothing here judges.
+do not pile up. Its metrics are checked, passed on to the page that shows them, and withdrawn when the agent ends. Nothing here judges.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from freehold.telemetry.declared import DECLARED
 from freehold.telemetry.logs import get_logger
 
 SILENT_S = 60.0
-"""An agent that says nothing for this long (it speaks every 10 s) hangs. Source: our own choice, six of its periods."""
+"""An agent that sends nothing for this long (it reports every 10 s) hangs. Source: our own choice, six of its periods."""
 AGAIN_S_MIN, AGAIN_S_MAX = 1.0, 60.0
 """Between its end and its next start, doubling. Source: our own choice: nothing is served by it."""
 STEADY_S = 300.0
@@ -53,12 +53,12 @@ STUCK_MOST = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentListeners:
-    """Who is told of an agent; none of them may wait."""
+    """Callbacks of an agent; none of them may wait."""
 
     on_snapshot: Callable[[HealthSnapshot], object] = bool
-    """Each word of how the node is."""
+    """Each snapshot of the node."""
     on_metrics: Callable[[AgentMetrics], object] = bool
-    """What it has counted, with each word, and once more without a text when it ends."""
+    """Its metrics, with each snapshot, and once more without a text when it ends."""
     on_start: Callable[[int], object] = bool
     """The pid of each that is started."""
 
@@ -71,12 +71,12 @@ class AgentLink:
         settings: HealthSettings,
         *,
         stderr_path: Path,
-        hearers: AgentListeners,
+        listeners: AgentListeners,
         silent_s: float = SILENT_S,
     ) -> None:
         self._settings = settings
         self._stderr_path = stderr_path
-        self._hearers = hearers
+        self._listeners = listeners
         self._metrics = AgentMetrics()
         self._refused = ""
         self._silent_s = silent_s
@@ -84,10 +84,10 @@ class AgentLink:
         self._process: asyncio.subprocess.Process | None = None
         self._stuck: list[asyncio.subprocess.Process] = []
         self._stopping = asyncio.Event()
-        self._heard_s = 0.0
+        self._received_s = 0.0
         self._log = get_logger("health.link")
         self.snapshot: HealthSnapshot | None = None
-        """The agent's last word."""
+        """The agent's last snapshot."""
         self.restarts = 0
 
     @property
@@ -96,16 +96,16 @@ class AgentLink:
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
-    def tell(self, targets: Sequence[EngineTarget]) -> None:
-        """Tell the agent which engines there are, where that has changed."""
+    def send_targets(self, targets: Sequence[EngineTarget]) -> None:
+        """Send the agent the engines, if they have changed."""
         if tuple(targets) != self._targets:
             self._targets = tuple(targets)
-            self._say(Engines(self._targets))
+            self._send(Engines(self._targets))
 
     async def run(self) -> None:
         """Keep an agent running until `stop` was called and it has ended."""
         again_s = AGAIN_S_MIN
-        self._hearers.on_metrics(self._metrics)
+        self._listeners.on_metrics(self._metrics)
         while not self._stopping.is_set():
             began_s = monotonic_s()
             try:
@@ -156,10 +156,10 @@ class AgentLink:
                 # One arena: memory that a thread of the pool once used is not kept beside the main one.
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "MALLOC_ARENA_MAX": "1"},
             )
-        self._heard_s = monotonic_s()
-        self._hearers.on_start(self._process.pid)
-        self._say(Watch(self._settings))
-        self._say(Engines(self._targets))
+        self._received_s = monotonic_s()
+        self._listeners.on_start(self._process.pid)
+        self._send(Watch(self._settings))
+        self._send(Engines(self._targets))
 
     def _stderr(self) -> BinaryIO:
         """Open the file for the little that it says outside its log, begun anew at each start; or nothing."""
@@ -173,34 +173,34 @@ class AgentLink:
         assert self._process.stdout is not None
         with contextlib.suppress(ValueError):  # a line without end: it is not our agent that speaks
             while line := await self._process.stdout.readline():
-                self._heard_s = monotonic_s()
-                word = read_report(line)
-                if word is not None:
-                    self.snapshot = word.snapshot
-                    self._pass_on(word)
-                    self._hearers.on_snapshot(word.snapshot)
+                self._received_s = monotonic_s()
+                report = read_report(line)
+                if report is not None:
+                    self.snapshot = report.snapshot
+                    self._pass_on(report)
+                    self._listeners.on_snapshot(report.snapshot)
 
-    def _pass_on(self, word: AgentReport) -> None:
-        """Tell what it has counted; a text that could spoil the page it is to stand on is told once and left out."""
-        why = why_not(word.metrics, prefix=f"{NAMESPACE}_", taken=_TAKEN)
+    def _pass_on(self, report: AgentReport) -> None:
+        """Pass its metrics on; a text that could spoil the page is logged once and left out."""
+        why = why_not(report.metrics, prefix=f"{NAMESPACE}_", taken=_TAKEN)
         if why and why != self._refused:
             self._log.error("agent_metrics_refused", why=why)
         self._refused = why
-        self._metrics = AgentMetrics(text="" if why else word.metrics, told_monotonic_s=word.monotonic_s)
-        self._hearers.on_metrics(self._metrics)
+        self._metrics = AgentMetrics(text="" if why else report.metrics, told_monotonic_s=report.monotonic_s)
+        self._listeners.on_metrics(self._metrics)
 
     def _silence(self) -> None:
-        """Take back what it counted: nobody speaks for this node now."""
+        """Withdraw its metrics: no agent runs now."""
         self._metrics = msgspec.structs.replace(self._metrics, text="")
-        self._hearers.on_metrics(self._metrics)
+        self._listeners.on_metrics(self._metrics)
 
     async def _watch(self) -> None:
         """Kill an agent that lives and says nothing."""
         looked_s = monotonic_s()
-        while monotonic_s() - self._heard_s < self._silent_s:
+        while monotonic_s() - self._received_s < self._silent_s:
             if monotonic_s() - looked_s > _OVERSLEPT_S:
                 # It was this process that stood still: what the agent said meanwhile is still unread.
-                self._heard_s = monotonic_s()
+                self._received_s = monotonic_s()
             looked_s = monotonic_s()
             await asyncio.sleep(min(1.0, self._silent_s / 4))
         self._log.error("agent_silent", silent_s=self._silent_s, pid=self.pid)
@@ -222,7 +222,7 @@ class AgentLink:
                 return
         self._stuck.append(process)
 
-    def _say(self, order: Order) -> None:
+    def _send(self, order: Order) -> None:
         process = self._process
         if process is not None and process.returncode is None and process.stdin is not None:
             with contextlib.suppress(OSError, RuntimeError):  # it has just ended

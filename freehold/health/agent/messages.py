@@ -1,4 +1,4 @@
-"""The words between a controller and its agent, as JSON lines: what to watch first, then which engines there are, again and again.
+"""Messages between a controller and its agent, as JSON lines: first what to watch, then which engines there are at each change.
 
 Up comes a `AgentReport` a line. Who closes the line is gone. It is light, since both ends import it, and does nothing.
 """
@@ -17,7 +17,7 @@ LINE_BYTES_MOST = 4 * 1024 * 1024
 
 
 class HealthSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an agent is told of the node that it watches."""
+    """What an agent watches on its node."""
 
     node: str = ""
     """Empty: the host's name."""
@@ -55,11 +55,11 @@ class Engines(msgspec.Struct, frozen=True, tag="engines"):
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the agent says: how the node is, and what the agent has counted so far."""
+    """The agent's report: the state of the node, and the agent's metrics so far."""
 
     snapshot: HealthSnapshot
     metrics: str
-    """In Prometheus' text format; nobody has checked it."""
+    """In Prometheus' text format; unchecked."""
     monotonic_s: float
     """When, by the clock that all processes of a machine share."""
 

@@ -1,9 +1,9 @@
-"""The agent's metrics: what is believed, how long probes and reading take. Labels are words from the code, never a name or UUID.
+"""The agent's metrics: verdicts, how long probes and reading take. Labels are constants of the code, never a name or UUID.
 
-All their names begin with `freehold_health_`, the process's own figures too: they stand beside a gateway's, or beside node_exporter's.
+All their names begin with `freehold_health_`, the process's own figures too: they are on one page with a gateway's, or with node_exporter's.
 
 A component's label is its kind (`gpu`, `disk`, `engine`), and its verdict the worst of that kind: which one it is, `freehold
-health` says. Nothing here serves them: they are text that goes with the agent's word and into a file.
+health` says. Nothing here serves them: they are text that goes with the agent's report and into a file.
 """
 
 from collections import Counter

@@ -1,6 +1,6 @@
 """Looking without an agent: once at this node, or through a recording as if it were now.
 
-One look has no hysteresis: what a probe says at once is what is told, and rates need two readings some seconds apart. A replay
+One look has no hysteresis: the probes' findings are shown as they are, and rates need two readings some seconds apart. A replay
 settles and groups incidents as the agent does, by the times in the recording. Neither acts, and neither leaves anything running.
 """
 
@@ -36,16 +36,16 @@ class Replay:
         self._expected = expected or Expected()
         self._kept = ViewWindow(windows_of(probes.values()))
         self._held: dict[Key, SettledState] = {}
-        self._live: IncidentTracker | None = None
+        self._tracker: IncidentTracker | None = None
         self._last: View | None = None
         self._concluded_s = float("-inf")
 
     def add(self, view: View) -> list[Finding]:
         """Take in the next view; return the findings that are believed from now on and were not before."""
-        if self._live is None:
-            self._live = IncidentTracker(node=view.node, started_s=view.at_s)
+        if self._tracker is None:
+            self._tracker = IncidentTracker(node=view.node, started_s=view.at_s)
         self._kept.add(view)
-        self._live.see(view)
+        self._tracker.add(view)
         self._last = view
         before = dict(self._held)
         for probe in self._probes.values():
@@ -53,17 +53,21 @@ class Replay:
                 looks = probe.check(self._kept.window(probe.reads, probe.window_s), self._expected)
                 self._held = settle_all(self._held, looks, probe=probe, now_s=view.at_s)
         fresh = [held.believed for key, held in self._held.items() if _word(before.get(key)) != _word(held)]
-        if fresh or view.monotonic_s - self._concluded_s >= PERIOD_S or self._live.is_due(view.monotonic_s):
+        if (
+            fresh
+            or view.monotonic_s - self._concluded_s >= PERIOD_S
+            or self._tracker.is_due(view.monotonic_s)
+        ):
             self.snapshot(view.node, view.at_s)
         return fresh
 
     def snapshot(self, node: str, at_s: float) -> HealthSnapshot:
         """Return what is believed after the last view, and what of it are incidents."""
         found = _snapshot(self._held.values(), node=node, at_s=at_s)
-        if self._live is None or self._last is None:
+        if self._tracker is None or self._last is None:
             return found
         self._concluded_s = self._last.monotonic_s
-        return self._live.conclude(found, self._last.monotonic_s)
+        return self._tracker.conclude(found, self._last.monotonic_s)
 
 
 def _word(held: SettledState | None) -> tuple[str, str] | None:

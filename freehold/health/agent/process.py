@@ -1,7 +1,7 @@
 """The agent's process: readers, runner and snapshot of one node, beside the controller and not inside it.
 
-`python -m freehold.health.agent.process` is started by the controller (`agent_link`), which says on standard input what to watch and
-which engines there are, a JSON line each, and hears a snapshot a line on standard output. With `--settings FILE` it runs by
+`python -m freehold.health.agent.process` is started by the controller (`link`), which sends on standard input what to watch and
+which engines there are, a JSON line each, and reads a snapshot a line on standard output. With `--settings FILE` it runs by
 itself. What can hang is in children of its own; when it hangs all the same, the controller starts another. It writes the
 snapshot and its metrics into the state folder from a thread, since that disk is one of those it watches. It acts on
 nothing: restarting an engine is the fleet's business. End of standard input ends it.
@@ -49,7 +49,7 @@ _log = logs.get_logger("health.agent")
 
 
 class NodeAgent:
-    """One node's agent; `send` takes each word as a line, and must not wait."""
+    """One node's agent; `send` takes each report as a line, and must not wait."""
 
     def __init__(self, settings: HealthSettings, *, with_engines: bool) -> None:
         self._settings = settings
@@ -57,40 +57,40 @@ class NodeAgent:
         self._writing: asyncio.Task[None] | None = None
         self._complaint = ""
         self.send: asyncio.WriteTransport | None = None
-        self._live = IncidentTracker(
+        self._tracker = IncidentTracker(
             node=settings.name,
             started_s=wall_s(),
             boot=_boot_id(),
             gpus=settings.gpu != "off",
         )
-        self._books: StateFiles | None = None
+        self._files: StateFiles | None = None
         if settings.state_dir:
-            self._books = StateFiles(Path(settings.state_dir), on_history=self._learned)
-        self._words: dict[str, tuple[str, ...]] = {}
+            self._files = StateFiles(Path(settings.state_dir), on_history=self._learned)
+        self._shown: dict[str, tuple[str, ...]] = {}
         setup = RunnerSetup(
             node=settings.name,
             expected=settings.expected,
-            admit=self._live.admit,
+            admit=self._tracker.admit,
             on_view=self._seen,
             conclude=self._concluded,
-            on_snapshot=self._told,
+            on_snapshot=self._send,
         )
         self.runner = Runner(sources_for(settings, self._engines), all_probes(), setup)
 
     async def open(self) -> None:
-        """Take over what the agent before this one knew; takes some seconds at most."""
-        if self._books is not None:
-            found = await self._books.open()
+        """Take over the state of the agent before this one; takes some seconds at most."""
+        if self._files is not None:
+            found = await self._files.open()
             if found is not None:
-                self._live.resume(*found)
+                self._tracker.resume(*found)
             else:
-                self._live.forget_the_past()
+                self._tracker.forget_the_past()
 
     async def close(self) -> None:
         """Wait until what is to be kept was written."""
-        if self._books is not None:
-            self._books.turn(self._live.take_lines())
-            await self._books.close()
+        if self._files is not None:
+            self._files.turn(self._tracker.take_lines())
+            await self._files.close()
 
     def obey(self, order: Order) -> None:
         """Take over which engines there are."""
@@ -98,28 +98,30 @@ class NodeAgent:
             self._engines.targets = order.targets
 
     def _seen(self, view: View) -> None:
-        names = self._live.gpus
-        self._live.see(view)
-        if self._live.gpus != names:  # lines that an operator has set healthy may be known as such only now
+        names = self._tracker.gpus
+        self._tracker.add(view)
+        if (
+            self._tracker.gpus != names
+        ):  # lines that an operator has set healthy may be known as such only now
             self.runner.readmit()
-        if self._live.is_due(view.monotonic_s):
-            self.runner.tell_soon()
-        if self._books is not None:
-            self._books.turn(self._live.take_lines())
+        if self._tracker.is_due(view.monotonic_s):
+            self.runner.report_soon()
+        if self._files is not None:
+            self._files.turn(self._tracker.take_lines())
 
     def _learned(self, history: History) -> None:
-        if self._live.learn(history):
+        if self._tracker.learn(history):
             self.runner.readmit()
-            self.runner.tell_soon()
+            self.runner.report_soon()
 
     def _concluded(self, snapshot: HealthSnapshot, now_s: float) -> HealthSnapshot:
-        concluded = self._live.conclude(snapshot, now_s)
-        self.runner.meters.show_incidents(concluded.incidents, self._live.diagnoses_total)
-        words = {
+        concluded = self._tracker.conclude(snapshot, now_s)
+        self.runner.meters.show_incidents(concluded.incidents, self._tracker.diagnoses_total)
+        shown = {
             one.id: (one.state, one.hypothesis, one.component, one.action) for one in concluded.incidents
         }
         for one in concluded.incidents:
-            if one.hypothesis and words[one.id] != self._words.get(one.id):
+            if one.hypothesis and shown[one.id] != self._shown.get(one.id):
                 _log.warning(
                     "incident",
                     id=one.id,
@@ -129,20 +131,20 @@ class NodeAgent:
                     action=str(one.action),
                     said=one.summary,
                 )
-        self._words = dict(words)
+        self._shown = dict(shown)
         return concluded
 
-    def _told(self, snapshot: HealthSnapshot) -> None:
+    def _send(self, snapshot: HealthSnapshot) -> None:
         metrics = self.runner.meters.text()
         if self.send is not None and self.send.get_write_buffer_size() < UNSENT_BYTES_MOST:
-            word = AgentReport(snapshot=snapshot, metrics=metrics.decode(), monotonic_s=monotonic_s())
-            self.send.write(msgspec.json.encode(word) + b"\n")
+            report = AgentReport(snapshot=snapshot, metrics=metrics.decode(), monotonic_s=monotonic_s())
+            self.send.write(msgspec.json.encode(report) + b"\n")
         if self._settings.state_dir and (self._writing is None or self._writing.done()):
             work = self._write(encode(snapshot), metrics)
             self._writing = asyncio.get_running_loop().create_task(work)
 
     async def _write(self, line: bytes, metrics: bytes) -> None:
-        """Put both into the state folder; a disk that takes nothing is told once, and one that hangs holds up nobody."""
+        """Put both into the state folder; a disk that takes nothing is logged once, and one that hangs delays nothing."""
         folder = Path(self._settings.state_dir)
         try:
             await asyncio.to_thread(replace_file, folder / FILE_NAME, line + b"\n", durable=False)

@@ -30,7 +30,7 @@ class RecordingHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     version: int = 0
     node: str = ""
     about: str = ""
-    """What was going on, in words."""
+    """A title of what happened."""
     source: str = ""
     """Where it comes from: `freehold health record`, or what it was converted from."""
     truth: str = ""
@@ -97,28 +97,28 @@ def load_recording(path: Path) -> Recording:
 
 
 def replay(path: Path, on_problem: Callable[[Problem], None] | None = None) -> Iterator[View]:
-    """Yield the views, oldest first, without holding them all; tell each problem to `on_problem` and go on."""
+    """Yield the views, oldest first, without holding them all; pass each problem to `on_problem` and continue."""
     for item in _items(path, on_problem or _ignore):
         if isinstance(item, View):
             yield item
 
 
 def _ignore(_problem: Problem) -> None:
-    """A caller that does not ask is not told."""
+    """Without a callback problems are dropped."""
 
 
-def _items(path: Path, tell: Callable[[Problem], None]) -> Iterator[RecordingHead | View]:
+def _items(path: Path, report: Callable[[Problem], None]) -> Iterator[RecordingHead | View]:
     try:
         with path.open("rb") as file:
-            yield from _lines(file, str(path), tell)
+            yield from _lines(file, str(path), report)
     except OSError as exc:
-        tell(Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}"))
+        report(Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}"))
 
 
-def _lines(file: IO[bytes], where: str, tell: Callable[[Problem], None]) -> Iterator[RecordingHead | View]:
+def _lines(file: IO[bytes], where: str, report: Callable[[Problem], None]) -> Iterator[RecordingHead | View]:
     head = _head(file.readline(LINE_BYTES_MOST), where)
     if isinstance(head, Problem):
-        tell(head)
+        report(head)
         return
     yield head
     number, last_s = 1, float("-inf")
@@ -126,10 +126,10 @@ def _lines(file: IO[bytes], where: str, tell: Callable[[Problem], None]) -> Iter
         number += 1
         view = _view(line, f"{where}:{number}") if line.strip() else None
         if isinstance(view, Problem):
-            tell(view)
+            report(view)
         elif view is not None:
             if view.at_s < last_s:
-                tell(_backwards(f"{where}:{number}"))
+                report(_backwards(f"{where}:{number}"))
             last_s = max(last_s, view.at_s)
             yield view
 

@@ -1,9 +1,9 @@
-"""The runner: reads each source at its own pace and with its own deadline, and lets probes look at what came.
+"""The runner: reads each source at its own pace and with its own deadline, and runs the probes on what came.
 
 Each source has a task of its own, so that one that hangs stops no other; what came is put together into one view every two
 seconds at most. Probes are pure and run here, one after the other; one that takes long is asked less often. What a probe
-says is settled (`settle`) before anybody is told. It opens nothing itself: sources bring the world, `on_snapshot` takes the
-word. One of the guards of the house: a mistake in a probe or reader is logged and counted, and costs that one alone.
+reports goes through hysteresis before it is in a snapshot. Nothing here opens anything: sources read, `on_snapshot` takes the
+result. A guard: a mistake in a probe or source is logged and counted, and costs that one alone.
 """
 
 import asyncio
@@ -76,13 +76,13 @@ class RunnerSetup:
     node: str
     expected: Expected = field(default_factory=Expected)
     on_snapshot: Callable[[HealthSnapshot], None] = lambda _snapshot: None
-    """Told every 10 s, and at once when another verdict or reason is believed; must not wait."""
+    """Called every 10 s, and at once when a verdict or reason changes; must not wait."""
     on_view: Callable[[View], None] = lambda _view: None
-    """Told each view; must not wait."""
+    """Called with each view; must not wait."""
     admit: Callable[[View], View] = lambda view: view
     """Returns what of a view is to be looked at; must not wait."""
     conclude: Callable[[HealthSnapshot, float], HealthSnapshot] = lambda snapshot, _now_s: snapshot
-    """Returns a snapshot with what follows from it, before it is told; it gets monotonic seconds too, and must not wait."""
+    """Returns a snapshot with what follows from it, before it is sent; it gets monotonic seconds too, and must not wait."""
     clock: Clock = SYSTEM_CLOCK
     rng: RandomSource = field(default_factory=random.Random)
     tick_s: float = TICK_S
@@ -120,12 +120,12 @@ class Runner:
         self._states = {source.name: ReaderState(name=source.name, state="waiting") for source in sources}
         self._held: dict[Key, SettledState] = {}
         self._started_s = self._setup.clock.wall_s()
-        self._told_s = float("-inf")
+        self._sent_s = float("-inf")
         self._ticked_s, self._woke_s = float("inf"), 0.0
 
     @property
     def snapshot(self) -> HealthSnapshot:
-        """Return what is believed now."""
+        """Return the settled state now."""
         found = [SettledFinding(finding=held.believed, since_s=held.since_s) for held in self._held.values()]
         return HealthSnapshot(
             at_s=self._setup.clock.wall_s(),
@@ -151,9 +151,9 @@ class Runner:
             for source in self._sources:
                 await self._close(source)
 
-    def tell_soon(self) -> None:
-        """Tell a snapshot at the end of this look, or of the next."""
-        self._told_s = float("-inf")
+    def report_soon(self) -> None:
+        """Send a snapshot at the end of this look, or of the next."""
+        self._sent_s = float("-inf")
 
     def readmit(self) -> None:
         """Let what `RunnerSetup.admit` leaves of the views count from now on, those before this moment as well."""
@@ -173,8 +173,8 @@ class Runner:
                 changed |= self._look(probing, now_s)
             elif now_s - max(probing.ran_s, probing.again_s) > probing.period_s + 2 * self._setup.tick_s:
                 changed |= self._miss(probing, now_s)
-        if changed or now_s - self._told_s >= PERIOD_S:
-            self._tell(now_s)
+        if changed or now_s - self._sent_s >= PERIOD_S:
+            self._send(now_s)
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -282,7 +282,7 @@ class Runner:
         before = {key: _word(held) for key, held in self._held.items()}
         self._held = settle_all(self._held, looks, probe=probe, now_s=self._setup.clock.wall_s())
         after = {key: _word(held) for key, held in self._held.items()}
-        for key in [key for key, word in after.items() if before.get(key) != word]:
+        for key in [key for key, now in after.items() if before.get(key) != now]:
             self._note_change(self._held[key].believed)
         return before != after
 
@@ -298,18 +298,18 @@ class Runner:
             said=finding.message,
         )
 
-    def _tell(self, now_s: float) -> None:
-        self._told_s = now_s
+    def _send(self, now_s: float) -> None:
+        self._sent_s = now_s
         snapshot = self.snapshot
         snapshot = self._guarded("conclude", lambda: self._setup.conclude(snapshot, now_s)) or snapshot
         self.meters.show((each.finding for each in snapshot.findings), snapshot.readers)
         self._guarded("on_snapshot", lambda: self._setup.on_snapshot(snapshot))
 
     def _guarded(self, what: str, call: Callable[[], _T]) -> _T | None:
-        """Return what a hook returns; None where it made a mistake: that costs its own word alone."""
+        """Return what a hook returns; None where it made a mistake: that costs its own result alone."""
         try:
             return call()
-        except Exception:  # noqa: BLE001 (guard: whoever is told wrong does not stop the looking)
+        except Exception:  # noqa: BLE001 (guard: a hook's mistake does not stop the runner)
             self.meters.bug(f"health.{what}")
             _log.exception("mistake of our own", what=what)
             return None

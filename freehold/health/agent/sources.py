@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 def sources_for(
     settings: HealthSettings, engines: EnginesReader | None = None, disk: DiskOptions | None = None
 ) -> list[Source]:
-    """Return every source of this node's views; `engines` None: nobody says which engines there are.
+    """Return every source of this node's views; `engines` None: which engines there are is not known.
 
     `disk` says how disks are read where it is not as the agent does.
     """
@@ -104,7 +104,7 @@ def _volumes(readers: Sequence[DiskReader]) -> Source:
 
 def _network(settings: HealthSettings) -> Source:
     reader = NetworkReader(settings.name, settings.mesh, named=settings.expected.link_mbit_s)
-    # A peer that is stopped is to be told from a lossy one within 5 s: a look each tick. Without peers there is no hurry.
+    # A peer that is stopped is to be distinguished from a lossy one within 5 s: a look each tick. Without peers there is no hurry.
     period_s = TICK_S if settings.mesh is not None else PERIOD_S
     return Source(name="network", part="network", read=reader.read, close=reader.close, period_s=period_s)
 

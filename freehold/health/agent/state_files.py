@@ -1,7 +1,7 @@
-"""The agent's files of incidents: what the agent before it said last, and the history that both it and operators write.
+"""The agent's files: the last snapshot of the agent before it, and the history that both it and operators write.
 
 All reading and writing is done in threads, one at a time, since the disk may be one that hangs or is full: then lines wait,
-within a bound, and nobody waits for them. What stands in the files is `history`'s and `snapshot`'s to say.
+within a bound, and nothing waits for them. The format of the files is `history`'s and `snapshot`'s; nothing here judges.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ OPEN_S = 5.0
 that is not."""
 WAITING_MOST = 500
 """Lines that wait for the disk, the newest. Source: our own bound: some hundred incidents."""
-_log = get_logger("health.books")
+_log = get_logger("health.state_files")
 
 
 class StateFiles:
     """The files of one state folder; methods are for the event loop's own thread."""
 
     def __init__(self, folder: Path, *, on_history: Callable[[History], object]) -> None:
-        """`on_history` is told the history whenever its file has changed."""
+        """`on_history` gets the history whenever its file has changed."""
         self._folder = folder
         self._keeper = HistoryFile(folder / FILE_NAME)
         self._on_history = on_history
@@ -39,7 +39,7 @@ class StateFiles:
         self._complaint = ""
 
     async def open(self) -> tuple[HealthSnapshot | None, History] | None:
-        """Return the last word of the agent before and the history; None: the disk did not give them in time."""
+        """Return the last snapshot of the agent before and the history; None: the disk did not give them in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(OPEN_S):
                 return await asyncio.to_thread(self._read)

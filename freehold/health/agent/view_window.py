@@ -1,6 +1,6 @@
 """The views that probes look back on: each part as long as some probe wants it, and never more than a declared bound.
 
-Old GPU and disk readings are thinned (their counters still tell how they rose), kernel lines that tell nothing are dropped after a
+Old GPU and disk readings are thinned (their counters still show how they rose), kernel lines that are not events are dropped after a
 minute, readings that did not change are shared between views. It knows no probe and judges nothing.
 """
 
@@ -18,7 +18,7 @@ VIEWS_MOST = 6_000
 """Views kept at most. Source: our own bound, above what a sick node keeps for a day: a view a telling kernel line (`LINES_MOST`),
 one a minute of thinned disk readings (1,440), and what the last ten minutes and hour hold (some 700)."""
 QUIET_KERNEL_S = 60.0
-"""How long a reading of the kernel's log without a telling line is kept: as `judged.STALE_S`, after which it says nothing."""
+"""How long a reading of the kernel's log without an event is kept: as `judge.kernel_window`, after which it says nothing."""
 DENSE_S = 600.0
 """How far back every GPU and disk reading is kept: the longest window of a probe that looks at values and not at counters."""
 SPARSE_S = 60.0
@@ -91,7 +91,7 @@ class ViewWindow:
         self._views = _few_lines(kept[-VIEWS_MOST:])
 
     def _gone(self, view: View, now_s: float) -> dict[str, Any]:
-        """Return what changes of a view by its age: parts that nobody wants any more, and kernel lines that tell nothing."""
+        """Return what changes of a view by its age: parts that no probe wants any more, and kernel lines that are not events."""
         age_s = now_s - view.monotonic_s
         gone: dict[str, Any] = {
             part: None
@@ -115,7 +115,7 @@ def _too_many(view: View, last_s: dict[Part, float]) -> list[Part]:
 
 
 def _telling(kernel: Kernel) -> Kernel | None:
-    """Return a reading with those lines alone that tell something; None: it is not worth keeping."""
+    """Return a reading with those lines alone that are events; None: it is not worth keeping."""
     lines = tuple(line for line in kernel.lines if may_be_event(line))
     if not lines and not kernel.lost and kernel.state is State.OK:
         return None

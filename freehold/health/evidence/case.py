@@ -1,7 +1,7 @@
 """One incident with all that is known of it, and everything that it shows: the signs that are weighed.
 
 Signs come from events, readings, findings, engines and context; some only from what came before, or from several of these
-together. Their order never depends on the order in which things were told. Nothing here decides: see `diagnose`.
+together. Their order does not depend on the order of the input. Nothing here decides: see `diagnose`.
 """
 
 from collections.abc import Iterable
@@ -53,7 +53,7 @@ class IncidentCase:
 
 
 def signs(case: IncidentCase, table: Table) -> list[SeenSign]:
-    """Return everything that the incident shows, in an order that does not depend on how it was told."""
+    """Return everything that the incident shows, in an order that does not depend on the order of the input."""
     changes = with_siblings(case.incident.changes)
     alone = change_signs(table, changes)
     past = tuple(_renamed(case))
@@ -118,7 +118,7 @@ _FOLLOWING = frozenset(
 
 
 _REFUSED = frozenset({"driver_blocked", "driver_missing", "library_mismatch"})
-"""Signs of a driver that could not be loaded. Source: the kernel's and the driver's own words."""
+"""Signs of a driver that could not be loaded. Source: the texts of the kernel and the driver."""
 _WITHOUT_DRIVER = frozenset({"gpu_start_failed", "log_no_gpu", "log_device_busy"})
 """What follows from that: a GPU that does not start, a program that finds none. Source: our own choice."""
 

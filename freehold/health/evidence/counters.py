@@ -47,12 +47,12 @@ def _positive(change: ReadingChange) -> bool:
 
 
 def _rises(change: ReadingChange) -> bool:
-    """A count that nobody read before may be years old: it means nothing."""
+    """A count without a value before may be years old: it means nothing."""
     return change.before is not None and change.rises
 
 
 def _there(change: ReadingChange) -> bool:
-    """For counts that begin with the driver: what is there is recent even when nobody read it before."""
+    """For counts that begin with the driver: what is there is recent even without a value before."""
     return change.rises
 
 

@@ -55,7 +55,7 @@ class NodeIncident:
     events: tuple[IncidentEvent, ...]
     """In order of time, without those that only follow."""
     followers: tuple[IncidentEvent, ...] = ()
-    """Sympathetic events: seen, told, never a cause."""
+    """Sympathetic events: shown, never a cause."""
     changes: tuple[ReadingChange, ...] = ()
 
 

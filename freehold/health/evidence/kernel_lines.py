@@ -12,26 +12,26 @@ from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
 from freehold.health.model.view import KernelLine
 
 SILENT = frozenset({Kind.GPU_UUID, Kind.DRIVER_LOADED})
-"""Kinds that tell nothing bad. Source: what those lines say: which GPU stands where, which driver was loaded."""
+"""Kinds that report nothing bad. Source: the meaning of those lines: which GPU is at which address, which driver was loaded."""
 
 
 def kernel_events(lines: Sequence[KernelLine]) -> list[IncidentEvent]:
-    """Return what kernel lines tell, as events of an incident; lines that tell nothing bad are none.
+    """Return kernel lines as events of an incident; lines that report nothing bad are not events.
 
-    What links and file servers tell, and which UUID stands where, is still to be `settled`, once all lines are known.
+    Events of links and file servers, and of UUIDs, are still to be `settled`, once all lines are known.
     """
     read = [event for event in read_events(list(lines)) if event.kind is not Kind.DRIVER_LOADED]
     return [as_event(event) for event in with_disk_names(read)]
 
 
 def with_disk_names(events: Sequence[KernelEvent]) -> list[KernelEvent]:
-    """Return the events with a disk's name in place of its ATA port's, where the same lines tell both."""
+    """Return the events with a disk's name in place of its ATA port's, where the same lines have both."""
     disks = _scsi_names(events)
     return [msgspec.structs.replace(event, device=disks.get(event.device, event.device)) for event in events]
 
 
 def _scsi_names(events: Sequence[KernelEvent]) -> dict[str, str]:
-    """Return which disk an ATA port is: the one whose error the kernel tells right after the port's."""
+    """Return which disk an ATA port is: the one whose error the kernel reports right after the port's."""
     names: dict[str, str] = {}
     port, at_s = "", 0.0
     for event in events:
@@ -45,7 +45,7 @@ def _scsi_names(events: Sequence[KernelEvent]) -> dict[str, str]:
 
 
 _SAME_ERROR_S = 5.0
-"""The kernel tells one failed command of a SATA disk as the port's and then the disk's. Source: our own choice for how far apart."""
+"""The kernel reports one failed command of a SATA disk as the port's and then the disk's. Source: our own choice for how far apart."""
 
 
 def as_event(event: KernelEvent) -> IncidentEvent:

@@ -1,6 +1,6 @@
 """What an incident's events are signs of: kernel events by kind and XID class, and how often the same came before.
 
-Numbers mean what catalog/data/health/xids.yaml says; here only what one event says beside others is decided: a switch that
+Numbers mean what catalog/data/health/xids.yaml says; here only the meaning of one event among others is decided: a switch that
 sees a GPU fall off the bus is its witness, a program that fails on many units is no bad unit.
 """
 
@@ -17,7 +17,7 @@ DAY_S = 86_400.0
 _FEW_PLACES = 2
 """On at most this many units a fault is the unit's. Source: our own choice: a bad program fails on many at once."""
 _MANY_CORRECTED = 100
-"""Corrected errors of one device in one incident that are worth a word. Source: our own choice, above what sound nodes' logs hold."""
+"""Corrected errors of one device in one incident that are worth reporting. Source: our own choice, above what sound nodes' logs hold."""
 _REPEATED_APP = frozenset({13, 31})
 """Source: NVSentinel, WORKFLOW_XID_13 and WORKFLOW_XID_31."""
 _MONITORS = (
@@ -92,9 +92,9 @@ class PastFault:
     hypothesis: str = "undetermined"
     node: str = ""
     incident: str = ""
-    """Which incident it was, by the agent's own name for it; empty: nobody counted."""
+    """Which incident it was, by the agent's own name for it; empty: not known."""
     revision: int = 0
-    """Of several words on one incident the one with the highest number counts."""
+    """Of several diagnoses of one incident the one with the highest number counts."""
     boot: str = ""
     """The kernel's boot id then: with another one now, the machine was started anew since."""
 

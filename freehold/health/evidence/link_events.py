@@ -19,7 +19,7 @@ AT_ONCE_S = 5.0
 STOPPING_S = 120.0
 """Links that go down this near to a shutdown go with it, seconds. Source: our own choice: systemd waits 90 s for a service."""
 SILENT_S = 60.0
-"""A file server is gone when it is told silent again after this long, seconds. Source: our own choice: an NFS client repeats itself each minute
+"""A file server is gone when the kernel reports it silent again after this long, seconds. Source: our own choice: an NFS client repeats itself each minute
 or so (timeo 60 s, nfs(5))."""
 _RAW = frozenset({"nic_link_down", "nic_link_up", "server_silent", "server_back", "shutdown", "gpu_uuid"})
 """Kinds of kernel lines that mean nothing until it is known what became of it; no sign has their names."""
@@ -28,7 +28,7 @@ _RAW = frozenset({"nic_link_down", "nic_link_up", "server_silent", "server_back"
 def settled(events: Sequence[IncidentEvent]) -> list[IncidentEvent]:
     """Return the events with those of links and file servers replaced by what they come to, if anything.
 
-    Lines that only name a thing or tell of a shutdown are gone.
+    Lines that only name a thing or report a shutdown are left out.
     """
     raw = sorted((event for event in events if _is_raw(event)), key=IncidentEvent.order)
     stops = [event.at_s for event in raw if event.kind == "shutdown"]

@@ -1,6 +1,6 @@
-"""What was seen as evidence that people and scripts read: one entry per sign and component, with value, baseline and source.
+"""The signs as evidence that people and scripts read: one entry per sign and component, with value, baseline and source.
 
-Where sources contradict each other on an XID, that is told with what each says. Nothing here weighs or decides.
+Where sources contradict each other on an XID, both sides are shown. Nothing here weighs or decides.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ def changes(items: Sequence[SeenSign]) -> str:
 
 
 _EVIDENCE_MOST = 30
-"""Entries of evidence that are told. Source: our own choice: what a person reads."""
+"""Entries of evidence that are shown. Source: our own choice: what a person reads."""
 
 
 def evidence(items: Sequence[SeenSign]) -> tuple[Evidence, ...]:

@@ -1,7 +1,7 @@
-"""What engines' ends, logs and states are signs of, and what findings, people and other nodes say of an incident.
+r"""The signs in engines' ends, logs and states, in findings, and in what people and other nodes report of an incident.
 
-How an engine's exit code and last words read is the engine file's business (`explain_exit`); here each cause becomes a sign. Of the
-words of findings and contexts only those that a rule knows count.
+The engine file reads an exit code and the last lines \(`explain_exit`\); here each cause becomes a sign. Texts of findings and notes
+count only where a pattern knows them.
 """
 
 import re
@@ -27,7 +27,7 @@ _KINDS = {
     ExitKind.KILLED: "engine_killed",
 }
 _OF_LINES = frozenset({"engine_memory", "engine_configuration", "engine_weights"})
-"""Ends that an engine's file reads out of its last lines, as `words.log_signs` does."""
+"""Ends that an engine's file reads out of its last lines, as `log_patterns.log_signs` does."""
 _BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 _BARE_CRASH = frozenset({"log_exception", "engine_crashed", "engine_killed"})
 """What an engine's end says by itself; any better reason replaces it. Source: our own choice."""
@@ -40,7 +40,7 @@ class EngineEnd:
     replica: str
     engine: str = ""
     exit_code: int | None = None
-    """Negative: minus the signal. None: it runs, or nobody said."""
+    """Negative: minus the signal. None: it runs, or it is not known."""
     log_tail: tuple[str, ...] = ()
     state: str = ""
     at_s: float = 0.0
@@ -60,8 +60,8 @@ class Surroundings:
     """What an operator did on it, shortly before; empty: nothing."""
     follows_workload: bool | None = None
     stays_with_gpu: bool | None = None
-    words: tuple[str, ...] = ()
-    """Whatever else somebody wrote."""
+    notes: tuple[str, ...] = ()
+    """What else is known, as people and other systems wrote it."""
 
 
 CHANGED_S = 86_400.0
@@ -69,7 +69,7 @@ CHANGED_S = 86_400.0
 
 
 def engine_signs(table: EvidenceTable, engines: Sequence[EngineEnd]) -> list[SeenSign]:
-    """Return what engines' ends, logs and states say."""
+    """Return the signs in engines' ends, logs and states."""
     return [sign for engine in engines for sign in _engine(table, engine)]
 
 
@@ -88,10 +88,10 @@ def _engine(table: EvidenceTable, engine: EngineEnd) -> list[SeenSign]:
         cause = explain(engine.engine, engine.exit_code, engine.log_tail)
         exit_sign = _exit_sign(cause, engine)
         # A cause that was read out of the same lines is no second witness.
-        told = any(
+        in_lines = any(
             seen.source.startswith("engine log") and name not in _BARE_CRASH for name, seen in found.items()
         )
-        if exit_sign and not (told and exit_sign in _OF_LINES):
+        if exit_sign and not (in_lines and exit_sign in _OF_LINES):
             add(exit_sign, cause.summary, "engine exit")
     better = [seen for name, seen in found.items() if name not in _BARE_CRASH]
     return better or list(found.values())[:1]
@@ -104,7 +104,7 @@ def _exit_sign(cause: ExitCause, engine: EngineEnd) -> str | None:
 
 
 def explain(engine: str, exit_code: int, log_tail: tuple[str, ...]) -> ExitCause:
-    """Return why an engine ended, in its own file's words; for a program that we do not know, what the code alone tells."""
+    """Return why an engine ended, by its own file; for an unknown program, by the code alone."""
     known = all_engines().get(engine)
     if known is not None and known.managed:
         return known.explain_exit(exit_code, log_tail)
@@ -114,7 +114,7 @@ def explain(engine: str, exit_code: int, log_tail: tuple[str, ...]) -> ExitCause
 
 
 def finding_signs(table: EvidenceTable, findings: Sequence[Finding]) -> list[SeenSign]:
-    """Return what findings say; heat found on several GPUs is the room's, on one beside cool ones the GPU's."""
+    """Return the signs in findings; heat found on several GPUs is the room's, on one beside cool ones the GPU's."""
     hot = {f.component for f in findings if _rule(table, f) == THERMAL}
     cool = {
         f.component for f in findings if f.verdict is Verdict.HEALTHY and re.search("temp|therm", f.probe)
@@ -126,12 +126,12 @@ def finding_signs(table: EvidenceTable, findings: Sequence[Finding]) -> list[See
         if f.verdict is Verdict.HEALTHY and re.search("gpu_(memory|pcie)|ecc|remap", f.probe)
     ]
     if clean and not found:
-        found.append(_told(table, "counters_clean", clean[0]))
+        found.append(_of_finding(table, "counters_clean", clean[0]))
     return found
 
 
 def _rule(table: EvidenceTable, finding: Finding) -> str | None:
-    """Return the sign of a bad finding: of one of our probes' by its reason, else by its words; None: it is none."""
+    """Return the sign of a bad finding: of one of our probes' by its reason, else by its text; None: it is not a sign."""
     if finding.verdict not in _BAD:
         return None
     own = table.findings.get((finding.probe, finding.reason), BY_WORDS)
@@ -153,17 +153,17 @@ def _finding(table: EvidenceTable, finding: Finding, hot: set[str], cool: set[st
             if len(hot) > 1 and not cool
             else "thermal_alone"
         )
-    yield _told(table, name or "probe_degraded", finding)
+    yield _of_finding(table, name or "probe_degraded", finding)
 
 
-def _told(table: EvidenceTable, name: str, finding: Finding) -> SeenSign:
+def _of_finding(table: EvidenceTable, name: str, finding: Finding) -> SeenSign:
     what = finding.message or finding.reason
     source = f"probe {finding.probe}" if finding.probe else "finding"
     return see(table, name, component=finding.component, value=what, source=source, at_s=finding.at_s)
 
 
 def around_signs(table: EvidenceTable, around: Surroundings) -> list[SeenSign]:
-    """Return what is known around the incident says."""
+    """Return the signs in what is known around the incident."""
     return list(_around(table, around))
 
 
@@ -188,7 +188,7 @@ def _around(table: EvidenceTable, around: Surroundings) -> Iterator[SeenSign]:
     ):
         if said:
             yield seen(name, "by experiment")
-    for text in around.words:
+    for text in around.notes:
         for name, words in note_signs(text):
             yield seen(name, words)
 

@@ -1,4 +1,4 @@
-"""A recording of views as the parts of an incident: kernel lines, readings before and after, engines.
+"""Views as the parts of an incident: kernel lines, readings before and after, engines.
 
 The first view is before, the last one after. A reading that failed in the last view keeps its state, since that can be the sign. What
 views hold beyond that (rates over time) is for probes, not for diagnosis.

@@ -33,7 +33,7 @@ def around(context: ContextEntry, *, at_s: float) -> Surroundings:
         operator=next(_acts(context, at_s), ""),
         follows_workload=context.follows_workload,
         stays_with_gpu=context.stays_with_gpu,
-        words=(*context.notes, *(f"drift {what}" for what in context.drift)),
+        notes=(*context.notes, *(f"drift {what}" for what in context.drift)),
     )
 
 

@@ -120,7 +120,7 @@ def _cases(file: IncidentFile) -> IncidentCases:
     bounds |= {names[subject]: when for subject, when in bounds.items() if subject in names}
     counted = settled([event for event in events if event.at_s > boundary_s(bounds, event.component)])
     if not counted and (findings or engines or known != Surroundings()) and not (bounds and events):
-        counted = [IncidentEvent(at_s=at_s, kind="told")]
+        counted = [IncidentEvent(at_s=at_s, kind="finding")]
     incidents = group(counted, node=file.node or views.node, changes=changes)
     past = [replace(one, subject=names.get(one.subject, one.subject)) for one in map(earlier, file.history)]
     every = IncidentCase(incident=_NOTHING, around=known, past=tuple(since(past, boundaries=bounds)))

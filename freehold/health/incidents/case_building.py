@@ -1,4 +1,4 @@
-"""From one incident of a live node to the case that is diagnosed: its events, findings and engines, and what stands beside it.
+"""From one incident of a live node to the case that is diagnosed: its events, findings and engines, and the other incidents of the node.
 
 Of readings before and after only the GPUs' are given: what is slow, lost or short is judged by probes over their own windows,
 and one reading of a second says less. What is unhealthy on the machine since before is given too, since an engine that
@@ -56,34 +56,38 @@ class NodeSituation:
 
     node: str
     readings: NodeReadings
-    beside: Sequence[OpenIncident]
+    others: Sequence[OpenIncident]
     """All that goes on at the node."""
     minor: Sequence[IncidentEvent]
     """Kernel events that mean no trouble by themselves."""
     past: Iterable[PastFault]
 
 
-def case_of(one: OpenIncident, scene: NodeSituation) -> IncidentCase:
+def case_of(one: OpenIncident, situation: NodeSituation) -> IncidentCase:
     """Return the case that an incident is."""
-    readings = scene.readings
-    minor = [event for event in scene.minor if one.is_near(event.at_s)]
+    readings = situation.readings
+    minor = [event for event in situation.minor if one.is_near(event.at_s)]
     named = [replace(event, component=readings.component(event.component)) for event in (*one.events, *minor)]
-    mine = [event for event in named if event.kind == "told" or apart_of(event.component) == one.apart]
+    mine = [event for event in named if event.kind == "finding" or apart_of(event.component) == one.apart]
     events = settled(mine)
-    start = IncidentEvent(at_s=one.start_s, kind="told")
+    start = IncidentEvent(at_s=one.start_s, kind="finding")
     changes = _changes(one, readings)
-    (incident,) = group(events or [start], node=scene.node, changes=changes, silence_s=float("inf"))
-    told = {event.component for event in events if event.kind in _GPU_KINDS}
+    (incident,) = group(events or [start], node=situation.node, changes=changes, silence_s=float("inf"))
+    in_events = {event.component for event in events if event.kind in _GPU_KINDS}
     return IncidentCase(
         incident=incident,
         findings=(
-            # The probe on XIDs says no more than the lines themselves, and its word has no number to be counted by.
-            *(found for found in one.was.values() if found.probe != "gpu_xid" or found.component not in told),
-            *_standing(one, scene.beside),
+            # The probe on XIDs reports no more than the lines themselves, and its finding has no number to be counted by.
+            *(
+                found
+                for found in one.was.values()
+                if found.probe != "gpu_xid" or found.component not in in_events
+            ),
+            *_standing(one, situation.others),
             *readings.cool,
         ),
         engines=tuple(one.ends.values()),
-        past=tuple(scene.past),
+        past=tuple(situation.past),
         names=readings.subjects(),
         aside=is_unwatched_disk(one.apart),
     )
@@ -103,10 +107,10 @@ def _changes(one: OpenIncident, readings: NodeReadings) -> tuple[ReadingChange, 
     return tuple(found.values())
 
 
-def _standing(one: OpenIncident, beside: Iterable[OpenIncident]) -> Iterator[Finding]:
+def _standing(one: OpenIncident, others: Iterable[OpenIncident]) -> Iterator[Finding]:
     """Yield what else is unhealthy on the machine, where engines or other programs suffer."""
     needs_it = any(part.startswith(_VICTIMS) for part in one.components())
-    for other in beside if needs_it else ():
+    for other in others if needs_it else ():
         for key, finding in other.ill.items():
             if other is not one and key not in one.was and finding is not None and _may_be_the_cause(finding):
                 yield finding

@@ -39,12 +39,12 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by: str = ""
     """Who: the name of the user on this node."""
     reason: str = ""
-    """Why, in his words."""
+    """Why, as the operator wrote it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What a file tells."""
+    """What a file holds."""
 
     past: tuple[PastFault, ...] = ()
     """Oldest first."""
@@ -56,18 +56,18 @@ class History:
         return {mark.subject: mark.set_healthy_s for mark in self.marks}
 
     def counts(self) -> list[PastFault]:
-        """Return the diagnoses that still count: of each incident the last word, and nothing before a mark."""
+        """Return the diagnoses that still count: of each incident the last revision, and nothing before a mark."""
         return since(latest_revisions(self.past), boundaries=self.boundaries())
 
 
 def read_history(text: str) -> History:
-    """Return all that the text tells; torn lines and lines of another kind are left out."""
+    """Return all that the text holds; torn lines and lines of another kind are left out."""
     marks = sorted(_read(text, Mark), key=lambda mark: mark.set_healthy_s)
     return History(past=tuple(read_past(text)), marks=tuple(marks))
 
 
 def read_past(text: str) -> list[PastFault]:
-    """Return the diagnoses that the text tells, oldest first."""
+    """Return the diagnoses that the text holds, oldest first."""
     return sorted(_read(text, PastFault), key=lambda past: past.at_s)
 
 
@@ -89,7 +89,7 @@ def latest_revisions(past: Iterable[PastFault]) -> list[PastFault]:
     last: dict[str, int] = {}
     for one in every:
         last[one.incident] = max(last.get(one.incident, 0), one.revision)
-    # Told twice is once: a disk that took half of them was given all of them again.
+    # Written twice is once: a disk that took half of them was given all of them again.
     fresh = dict.fromkeys(one for one in every if one.incident and one.revision == last[one.incident])
     return sorted([*fresh, *(one for one in every if not one.incident)], key=lambda one: one.at_s)
 

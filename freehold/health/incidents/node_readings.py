@@ -1,4 +1,4 @@
-"""What a node's views tell of an incident besides events: which GPU is which, and what was read before it and is read now.
+"""What a node's views hold for an incident besides events: which GPU is which, and what was read before it and is read now.
 
 GPUs alone are compared: everything else that moves is judged by the probes, over their own windows. It keeps two older
 readings and the newest, and judges nothing.
@@ -44,7 +44,7 @@ class NodeReadings:
         """Return every GPU that was ever named here."""
         return tuple(self._by_pci.values())
 
-    def see(self, view: View) -> None:
+    def add(self, view: View) -> None:
         """Take in a view."""
         self._at_s = view.at_s
         self._volumes = self._volumes if view.volumes is None else view.volumes
@@ -56,7 +56,7 @@ class NodeReadings:
             self._learn(_named(view.gpus))
             self._name_all()
 
-    def hear(self, events: Iterable[KernelEvent]) -> None:
+    def learn_names(self, events: Iterable[KernelEvent]) -> None:
         """Take in what the kernel's log says of which GPU stands where."""
         if named := uuids(events):
             self._learn(GpuName(pci=pci, uuid=uuid) for pci, uuid in named.items())

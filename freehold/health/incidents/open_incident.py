@@ -1,7 +1,7 @@
-"""One incident of a live node while it goes on: what belongs to it, what was made of it, and how it is told.
+"""One incident of a live node while it goes on: what belongs to it, its diagnosis, and its report.
 
-A plain record with few rules of its own: what is new opens or prolongs it, what is found wrong keeps it standing, an
-operator's hand ends it. It does not decide what belongs to it, nor when it is diagnosed: that is `live`'s to say.
+A plain record with few rules of its own: something new opens or prolongs it, a bad finding keeps it standing, an
+operator's mark ends it. It does not decide what belongs to it, nor when it is diagnosed: that is `tracker`'s part.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ from freehold.health.model.snapshot import FindingKey, IncidentReport, IncidentS
 from freehold.health.model.view import Gpus
 
 EVIDENCE_MOST = 8
-"""Entries of evidence each way that a snapshot carries. Source: our own choice: a snapshot is told every 10 s, to the end of a pipe."""
+"""Entries of evidence each way that a snapshot carries. Source: our own choice: a snapshot is sent every 10 s, to the end of a pipe."""
 TEXT_MOST = 300
 """Characters of one text in it. Source: our own choice, as `judged` cuts a kernel line."""
 EVENTS_MOST, _FIRST = 400, 100
 """Events that are kept of one incident: the first hundred and the newest. Source: our own bound: a burst of XID 13 has some 200 lines."""
 Key = tuple[str, str]
 """Probe and component."""
-Word = tuple[str, str, str, str]
+Conclusion = tuple[str, str, str, str]
 """Hypothesis, component, signature and action: what the history keeps of a diagnosis."""
 BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 
@@ -42,26 +42,26 @@ class OpenIncident:
     """What it is about, if that neither explains nor comes from anything else: then nothing else belongs to it."""
     events: list[IncidentEvent] = field(default_factory=list)
     ill: dict[Key, Finding | None] = field(default_factory=dict)
-    """What was found wrong and still is; None: an agent before this one said so, and it was not seen since."""
+    """What was found wrong and still is; None: the agent before this one reported it, and it was not seen since."""
     was: dict[Key, Finding] = field(default_factory=dict)
-    """All that was found wrong, as it was said last."""
+    """All that was found wrong, each with its last finding."""
     ends: dict[str, EngineEnd] = field(default_factory=dict)
     """By replica: how its engine ended or stood still."""
     before: Gpus | None = None
     """GPU readings from before it."""
     unseen_s: dict[Key, float] = field(default_factory=dict)
-    """Since when nobody speaks of what was found wrong."""
+    """Since when no probe reports what was found wrong."""
     is_new: bool = True
     """Something telling changed since it was diagnosed."""
     diagnosis: Diagnosis | None = None
     """Of this agent; None: it was not diagnosed yet, or by the agent before this one."""
-    word: Word = ("", "", "", "")
-    word_s: float = 0.0
-    """Since when the word is this one, monotonic."""
-    written: Word = ("", "", "", "")
+    conclusion: Conclusion = ("", "", "", "")
+    conclusion_s: float = 0.0
+    """Since when the conclusion is this one, monotonic."""
+    written: Conclusion = ("", "", "", "")
     """What the history's file has of it."""
-    told: IncidentReport
-    """What was made of it last; times, state and findings in it are not kept up."""
+    report: IncidentReport
+    """The last diagnosis; times, state and findings in it are not kept up to date."""
     over_s: float = 0.0
     well_s: float = 0.0
     """When the last of what was found wrong was well again."""
@@ -97,10 +97,12 @@ class OpenIncident:
             self.is_new = True
         self.ill[key] = self.was[key] = finding
 
-    def hear(self, bad: Mapping[Key, SettledFinding], verdicts: Mapping[Key, Verdict], now_s: float) -> None:
-        """Take over what is believed now: `bad` what is wrong, `verdicts` all that anybody speaks of.
+    def update(
+        self, bad: Mapping[Key, SettledFinding], verdicts: Mapping[Key, Verdict], now_s: float
+    ) -> None:
+        """Update it by the settled findings: `bad` are the bad ones, `verdicts` those of all components.
 
-        What cannot be read any more is not well again; what nobody has spoken of for the silence is not there any more.
+        What cannot be read any more is not well again; what no probe has reported for the silence is gone.
         """
         for key in tuple(self.ill):
             if key in bad:
@@ -123,8 +125,11 @@ class OpenIncident:
         changed = len(kept) < len(self.events) or bool(pardoned)
         self.events = kept
         self.ill = {key: found for key, found in self.ill.items() if key not in pardoned}
-        if changed and (kept or self.ill):  # what was made of all of it is no word on what is left
-            self.is_new, self.told = True, msgspec.structs.replace(self.told, problem=False, hypothesis="")
+        if changed and (kept or self.ill):  # what was made of all of it does not hold for what is left
+            self.is_new, self.report = (
+                True,
+                msgspec.structs.replace(self.report, problem=False, hypothesis=""),
+            )
         self.was = {key: found for key, found in self.was.items() if not is_past(key[1], self.start_s)}
         return keys
 
@@ -147,37 +152,42 @@ class OpenIncident:
         self.start_s, self.last_s = self.start_s + seconds, self.last_s + seconds
         self.events = [replace(event, at_s=event.at_s + seconds) for event in self.events]
 
-    def say(self, diagnosis: Diagnosis, now_s: float) -> None:
+    def conclude(self, diagnosis: Diagnosis, now_s: float) -> None:
         """Take over what it was diagnosed as; `now_s` is monotonic.
 
-        That nothing points to a fault any more is no word against what was once seen.
+        That nothing points to a fault any more does not revoke what was seen before.
         """
         self.is_new = False
-        if self.told.problem and not diagnosis.problem:
+        if self.report.problem and not diagnosis.problem:
             return
-        word = (str(diagnosis.hypothesis), diagnosis.component, diagnosis.signature, str(diagnosis.action))
-        if word != self.word:
-            self.word, self.word_s = word, now_s
-        self.diagnosis, self.told = diagnosis, _with_diagnosis(self.told, diagnosis)
+        conclusion = (
+            str(diagnosis.hypothesis),
+            diagnosis.component,
+            diagnosis.signature,
+            str(diagnosis.action),
+        )
+        if conclusion != self.conclusion:
+            self.conclusion, self.conclusion_s = conclusion, now_s
+        self.diagnosis, self.report = diagnosis, _with_diagnosis(self.report, diagnosis)
 
-    def tell(self, now_s: float) -> IncidentReport:
+    def to_report(self, now_s: float) -> IncidentReport:
         """Return it as a snapshot carries it; `now_s` is Unix time."""
-        self.told = msgspec.structs.replace(
-            self.told,
+        self.report = msgspec.structs.replace(
+            self.report,
             state=self.state(now_s),
             start_s=self.start_s,
             last_s=self.last_s,
             over_s=self.over_s,
             at_start=self.at_start,
             apart=self.apart,
-            events=max(len(self.events), self.told.events),
+            events=max(len(self.events), self.report.events),
             findings=tuple(sorted(self._keys())),
         )
-        return self.told
+        return self.report
 
     def _keys(self) -> list[FindingKey]:
         """Return what is found wrong, each with what was said of it last, if by the agent before this one."""
-        before = {(key.probe, key.component): key.reason for key in self.told.findings}
+        before = {(key.probe, key.component): key.reason for key in self.report.findings}
         return [
             FindingKey(probe=key[0], component=key[1], reason=found.reason if found else before.get(key, ""))
             for key, found in self.ill.items()
@@ -186,33 +196,35 @@ class OpenIncident:
 
 def begin(incident_id: str, at_s: float, *, at_start: bool = False, apart: str = "") -> OpenIncident:
     """Return an incident that begins now."""
-    told = IncidentReport(id=incident_id, state=IncidentState.OPEN, start_s=at_s, last_s=at_s)
-    return OpenIncident(id=incident_id, start_s=at_s, last_s=at_s, at_start=at_start, apart=apart, told=told)
-
-
-def resume(told: IncidentReport) -> OpenIncident:
-    """Return an incident as the agent before this one told of it."""
-    word = (told.hypothesis, told.component, told.signature, str(told.action))
+    report = IncidentReport(id=incident_id, state=IncidentState.OPEN, start_s=at_s, last_s=at_s)
     return OpenIncident(
-        id=told.id,
-        start_s=told.start_s,
-        last_s=told.last_s,
-        at_start=told.at_start,
-        apart=told.apart,
-        ill={(key.probe, key.component): None for key in told.findings},
-        is_new=not told.hypothesis and not told.over_s,
-        word=word,
-        written=word if told.revision else ("", "", "", ""),
-        told=told,
-        over_s=told.over_s,
+        id=incident_id, start_s=at_s, last_s=at_s, at_start=at_start, apart=apart, report=report
     )
 
 
-def _with_diagnosis(told: IncidentReport, diagnosis: Diagnosis) -> IncidentReport:
+def resume(report: IncidentReport) -> OpenIncident:
+    """Return an incident as the agent before this one reported it."""
+    conclusion = (report.hypothesis, report.component, report.signature, str(report.action))
+    return OpenIncident(
+        id=report.id,
+        start_s=report.start_s,
+        last_s=report.last_s,
+        at_start=report.at_start,
+        apart=report.apart,
+        ill={(key.probe, key.component): None for key in report.findings},
+        is_new=not report.hypothesis and not report.over_s,
+        conclusion=conclusion,
+        written=conclusion if report.revision else ("", "", "", ""),
+        report=report,
+        over_s=report.over_s,
+    )
+
+
+def _with_diagnosis(report: IncidentReport, diagnosis: Diagnosis) -> IncidentReport:
     pro, contra = diagnosis.evidence, diagnosis.evidence_against
     left_out = max(0, len(pro) - EVIDENCE_MOST) + max(0, len(contra) - EVIDENCE_MOST)
     return msgspec.structs.replace(
-        told,
+        report,
         problem=diagnosis.problem,
         hypothesis=str(diagnosis.hypothesis),
         component=diagnosis.component,

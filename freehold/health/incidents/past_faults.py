@@ -1,8 +1,8 @@
-"""What a live node remembers of faults before: the history's file and its own words since, with what was really tried.
+"""Earlier faults of a live node: the history's file and its own diagnoses since, with the steps that were really taken.
 
-That somebody was told to reboot does not mean that he did: a reboot is known by the boot id, a reset by the driver's own lines.
-So no fault is called one that came back after a step that nobody took. It reads and writes no file: lines that are to be written
-are taken away by whoever does.
+An advice to reboot is not a reboot: one is known by the boot id, a reset by the driver's own lines.
+So no fault counts as one that came back after a step that was not taken. Nothing here reads or writes a file: the agent takes
+the lines that are to be written.
 """
 
 from collections.abc import Iterable, Iterator
@@ -49,7 +49,7 @@ class FaultMemory:
         """Return whether an operator has set healthy since then what goes by any of these names."""
         return any(at_s <= boundary_s(self._boundaries, name) for name in names)
 
-    def hear(self, events: Iterable[KernelEvent]) -> None:
+    def note_renewals(self, events: Iterable[KernelEvent]) -> None:
         """Note when the driver began anew."""
         for event in events:
             taken_back = event.kind is Kind.RECOVERY_ACTION and event.number == 0
@@ -85,15 +85,15 @@ class FaultMemory:
 
     def keep(self, one: OpenIncident, readings: NodeReadings, *, boot: str | None = None) -> None:
         """Remember what was made of an incident, and let it be written; `boot` is the one in which it was."""
-        one.written = one.word
-        one.told = msgspec.structs.replace(one.told, revision=one.told.revision + 1)
-        for past in as_past(one.diagnosis) if one.diagnosis else [_from_told(one)]:
+        one.written = one.conclusion
+        one.report = msgspec.structs.replace(one.report, revision=one.report.revision + 1)
+        for past in as_past(one.diagnosis) if one.diagnosis else [_from_report(one)]:
             line = replace(
                 past,
                 subject=readings.subject(past.subject),
                 node=self._node,
                 incident=one.id,
-                revision=one.told.revision,
+                revision=one.report.revision,
                 boot=self._boot if boot is None else boot,
             )
             self._to_write.append(line)
@@ -107,13 +107,13 @@ class FaultMemory:
         return lines
 
 
-def _from_told(one: OpenIncident) -> PastFault:
+def _from_report(one: OpenIncident) -> PastFault:
     """Return what the agent before this one made of an incident, which it may not have written down."""
-    told = one.told
+    report = one.report
     return PastFault(
-        at_s=told.start_s,
-        subject=told.component,
-        signature=told.signature,
-        action=str(told.action),
-        hypothesis=told.hypothesis,
+        at_s=report.start_s,
+        subject=report.component,
+        signature=report.signature,
+        action=str(report.action),
+        hypothesis=report.hypothesis,
     )

@@ -46,13 +46,13 @@ SURE = 0.9
 REVISIONS_MOST = 4
 """Times that one incident is written down. Source: our own bound, for a verdict that wavers."""
 OVER_SHOWN_S = 3600.0
-"""How long an incident that is over is still told. Source: our own choice: until whoever was called has looked."""
+"""How long an incident that is over is still report. Source: our own choice: until whoever was called has looked."""
 START_S = 60.0
 """What is found wrong this soon after the start, and was never seen well, began at an unknown time. Source: our own choice: every
 probe has looked twice by then."""
 INCIDENTS_MOST = 20
 """Incidents that are kept. Source: our own bound."""
-TOLD_MOST = 6
+SHOWN_MOST = 6
 """Incidents that a snapshot carries, those that go on first. Source: our own bound: 6 of 16 entries of evidence are 40 kB."""
 MINOR_MOST = 300
 """Kernel events that are kept though they mean no trouble by themselves. Source: our own bound; they count only as a rate."""
@@ -80,14 +80,14 @@ class IncidentTracker:
         self._recalls = False
         """The kernel's log is about to be read again from before the start."""
         self._resumed_s = float("-inf")
-        self._heard_from_s = float("-inf")
+        self._new_from_s = float("-inf")
         self._log_read_s = 0.0
         self._offset_s: float | None = None
 
     # --- what is brought ------------------------------------------------------------------------------------------
 
     def resume(self, before: HealthSnapshot | None, history: History) -> None:
-        """Go on where the agent before this one stopped: `before` is its last word, None: there is none.
+        """Go on where the agent before this one stopped: `before` is its last snapshot, None: there is none.
 
         A machine that was started anew since has no incident that still goes on, and its kernel's log is a new one.
         """
@@ -96,13 +96,15 @@ class IncidentTracker:
             self._set_healthy = {_key(parts) for mark in history.marks for parts in mark.findings}
             return
         self._readings = NodeReadings(before.gpus)
-        self._incidents = [resume(told) for told in sorted(before.incidents, key=lambda told: told.start_s)]
+        self._incidents = [
+            resume(report) for report in sorted(before.incidents, key=lambda report: report.start_s)
+        ]
         if before.boot == self._boot:
             self._sequence, self._resumed_s = before.log_sequence, before.at_s
             self._set_healthy, self._recalls = set(before.set_healthy), True
         for one in self._incidents if before.boot != self._boot else ():
             one.over_s, one.is_new = one.over_s or before.at_s, False
-            if one.told.problem and not one.told.revision:
+            if one.report.problem and not one.report.revision:
                 self._memory.keep(one, self._readings, boot=before.boot)
         for mark in history.marks:
             if mark.set_healthy_s > before.at_s:
@@ -110,7 +112,7 @@ class IncidentTracker:
 
     def forget_the_past(self) -> None:
         """Begin without it, since its files cannot be read: what the kernel's log has from before the start is nothing new."""
-        self._heard_from_s = self._started_s
+        self._new_from_s = self._started_s
 
     def learn(self, history: History) -> bool:
         """Take over the history's file as it is now; return whether an operator set anything healthy since."""
@@ -126,19 +128,19 @@ class IncidentTracker:
         lines = [line for line in fold_lines(view.kernel.lines) if not self._is_pardoned(line)]
         return msgspec.structs.replace(view, kernel=msgspec.structs.replace(view.kernel, lines=tuple(lines)))
 
-    def see(self, view: View) -> None:
-        """Take in a view."""
+    def add(self, view: View) -> None:
+        """Take in the next view."""
         self._began_s = min(self._began_s, view.monotonic_s)
         self._mind_the_clock(view)
         before = self._readings.gpus
-        self._readings.see(view)
+        self._readings.add(view)
         if (
             self._readings.gpus != before
         ):  # a mark is by serial number: only now is it known whose lines it forgives
             for mark in self._memory.history.marks:
                 self._forgive(mark)
         if view.kernel is not None:
-            self._hear(view.kernel, view.at_s)
+            self._read_kernel(view.kernel, view.at_s)
 
     @property
     def gpus(self) -> tuple[GpuName, ...]:
@@ -162,7 +164,7 @@ class IncidentTracker:
                     self._memory.keep(one, self._readings)
         return msgspec.structs.replace(
             snapshot,
-            incidents=self._told(snapshot.at_s),
+            incidents=self._reports(snapshot.at_s),
             set_healthy=tuple(sorted(self._set_healthy)),
             marked_s=max((mark.set_healthy_s for mark in self._memory.history.marks), default=0.0),
             gpus=self._readings.gpus,
@@ -181,25 +183,25 @@ class IncidentTracker:
 
     # --- kernel lines ---------------------------------------------------------------------------------------------
 
-    def _hear(self, kernel: Kernel, at_s: float) -> None:
+    def _read_kernel(self, kernel: Kernel, at_s: float) -> None:
         self._log_read_s = at_s
         if not kernel.lines:
             return
         events = read_events(list(kernel.lines))
-        self._readings.hear(events)
-        self._memory.hear(events)
+        self._readings.learn_names(events)
+        self._memory.note_renewals(events)
         for event in with_disk_names(events):
-            told = as_event(event)
-            if event.kind in SILENT or event.at_s < self._heard_from_s:
+            found = as_event(event)
+            if event.kind in SILENT or event.at_s < self._new_from_s:
                 continue
-            if self._is_past(told.component, event.at_s):
+            if self._is_past(found.component, event.at_s):
                 continue
             if self._recalls and event.sequence <= self._sequence:
-                self._recall(told)
+                self._recall(found)
             elif event.is_trouble:
-                self._place(told).add(told)
+                self._place(found).add(found)
             else:
-                self._minor.append(told)
+                self._minor.append(found)
         del self._minor[:-MINOR_MOST]
         self._sequence = max(self._sequence, *(line.sequence for line in kernel.lines))
         self._recalls = False
@@ -232,7 +234,7 @@ class IncidentTracker:
         }
         before = {key: found for one in self._going_on() for key, found in one.ill.items()}
         for one in self._going_on():
-            one.hear(bad, verdicts, now_s)
+            one.update(bad, verdicts, now_s)
             self._see_engines(one)
         for key, each in bad.items():
             if key not in before or _is_worse(each.finding, before[key]):
@@ -249,7 +251,7 @@ class IncidentTracker:
         finding, known = each.finding, _key((*key, each.finding.reason))
         at_s = min(each.since_s, finding.at_s or each.since_s)
         # A line of the kernel's log may be what it rests on: then that counts, and the agent before this one knew it.
-        if at_s <= max(self._resumed_s, self._heard_from_s) - SILENCE_S or self._is_past(
+        if at_s <= max(self._resumed_s, self._new_from_s) - SILENCE_S or self._is_past(
             finding.component, at_s
         ):
             self._set_healthy.add(known)
@@ -257,7 +259,7 @@ class IncidentTracker:
             return
         event = IncidentEvent(
             at_s=at_s,
-            kind="told",
+            kind="finding",
             component=finding.component,
             text=finding.message,
             source=f"probe {finding.probe}",
@@ -361,7 +363,7 @@ class IncidentTracker:
             self._set_healthy |= one.forgive(is_past)
             if not one.events and not one.ill:
                 one.over_s, one.is_new = mark.set_healthy_s, False
-                one.told = msgspec.structs.replace(one.told, set_healthy_by=mark.by or "an operator")
+                one.report = msgspec.structs.replace(one.report, set_healthy_by=mark.by or "an operator")
 
     # --- diagnosis ------------------------------------------------------------------------------------------------
 
@@ -372,29 +374,29 @@ class IncidentTracker:
         scene = NodeSituation(
             node=self._node,
             readings=self._readings,
-            beside=self._going_on(),
+            others=self._going_on(),
             minor=self._minor,
             past=self._memory.of(one, self._readings),
         )
-        # Noted before: a mistake of ours in it costs its own word, and is not made again until something new comes.
+        # Noted before: a mistake of ours in it costs its own diagnosis, and is not repeated until something new comes.
         self._diagnosed_s, one.is_new = monotonic_s, False
         self.diagnoses_total += 1
-        one.say(diagnose(case_of(one, scene)), monotonic_s)
+        one.conclude(diagnose(case_of(one, scene)), monotonic_s)
 
     def _is_firm(self, one: OpenIncident, now_s: float, monotonic_s: float) -> bool:
         """Return whether what was made of an incident is to be written down: when it is firm, and at its end if it changed."""
-        told = one.told
-        if not told.problem or one.word == one.written or told.set_healthy_by:
+        report = one.report
+        if not report.problem or one.conclusion == one.written or report.set_healthy_by:
             return False
         if one.state(now_s) is not IncidentState.OPEN:
-            return not one.is_new and told.revision < REVISIONS_MOST
-        if told.revision or told.hypothesis == Hypothesis.UNDETERMINED or one.diagnosis is None:
+            return not one.is_new and report.revision < REVISIONS_MOST
+        if report.revision or report.hypothesis == Hypothesis.UNDETERMINED or one.diagnosis is None:
             return False
-        return told.confidence >= SURE or monotonic_s - one.word_s >= FIRM_S
+        return report.confidence >= SURE or monotonic_s - one.conclusion_s >= FIRM_S
 
-    def _told(self, now_s: float) -> tuple[IncidentReport, ...]:
+    def _reports(self, now_s: float) -> tuple[IncidentReport, ...]:
         order = sorted(self._incidents, key=lambda one: (bool(one.over_s), -one.last_s))
-        return tuple(one.tell(now_s) for one in order[:TOLD_MOST])
+        return tuple(one.to_report(now_s) for one in order[:SHOWN_MOST])
 
 
 def _of(finding: Finding) -> Key:

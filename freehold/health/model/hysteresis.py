@@ -1,7 +1,7 @@
-"""From looks to what is believed: a worse verdict after `confirm` looks that agree, a better one after `clear`. Pure.
+"""Hysteresis of findings: a worse verdict settles after `confirm` looks that agree, a better one after `clear`. Pure.
 
 Each component of each probe is settled by itself. What could not be read is said at once where nothing bad was known, and
-clears nothing where something was: a GPU that cannot be read any more is not well again. A verdict that nobody has given
+clears nothing where something was: a GPU that cannot be read any more is not well again. A verdict that no look has given
 for a while is stale: UNKNOWN, and forgotten after that. It knows no clock, no probe's reasons and no view.
 """
 
@@ -12,11 +12,11 @@ from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.model.probe import Probe
 
 UNCONFIRMED = "unconfirmed"
-"""The reason of what looks bad and has not been seen often enough; no probe may use the word."""
+"""The reason of what looks bad and has not been seen often enough; no probe may use it."""
 STALE = "stale"
-"""The reason of what nobody has looked at for too long."""
+"""The reason of what was not looked at for too long."""
 STALE_LOOKS = 3
-"""Looks of a probe that a component may be missing from, or that may fail, before what was said of it is stale. Source: our
+"""Looks of a probe that a component may be missing from, or that may fail, before its verdict is stale. Source: our
 own choice; the same as `clear`'s default: one look may go wrong, three do not by chance."""
 FORGET_LOOKS = 30
 """Looks after which a component that is never mentioned again is forgotten: a replica that was taken away. Source: our own
@@ -30,7 +30,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledState:
-    """What is believed of one component."""
+    """The settled state of one component."""
 
     believed: Finding
     since_s: float
@@ -42,7 +42,7 @@ class SettledState:
 
 
 def settle(held: SettledState | None, look: Finding, *, probe: Probe, now_s: float) -> SettledState:
-    """Return what is believed after one more look."""
+    """Return the state after one more look."""
     if held is None:
         return _first(look, probe, now_s)
     before = held.believed
@@ -64,7 +64,7 @@ def settle(held: SettledState | None, look: Finding, *, probe: Probe, now_s: flo
 def settle_all(
     held: Mapping[Key, SettledState], looks: Iterable[Finding], *, probe: Probe, now_s: float
 ) -> dict[Key, SettledState]:
-    """Return what is believed of every component after one run of `probe`; those of other probes stay as they are."""
+    """Return the state of every component after one run of `probe`; those of other probes stay as they are."""
     fresh = dict(held)
     seen: set[Key] = set()
     for look in looks:
@@ -94,7 +94,7 @@ def _first(look: Finding, probe: Probe, now_s: float) -> SettledState:
 
 
 def _from_calm(held: SettledState, look: Finding, probe: Probe, now_s: float) -> SettledState:
-    """Go on from a verdict that is not bad: only a bad one needs more looks than one."""
+    """Continue from a verdict that is not bad: only a bad one needs more looks than one."""
     if look.verdict in _CALM:
         same = look.verdict is held.believed.verdict
         # What cannot be read speaks for nothing: looks that were bad before it stay.
@@ -122,7 +122,7 @@ def _latest(looks: tuple[Finding, ...], rank: int) -> Finding:
 
 
 def _unconfirmed(look: Finding, seen: int, needed: int) -> Finding:
-    message = f"{look.message} (seen {seen} of {needed} times: not believed yet)"
+    message = f"{look.message} (seen {seen} of {needed} times: not confirmed)"
     return replace(look, verdict=Verdict.UNKNOWN, reason=UNCONFIRMED, message=message, action=Action.WATCH)
 
 
@@ -138,5 +138,5 @@ def _readable(before: Finding) -> Finding:
 
 
 def _stale(before: Finding) -> Finding:
-    message = f"nobody has looked at it lately; the last word was {before.verdict}: {before.message}"
+    message = f"not checked recently; the last verdict was {before.verdict}: {before.message}"
     return replace(before, verdict=Verdict.UNKNOWN, reason=STALE, message=message, action=Action.NONE)

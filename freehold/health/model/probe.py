@@ -29,7 +29,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What this node should have, from the lock or the configuration; None: nobody said, so nothing is compared.
+    """What this node should have, from the lock or the configuration; None: not configured, so nothing is compared.
 
     It stands in an agent's settings and in the head of a recording, so new fields have a default.
     """

@@ -1,6 +1,6 @@
-"""What the agent of a node says last: what is believed of each component, and how reading went. A value, and its file.
+"""The last state of a node by its agent: settled findings, incidents, and how reading went. Values only.
 
-The file is replaced whole, so nobody reads half of it; whoever reads it looks at `at_s`, for an agent that has died writes
+The file is replaced whole, so it is never read half written. A reader looks at `at_s`, since an agent that has died writes
 nothing. Nothing here judges.
 """
 
@@ -15,9 +15,9 @@ FILE_NAME = "health.json"
 METRICS_NAME = "health.prom"
 """The same folder: the agent's metrics in Prometheus' text format, as node_exporter's textfile collector reads them."""
 PERIOD_S = 10.0
-"""Between two snapshots at least. Source: our own choice: the time of a look at GPUs and disks; engines are told sooner."""
+"""Between two snapshots at least. Source: our own choice: the time of a look at GPUs and disks; changes are sent sooner."""
 STALE_PERIODS = 3
-"""A snapshot older than this many periods says nothing of now. Source: our own choice, as `settle.STALE_LOOKS`."""
+"""A snapshot older than this many periods says nothing of now. Source: our own choice, as `hysteresis.STALE_LOOKS`."""
 
 
 class SettledFinding(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class GpuName(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One incident of this node, and what caused it as far as is known now."""
+    """One incident of this node, and its cause as far as it is known now."""
 
     id: str
     """The same in the history's file."""
@@ -96,7 +96,7 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
     what_would_change_it: str = ""
     caution: str = ""
     evidence: tuple[Evidence, ...] = ()
-    """Strongest first, at most `live_incident.EVIDENCE_MOST`."""
+    """Strongest first, at most `open_incident.EVIDENCE_MOST`."""
     evidence_against: tuple[Evidence, ...] = ()
     left_out: int = 0
     """Entries of evidence, both ways, that are not here."""
@@ -108,13 +108,13 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is believed of one node at one moment."""
+    """All that is known of one node at one moment."""
 
     at_s: float
     """Unix seconds."""
     node: str = ""
     pid: int = 0
-    """The agent's; 0: no agent runs, somebody looked once."""
+    """The agent's; 0: a single look without an agent."""
     started_s: float = 0.0
     woke_s: float = 0.0
     """Unix seconds when the agent last went on after it had stood still itself, as when its machine is suspended; 0: it never did."""
@@ -124,7 +124,7 @@ class HealthSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     incidents: tuple[IncidentReport, ...] = ()
     """Those that go on, newest first, then those that were over within the last hour."""
     set_healthy: tuple[FindingKey, ...] = ()
-    """What is found wrong as it was when an operator set it healthy: it opens no incident."""
+    """Bad findings as they were when an operator set them healthy: it opens no incident."""
     marked_s: float = 0.0
     """The last time that an operator set anything healthy, as far as the agent knows."""
     gpus: tuple[GpuName, ...] = ()

@@ -1,6 +1,6 @@
 """What was read of a node at one moment: plain values, so that a recording is a list of them and a replay is the same code.
 
-A part that nobody asked for is None; a value that could not be read is a Reading with the state that says why. Nothing
+A part that was not asked for is None; a value that could not be read is a Reading with the state that says why. Nothing
 here judges: that is for probes.
 """
 
@@ -101,7 +101,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: str = ""
     """What is mounted there: `10.0.0.1:/export`, `/dev/nvme0n1p2`."""
     rotational: bool | None = None
-    """As the kernel says, which of a virtual disk often says True; None: it says nothing."""
+    """As the kernel says, which of a virtual disk is often True; None: not known."""
     reads_s: tuple[float, ...] = ()
     """How long each O_DIRECT probe read took; one that had not ended counts with the time that it had waited."""
     timeouts: int = 0
@@ -123,9 +123,9 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     limits: tuple[str, ...] = ()
     """blkio limits of the reader's own cgroup and those above: `read_iops 5 (blkio:/serving, 7:0)`."""
     throttled_s: Reading = Reading(state=State.UNKNOWN)
-    """Waited for a cgroup's limit since the view before, where the kernel says so."""
+    """Waited for a cgroup's limit since the view before, where the kernel counts it."""
     writing: bool = False
-    """Somebody writes here now and then to see whether it works; False: nobody does, or an older recording."""
+    """The agent writes here now and then to see whether it works; False: it does not, or an older recording."""
     writes_s: tuple[float, ...] = ()
     """How long each probe write took: a new file of 4 KiB until fsync has returned."""
     write_error: str = ""
@@ -146,7 +146,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class LossWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Datagrams between this node and one peer whose fate became known within the last `seconds`, by direction.
 
-    Outages (20 or more in a row) and what nobody could know are in none of these numbers.
+    Outages (20 or more in a row) and what could not be known are in none of these numbers.
     """
 
     seconds: float
@@ -247,7 +247,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     peers: tuple[Peer, ...] = ()
     mesh_error: str = ""
-    """Why the mesh does not run although there are peers; empty: it runs, or nobody asked for one."""
+    """Why the mesh does not run although there are peers; empty: it runs, or none is configured."""
     interfaces: tuple[Interface, ...] = ()
     rdma: tuple[RdmaPort, ...] = ()
     tcp_retransmitted: Reading = Reading(state=State.UNKNOWN)
@@ -275,16 +275,16 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     canary_waits_s: float = 0.0
     """How long the tiny completion under way has waited; 0: none is under way."""
     serves: str = "ready"
-    """What the fleet says of the replica, in `core.events.ReplicaState`'s words; only `ready` takes requests."""
+    """The replica's state by the fleet, as `core.events.ReplicaState`; only `ready` takes requests."""
     stall_s: float = 0.0
-    """How long this engine may say nothing, for up to 2048 tokens to work through; 0: nobody knows."""
+    """How long this engine may make no progress, for up to 2048 tokens to work through; 0: not known."""
     process_state: str = ""
     """Of the whole process group: X gone, Z dead and not reaped, T stopped, t held by a debugger, R some thread runs or wants
     to, D some thread waits for a device, S all sleep; empty: not read."""
     cpu_s: Reading = Reading(state=State.UNKNOWN)
     """CPU seconds of the process group, ever."""
     exit_text: str = ""
-    """How it ended, in `engines.*.explain_exit`'s words; empty: it runs."""
+    """How it ended, by `engines.*.explain_exit`; empty: it runs."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -58,9 +58,7 @@ def notes_on(tallies: Iterable[UsageTally]) -> list[str]:
     """Return a sentence on each kind of thing that the ledger does not know."""
     found = list(tallies)
     counts = {
-        "requests whose tokens are not wholly known add what is known of them": sum(
-            tally.unknown for tally in found
-        ),
+        "requests whose tokens are partly known add the known part": sum(tally.unknown for tally in found),
         "requests could not be recorded and are missing": sum(tally.lost for tally in found),
         "requests failed and are left out": sum(tally.failed for tally in found),
         "requests have a price and no known cost": sum(tally.cost_unknown for tally in found),

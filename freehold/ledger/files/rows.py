@@ -21,8 +21,8 @@ Shape = Literal["csv", "jsonl", "json"]
 Row = tuple[int, Record | Unusable]
 """Number of the line (of the value, in a document: from 0), and the record."""
 SNIFF_CHARS = 64 * 1024
-"""What is looked at to tell the shape. Source: our own choice: a header line and some rows fit."""
-_SHAPE_LINES = 20  # Looked at to tell JSON lines from a document: the first one may be broken.
+"""What is looked at to recognise the shape. Source: our own choice: a header line and some rows fit."""
+_SHAPE_LINES = 20  # Looked at to distinguish JSON lines from a document: the first one may be broken.
 _CHUNK_CHARS = 256 * 1024  # Of a document, read at once.
 _DECODER = json.JSONDecoder()
 _PAGE = re.compile(
@@ -118,7 +118,7 @@ class Rows:
         while more:
             more = document.find_value()
             if document.junk:
-                yield self._index, Unusable("text that is no JSON")
+                yield self._index, Unusable("text that is not JSON")
                 document.junk = False
             for _, record in self._expand(0, document.value()) if more else ():
                 yield self._index, record

@@ -1,6 +1,6 @@
 """A team's usage files as traffic: recognises them, reads them once from end to end, and says all that is wrong.
 
-The formats are one file each in this folder. Memory is bounded, however long a file is. It asks nobody over the network,
+The formats are one file each in this folder. Memory is bounded, however long a file is. It asks nothing over the network,
 and files are never changed.
 """
 
@@ -67,7 +67,7 @@ def read_usage(
     )
     files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
     if format and format not in FORMAT_NAMES:
-        message = f"{format!r} is no format of usage files"
+        message = f"{format!r} is not a format of usage files"
         problem = Problem(where="--usage-format", message=message, hint=nearest_hint(format, FORMAT_NAMES))
         return ReadUsage(traffic=None, problems=(problem,))
     reading = _Reading(Gathered(window=window), forced=format)
@@ -92,13 +92,13 @@ class _Reading:
         except OSError as exc:
             fault = Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}")
         except FreeholdError as exc:
-            fault = Problem(where=str(path), message=f"is no ledger that can be read: {exc}", hint=exc.hint)
+            fault = Problem(where=str(path), message=f"is not a readable ledger: {exc}", hint=exc.hint)
         if fault is not None:
             self.problems.append(fault)
 
     def _read(self, path: Path) -> Problem | None:
         if not path.is_file():
-            words = "is no file with rows in it" if path.exists() else "there is no such file"
+            words = "is not a file with rows" if path.exists() else "there is no such file"
             return Problem(where=str(path), message=words)
         with path.open("rb") as file:
             head = file.read(len(own_ledger.MAGIC))
@@ -106,7 +106,7 @@ class _Reading:
         if is_ledger and self._forced in {"", own_ledger.NAME}:
             return self._read_ledger(path)
         if is_ledger or self._forced == own_ledger.NAME:
-            words = f"is an SQLite file, not {self._forced}" if is_ledger else "is no ledger of Freehold"
+            words = f"is an SQLite file, not {self._forced}" if is_ledger else "is not a ledger of Freehold"
             return Problem(
                 where=str(path), message=words, hint=f"{own_ledger.NAME} is {own_ledger.LOOKED_FOR}"
             )
@@ -166,7 +166,7 @@ class _Reading:
             except Unusable as exc:
                 take(exc, number)
         if rows.has_more:
-            self.gathered.notes.append(f"{name} ends with a page that says that there are more.")
+            self.gathered.notes.append(f"{name} ends with a page that announces more pages.")
 
     def _recognise(self, names: AbstractSet[str]) -> UsageFormat | None:
         found = (
@@ -207,7 +207,7 @@ class _Reading:
 def _no_tokens(where: str, gathered: Gathered) -> Problem:
     if gathered.invoiced_usd:
         hint = "give the usage export beside it"
-        return Problem(where=where, message="says what was paid and nothing about tokens", hint=hint)
+        return Problem(where=where, message="has what was paid and no tokens", hint=hint)
     if gathered.outside_rows:
         hint = f"{gathered.outside_rows:,} rows lie outside of it"
         return Problem(where=where, message="has no usage in the time that was asked for", hint=hint)
@@ -245,7 +245,7 @@ def _unknown(path: Path, names: AbstractSet[str]) -> Problem:
     looked_for = "; ".join(f"{each.name}: {each.looked_for}" for each in FORMATS)
     return Problem(
         where=str(path),
-        message=f"is no usage file that is known: it has {found}",
+        message=f"is not a known usage file: it has {found}",
         hint=f"looked for {looked_for}; {own_ledger.NAME}: {own_ledger.LOOKED_FOR}",
     )
 

@@ -19,7 +19,7 @@ EARLIEST_S = 1_420_070_400
 """2015-01-01T00:00Z in Unix seconds. Source: our own bound: no LLM API is older; an earlier time is a misread unit."""
 _MS_FROM = 10**11  # Unix seconds reach it in the year 5138, Unix milliseconds did in 1973.
 _US_FROM = 10**14  # The same for milliseconds and microseconds.
-_LARGEST = 1e300  # Beyond every amount; infinity and what is no number compare as outside.
+_LARGEST = 1e300  # Beyond every amount; infinity and what is not a number compare as outside.
 _OFFSET = re.compile(r"[T ].*[+-]\d\d(?::?\d\d)*\Z")  # ISO 8601, behind a time of day: a date ends alike.
 _DATE_DIGITS = 9  # More than a date without dashes has.
 _NUMBER_CHARS = 40  # Longer texts are no number of ours; int() itself refuses from 4,300 digits.
@@ -34,7 +34,9 @@ def count(record: Record, name: str) -> int:
     if type(value) is float and value.is_integer():
         value = int(value)
     if type(value) is not int:
-        raise Unusable(f"{name} is missing" if value is None or value == "" else f"{name} is no whole number")
+        raise Unusable(
+            f"{name} is missing" if value is None or value == "" else f"{name} is not a whole number"
+        )
     if value < 0:
         raise Unusable(f"{name} is negative")
     if value > TOKENS_MAX:
@@ -65,7 +67,7 @@ def number(value: Any, name: str) -> float:
     found = _number(value, name) if type(value) is str else value
     # Compared before it is converted: an integer of a thousand digits is no float.
     if type(found) not in {int, float} or not -_LARGEST < found < _LARGEST:
-        raise Unusable(f"{name} is no number")
+        raise Unusable(f"{name} is not a number")
     return float(found)
 
 
@@ -73,7 +75,7 @@ def _number(text: str, name: str) -> int | float:
     if not text:
         raise Unusable(f"{name} is missing")
     if len(text) > _NUMBER_CHARS or "_" in text:
-        raise Unusable(f"{name} is no number")
+        raise Unusable(f"{name} is not a number")
     try:
         return int(text)
     except ValueError:
@@ -81,7 +83,7 @@ def _number(text: str, name: str) -> int | float:
     try:
         return float(text)
     except ValueError:
-        raise Unusable(f"{name} is no number") from None
+        raise Unusable(f"{name} is not a number") from None
 
 
 def moment_s(record: Record, names: Iterable[str]) -> float:
@@ -109,7 +111,7 @@ def _iso_s(text: str, name: str) -> float:
         # A zone that moves the first or last day of the calendar leaves it: OverflowError.
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise Unusable(f"{name} is no time that can be read") from None
+        raise Unusable(f"{name} is not a readable time") from None
 
 
 def lacks_zone(record: Record, names: Iterable[str]) -> bool:
@@ -122,7 +124,7 @@ def lacks_zone(record: Record, names: Iterable[str]) -> bool:
 
 def _unix_s(value: Any, name: str) -> float:
     if type(value) not in {int, float} or not 0 <= value < _US_FROM * 1000:
-        raise Unusable(f"{name} is no time that can be read")
+        raise Unusable(f"{name} is not a readable time")
     return float(value / 1e6 if value >= _US_FROM else value / 1e3 if value >= _MS_FROM else value)
 
 

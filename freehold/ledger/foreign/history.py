@@ -26,7 +26,7 @@ have; from memory, no measurement."""
 PEAK_RANK = 0.99
 """Source: freehold.sizing.fleet.traffic.Traffic.peak_over_mean: the 99th percentile hour."""
 OLD_DAYS = 90.0
-"""Age of a history that is told. Source: docs/decisions/0010-decide.md, as of prices."""
+"""Age of a history that is named. Source: docs/decisions/0010-decide.md, as of prices."""
 EMBEDDED_PART = 0.1
 """Of the tokens: what embedding models may have without a word. Our own choice: below it no answer changes."""
 _EMBEDS = re.compile(r"embed|rerank|\b(?:bge|e5|gte|minilm|voyage)\b", re.IGNORECASE)

@@ -5,7 +5,7 @@ Sources: OpenAI's published OpenAPI description, version 2.3.0 (`UsageTimeBucket
 has `start_time` and `end_time` in Unix seconds and a list of results; `input_tokens` include the cached ones;
 `bucket_width` is 1m, 1h or 1d. How to fetch them: OpenAI cookbook, "How to use the Usage API and Cost API". The CSV columns
 are those seen in files that people published (2025-10 and 2026-09): a row per bucket and group, whole numbers written
-`10.0`, a row with only times for a bucket without usage, costs as `amount_value` and `amount_currency`; nobody documents
+`10.0`, a row with only times for a bucket without usage, costs as `amount_value` and `amount_currency`; no documentation names
 them. Embeddings, images, audio and the like are left out. The export that the dashboard had before 2025 is not read.
 """
 
@@ -42,7 +42,7 @@ def _read(record: Record) -> Iterable[Item]:
     if results is None:
         return [_flat(record, start_s, end_s)]
     if type(results) is not list:
-        raise Unusable("results is no list")
+        raise Unusable("results is not a list")
     return _bucket_items(results, start_s, end_s)
 
 
@@ -117,7 +117,7 @@ def _nothing(start_s: float, end_s: float) -> Use:
 
 
 def _identity(result: Record, start_s: float) -> str:
-    """Return all that the row says: groups alone do not tell rows apart (two of one group and bucket were seen)."""
+    """Return all that the row says: groups alone do not distinguish rows (two of one group and bucket were seen)."""
     return f"{start_s} {json.dumps(result, sort_keys=True, default=str)}"
 
 

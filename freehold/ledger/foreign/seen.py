@@ -28,7 +28,7 @@ class SeenRows:
 
     def again(self, identity: str) -> bool:
         """Return whether this came before, and remember it."""
-        print_ = hash(identity) & _MASK or 1  # nought marks a free slot
+        print_ = hash(identity) & _MASK or 1  # zero marks a free slot
         slots, mask = self._slots, len(self._slots) - 1
         at = print_ & mask
         while found := slots[at]:

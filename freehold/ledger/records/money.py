@@ -12,7 +12,7 @@ _PLACES = 12  # Those of a pico-dollar.
 
 
 def usd_text(cost_picousd: int) -> str:
-    """Return a cost of at least nought in US dollars with exactly twelve places, `0.000153000000`.
+    """Return a cost of at least zero in US dollars with exactly twelve places, `0.000153000000`.
 
     Twelve always, so that SQLite adds such texts up exactly: without their points they are whole pico-dollars.
     """

@@ -1,8 +1,8 @@
 """The ledger beside the engines' own counters: where they differ, and by how much. Pure.
 
 Both count generated tokens. The engine's count is a little larger in a sound stack: it has the readiness completions,
-which nobody asked for, and what it made of answers that were cut before anybody could count. A large gap means that
-somebody uses the engine past the gateway, or that requests were not recorded. Nothing is corrected here.
+which no client asked for, and what it made of answers that were cut before they could be counted. A large gap means that
+a client uses the engine past the gateway, or that requests were not recorded. Nothing is corrected here.
 """
 
 from collections.abc import Iterable

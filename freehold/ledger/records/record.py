@@ -51,7 +51,7 @@ class LedgerRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """When the answer ended, Unix microseconds by the wall clock."""
     request_id: str
     key_id: str
-    """Which API key asked; empty: nobody had to say."""
+    """Which API key asked; empty: no key was needed."""
     model: str
     path: str
     endpoint: str

@@ -51,7 +51,7 @@ class UsageTally:
     priced: int = 0
     """Requests whose cost is known."""
     cost_unknown: int = 0
-    """Requests that were charged for, by somebody, and whose cost is not known."""
+    """Requests that were charged for and whose cost is not known."""
     cost_picousd: int = 0
     """What the priced ones cost together, exactly."""
 

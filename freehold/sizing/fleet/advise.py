@@ -19,18 +19,18 @@ versions and slower support of new models is not paid back; the median of all me
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a team wants of an engine; empty: nobody said."""
+    """What a team wants of an engine; empty: not given."""
 
     prefer: Prefer = ""
-    """Which counts first; where nobody said, what asks the least of the team."""
+    """Which counts first; if not given, what asks the least of the team."""
     team: tuple[Engine, ...] = ()
-    """Engines that somebody there has run before."""
+    """Engines that the team has run before."""
     model_churn: Churn = ""
-    """Whether new models should run soon after they appear; where nobody said, they should."""
+    """Whether new models should run soon after they appear; if not given, they should."""
 
 
 NO_WISH = Wish()
-"""Nobody said anything. Source: our own choice, see the fields."""
+"""Nothing was given. Source: our own choice, see the fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +113,7 @@ def _server(need: Need, ratios: Mapping[str, EngineRatio]) -> Advice:
     if need.shape.attention == "mla" and not easy:
         return Advice(engine="sglang", reasons=(_for_latent(need, ratios),), against=against)
     if "sglang" in wish.team and "vllm" not in wish.team and not easy:
-        text = (
-            "somebody in the team has run SGLang before, and no measured pair here speaks for another engine"
-        )
+        text = "the team has run SGLang before, and no measured pair here favours another engine"
         return Advice(engine="sglang", reasons=(Reason(text=text),), against=against)
     return Advice(engine="vllm", reasons=_for_vllm(need), against=against)
 
@@ -143,7 +141,7 @@ def _lacking(wish: Wish) -> list[str]:
     """Return what TensorRT-LLM would need of the team and is not given."""
     conditions = {
         "throughput first": wish.prefer == "throughput",
-        "somebody who has run it": "tensorrt-llm" in wish.team,
+        "a team member who has run it": "tensorrt-llm" in wish.team,
         "models that seldom change": wish.model_churn == "low",
     }
     return [name for name, given in conditions.items() if not given]
@@ -174,8 +172,8 @@ def _for_vllm(need: Need) -> tuple[Reason, ...]:
             wish.prefer == "latency"
         ),
         "models change often: vLLM needs no build per model": wish.model_churn != "low",
-        "somebody in the team has run vLLM before": "vllm" in wish.team,
-        "nobody in the team is known to have run an engine before: vLLM has the most answers to be found": not wish.team,
+        "the team has run vLLM before": "vllm" in wish.team,
+        "the team has named no engine that it has run before: vLLM has the largest community": not wish.team,
         "mixture of experts: measured pairs differ by model, so test before choosing another": (
             need.shape.family == "moe"
         ),

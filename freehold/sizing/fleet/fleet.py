@@ -75,7 +75,7 @@ def _measured(sized: Sized, measured: Sequence[MeasuredSpeed]) -> Sized:
     if found is None:
         return sized
     was = sized.output_tokens_per_s.mid
-    note = f"measured {found.output_tokens_per_s:,.0f} tokens/s ({found.source or 'load test'}); the model said {was:,.0f}"
+    note = f"measured {found.output_tokens_per_s:,.0f} tokens/s ({found.source or 'load test'}); the model estimated {was:,.0f}"
     return replace(
         sized,
         fits=True,

@@ -58,7 +58,7 @@ class Traffic:
     paid_usd_per_month: float | None = None
     """What the file says was paid, per month; None: it does not say."""
     assumed: tuple[str, ...] = ()
-    """Sentences on what was assumed because nobody said."""
+    """Sentences on what was assumed because it was not given."""
 
     @property
     def tokens_per_month(self) -> float:

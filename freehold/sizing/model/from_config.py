@@ -104,13 +104,13 @@ def _missing(text: Config, where: str) -> tuple[Problem, ...]:
     heads, hidden = _number(text, *_NAMES["heads"]), _number(text, *_NAMES["hidden"])
     if heads and hidden % heads and not _number(text, "head_dim") and not text.get("kv_lora_rank"):
         message = (
-            f"hidden_size {hidden} is no multiple of num_attention_heads {heads} and head_dim is missing"
+            f"hidden_size {hidden} is not a multiple of num_attention_heads {heads} and head_dim is missing"
         )
         problems.append(Problem(where=where, message=message))
     experts = _experts(text)
     if experts > 1 and not 0 < _experts_per_token(text) <= experts:
         message = f"{experts} experts, but how many a token uses is missing or more than that"
-        problems.append(Problem(where=where, message=message, hint="num_experts_per_tok says it"))
+        problems.append(Problem(where=where, message=message, hint="num_experts_per_tok gives it"))
     return tuple(problems)
 
 

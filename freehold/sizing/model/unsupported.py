@@ -22,9 +22,9 @@ _ATTENTION, _ENCODER_ENDINGS = frozenset(_TABLE["attention"]), tuple(_TABLE["enc
 
 def refused(text: Config, where: str) -> tuple[Problem, ...]:
     """Return a Problem for every key that shows layers which cannot be counted, and for every absurd dimension."""
-    told = [f"cannot be sized from its config: {words}" for words in sorted({*_shown(text)})]
+    shown = [f"cannot be sized from its config: {words}" for words in sorted({*_shown(text)})]
     return (
-        *(Problem(where=where, message=message, hint="measure it instead") for message in told),
+        *(Problem(where=where, message=message, hint="measure it instead") for message in shown),
         *(
             Problem(where=where, message=f"{name} is {_short(text[name])}; no model has more than {most:,}")
             for name, most in _MOST.items()

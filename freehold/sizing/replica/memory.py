@@ -1,7 +1,7 @@
 """How much memory weights, KV cache and the engine itself take on each GPU of a replica.
 
 Formulas and their sources: docs/decisions/0010 and the docstrings. It does not say how fast anything is, and it knows no
-engine's flags: an engine that is told to use less has less.
+engine's flags: an engine that is set to use less has less.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ BIG_GPU_BYTES = 70 * GIB
 BATCHED_TOKENS_BIG = 16384
 BATCHED_TOKENS_SMALL = 8192
 BATCHED_TOKENS_LEAST = 2048
-"""What an engine is told where a model hardly fits. Source: vLLM's smallest default; prompts still pass in chunks of it."""
+"""What an engine is set to where a model hardly fits. Source: vLLM's smallest default; prompts still pass in chunks of it."""
 ACTIVATION_PART_MAX = 0.25
 """Of what weights leave, for activations, where the usual batch would take more. Why: so far prompts hardly get slower."""
 ACTIVATION_WIDTHS_HIDDEN = 4
@@ -161,7 +161,7 @@ def room(
 ) -> Room:
     """Return how one GPU's memory is used; `split` is (tensor parallel, pipeline parallel), `utilisation` 0 to 1.
 
-    Where weights leave little, the engine is taken to be told a smaller batch of tokens: a quarter of what is left, but
+    Where weights leave little, the engine is assumed to be set to a smaller batch of tokens: a quarter of what is left, but
     never less than the least.
     """
     tensor, pipeline = split

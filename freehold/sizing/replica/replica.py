@@ -33,7 +33,7 @@ SEQUENCES_MAX = 1024
 FEWER_BITS: tuple[Quant, ...] = ("fp8", "int4")
 """What is tried where a model does not fit, in this order."""
 GPUS_MAX = 64
-"""How many GPUs are tried where a model does not fit: eight nodes of eight. Why: beyond, nobody starts."""
+"""How many GPUs are tried where a model does not fit: eight nodes of eight. Why: a first deployment is not larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

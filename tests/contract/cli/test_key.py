@@ -151,7 +151,7 @@ def test_each_configuration_has_a_file_of_its_own(freehold: Freehold, tmp_path: 
     listed = freehold("list", "--config", str(other))
     assert "No keys in" in listed.stdout
     assert str(path) not in listed.stdout
-    assert "nobody is asked for a key yet" in freehold("create", "ci", "--config", str(other)).stderr
+    assert "the gateway does not ask for keys yet" in freehold("create", "ci", "--config", str(other)).stderr
 
 
 def test_the_environment_names_the_file(freehold: Freehold, tmp_path: Path):

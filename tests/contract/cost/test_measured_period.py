@@ -30,7 +30,7 @@ def record(
     known = prompt is not None
     return LedgerRecord(
         run=1, seq=seq, time_us=int(at_s * 1e6), request_id=f"r{seq}", key_id="k", model="smol", path="/v1/completions",
-        endpoint=endpoint, status=200, outcome=outcome, basis=Basis.MEASURED if known else Basis.NONE, stream=True,
+        endpoint=endpoint, status=502 if outcome is Outcome.FAILED else 200, outcome=outcome, basis=Basis.MEASURED if known else Basis.NONE, stream=True,
         prompt_tokens=prompt, cached_tokens=40 if known else None, completion_tokens=20 if known else None,
         cost_usd=cost_usd,
     )  # fmt: skip

@@ -64,8 +64,8 @@ def test_tensorrt_llm_keeps_its_word(place: Place) -> None:
 
 def told(child: EngineChild) -> Capacity:
     capacity = Capacity()
-    for tells in child.engine.tells:
-        capacity = capacity.filled(tells.read(child.client.get(tells.path).content, child.placement.model))
+    for page in child.engine.capacity_pages:
+        capacity = capacity.filled(page.read(child.client.get(page.path).content, child.placement.model))
     return capacity
 
 

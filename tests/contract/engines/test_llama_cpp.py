@@ -180,7 +180,7 @@ def test_options_show_on_the_running_server(weights_path: Path, free_port: int) 
         tasks = len(list(Path(f"/proc/{child.process.pid}/task").iterdir()))
         log = "\n".join(child.log_lines)
     assert props["total_slots"] == len(slots) == 3 == ENGINE.slots(options)
-    (page,) = [each for each in external.ENGINE.tells if each.path == "/props"]
+    (page,) = [each for each in external.ENGINE.capacity_pages if each.path == "/props"]
     assert page.read(told.content, "m") == Capacity(slots=3, max_context_tokens=512)
     assert {slot["n_ctx"] for slot in slots} == {512} == {ENGINE.max_context_tokens(options)}
     assert props["default_generation_settings"]["params"]["seed"] == 77

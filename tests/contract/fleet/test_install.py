@@ -88,7 +88,8 @@ class Shop:
             disk_bytes=1000,
             needs="pip must know the index of tools",
         )
-        (folder / "ask.py").write_text(ASK.format(flags=FLAGS))
+        (folder / "programs").mkdir()
+        (folder / "programs" / "ask.py").write_text(ASK.format(flags=FLAGS))
         for module in (lookup, install):
             monkeypatch.setattr(module, "requirements_of", lambda _recipe: self.text, raising=False)
         monkeypatch.setattr(ask_program, "files", lambda _package: folder)
@@ -217,11 +218,11 @@ def test_a_virtual_environment_that_got_no_pip_is_made_anew(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("break_it", "words", "hint"),
     [
-        (lambda shop: setattr(shop, "text", shop.text[:-10] + "0" * 9 + "\n"), "is not what the list of tool-cpu names", "pip cache purge"),
+        (lambda shop: setattr(shop, "text", shop.text[:-10] + "0" * 9 + "\n"), "got another file than the list of tool-cpu names", "pip cache purge"),
         (lambda shop: setattr(shop, "text", f"nowhere==1.0 --hash=sha256:{'0' * 64}\n"), "pip finds no nowhere==1.0", "the index of tools"),
-        (lambda shop: (shop.root.parent.parent / "ask.py").write_text("import nothing_like_this\n"), "No module named 'nothing_like_this'", ""),
-        (lambda shop: (shop.root.parent.parent / "ask.py").write_text(f"print({str(FLAGS | {'version': '9'})!r}.replace(chr(39), chr(34)))"), "has version 9", "install it anew"),
-        (lambda shop: (shop.root.parent.parent / "ask.py").write_text("print('[]')"), "does not tell the flags", ""),
+        (lambda shop: (shop.root.parent.parent / "programs" / "ask.py").write_text("import nothing_like_this\n"), "No module named 'nothing_like_this'", ""),
+        (lambda shop: (shop.root.parent.parent / "programs" / "ask.py").write_text(f"print({str(FLAGS | {'version': '9'})!r}.replace(chr(39), chr(34)))"), "has version 9", "install it anew"),
+        (lambda shop: (shop.root.parent.parent / "programs" / "ask.py").write_text("print('[]')"), "does not report the flags", ""),
     ],
 )  # fmt: skip
 def test_failures_are_told(shop: Shop, break_it: Callable[[Shop], object], words: str, hint: str) -> None:

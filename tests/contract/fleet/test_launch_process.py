@@ -38,7 +38,7 @@ time.sleep(600)
 CONTROLLER = """
 import asyncio, sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent)]
+sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parents[1])]
 from test_launch_process import plan_of, settings_in
 from freehold.fleet.processes.launch_process import ProcessLauncher
 

@@ -54,7 +54,10 @@ def test_a_fleets_start_says_where_it_is(tmp_path: Path) -> None:
             group.create_task(fleet.run())
             watching = group.create_task(watch.run(fleet.statuses))
             await until(
-                lambda: [r.reason for r in watch.told(fleet.statuses())] == ["loading its made-up weights"],
+                lambda: (
+                    [r.reason for r in watch.with_progress(fleet.statuses())]
+                    == ["loading its made-up weights"]
+                ),
                 what="its phase",
             )
             assert fleet.statuses()[0].state is State.STARTING

@@ -137,7 +137,7 @@ UNUSABLE: dict[str, tuple[Callable[[Keys], object], str]] = {
     "of a later release": (lambda keys: keys.put(b'{"version":2,"keys":[]}'), "is broken: "),
     "gone": (lambda keys: keys.path.unlink(), "is not there"),
     "a folder": (lambda keys: (keys.path.unlink(), keys.path.mkdir()), "cannot be read"),
-    "a pipe": (lambda keys: (keys.path.unlink(), os.mkfifo(keys.path)), "no regular file"),
+    "a pipe": (lambda keys: (keys.path.unlink(), os.mkfifo(keys.path)), "not a regular file"),
     "open to others": (lambda keys: keys.put(keys.path.read_bytes(), mode=0o622), "can be written by others"),
     "far too large": (lambda keys: keys.put(b" " * (17 * 1024 * 1024)), "is larger than"),
 }

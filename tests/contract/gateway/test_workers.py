@@ -113,7 +113,7 @@ def test_connections_that_stay_are_spread_evenly(two: Workers) -> None:
         pids = Counter(link.pid for link in two.links._links)
         assert len(pids) == 2
         wait_until(lambda: two.metric("freehold_gateway_connections") == 13)
-        held = [two.links._board.cells[index * COLUMN + 1] for index in range(2)]
+        held = [two.links._counters.cells[index * COLUMN + 1] for index in range(2)]
         assert all(5 <= count <= 8 for count in held), held
 
 

@@ -34,7 +34,7 @@ def linked(
         link = AgentLink(
             HealthSettings(**{"gpu": "off", "log_path": str(folder / "log"), **settings}),
             stderr_path=folder / "stderr",
-            hearers=AgentListeners(on_metrics=told.append),
+            listeners=AgentListeners(on_metrics=told.append),
         )
         running = asyncio.create_task(link.run())
         try:
@@ -96,7 +96,7 @@ def test_what_a_node_should_have_reaches_the_agent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metrics", "why"),
     [
-        ("garbage\n", "no line of a metric"),
+        ("garbage\n", "not a line of a metric"),
         (FINE.replace("freehold_health_a", "freehold_bugs_total"), "does not begin with"),
         (FINE.replace("freehold_health_a", "freehold_health_up"), "there already"),
         (FINE + "# HELP freehold_health_b " + "b" * TEXT_BYTES_MOST + "\n", "longer than"),

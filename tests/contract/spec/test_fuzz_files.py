@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from freehold.gateway.callers.keys import (
     BadKeysError,
+    KeyLimits,
     KeyRecord,
     KeysFile,
-    Limits,
     hash_of,
     read_keys,
     write_keys,
@@ -31,7 +31,7 @@ KEYS = write_keys(
                 name=f"key {number}",
                 hash=hash_of(b"%d" % number).hex(),
                 created_s=1,
-                limits=Limits(requests_per_minute=60, models=("m",)),
+                limits=KeyLimits(requests_per_minute=60, models=("m",)),
             )
             for number in range(3)
         )

@@ -130,7 +130,7 @@ def test_too_few_gpus_are_reported_at_their_line(
     problems = problems_of(config, tmp_path)
     assert [problem.where.removeprefix(str(path)).split(":")[1] for problem in problems] == ["4", "3"]
     assert "gpus names 5: CUDA_VISIBLE_DEVICES hides it" in problems[0].message
-    assert "that is 4 in all, and 2 can be had (CUDA_VISIBLE_DEVICES hides 6)" in problems[1].message
+    assert "that is 4 in all, and 2 available (CUDA_VISIBLE_DEVICES hides 6)" in problems[1].message
     assert [check.found for check in gpu_checks(config, StateDir(tmp_path / "state"))] == [
         CheckResult.PROBLEM,
         CheckResult.PROBLEM,

@@ -180,7 +180,7 @@ def test_a_folder_for_an_engine_that_loads_gguf_names_the_conversion(tmp_path: P
 
 def test_a_truncated_shard_is_named_before_an_engine_starts(tmp_path: Path) -> None:
     sha256 = safetensors(tmp_path / "llama", **{"model.safetensors": struct.pack("<Q", 2) + b"{}" + b"more"})
-    with pytest.raises(Permanent, match=r"model\.safetensors is no whole safetensors file"):
+    with pytest.raises(Permanent, match=r"model\.safetensors is truncated or not a safetensors file"):
         fetch_weights(load(config_file(tmp_path, "some", "file://llama/", sha256)))
 
 

@@ -354,7 +354,7 @@ def test_the_users_hub_cache_is_enough_offline(start: Start, hub: Hub, tmp_path:
         ("hf://org/other@main", "no repository org/other"),
         ("hf://org/repo@nowhere", "no revision nowhere"),
         ("hf://org/gated@main", "org/gated is gated"),
-        ("hf://org/repo@main?include=*.nothing", "no file that is wanted"),
+        ("hf://org/repo@main?include=*.nothing", "no file that matches"),
     ],
 )
 def test_what_a_hub_has_not_is_named(start: Start, source: str, told: str) -> None:

@@ -112,7 +112,7 @@ def test_one_run_tells_no_difference_but_names_the_highest():
 def test_nobody_who_never_kept_the_slo_is_chosen():
     found = choose(bench({"a": ((0, 0), (0, 0))}))
     assert found.winner is None
-    assert "nobody kept the SLO" in found.reasons[0]
+    assert "no engine kept the SLO" in found.reasons[0]
 
 
 def test_a_load_that_the_bench_sent_late_does_not_count():
@@ -161,7 +161,7 @@ def test_few_requests_are_doubted():
         for each in made.results
     )
     assert choose(msgspec.structs.replace(made, results=few)).doubts == (
-        "a run of the winner measured 7 requests: a longer --duration tells more",
+        "a run of the winner measured 7 requests: a longer --duration gives more certainty",
     )
 
 
@@ -223,7 +223,7 @@ def test_why_nobody_is_chosen_is_told_apart():
         msgspec.structs.replace(made, results=tuple(each for each in made.results if each.run == 0))
     )
     assert once.winner is None
-    assert "no engine came through all runs" in once.reasons[0]
+    assert "no engine completed all runs" in once.reasons[0]
 
 
 def test_two_models_have_no_common_winner_without_a_doubt():

@@ -146,7 +146,7 @@ def test_a_grid_names_what_differs():
         ("llama-cpp.n_parallel=0", "must be at least"),
         ("llama-cpp.n_paralel=1", "has no option"),
         ("lama.n_parallel=1", "there is no engine"),
-        ("n_parallel=1", "is no ENGINE.OPTION=VALUE"),
+        ("n_parallel=1", "is not ENGINE.OPTION=VALUE"),
         ("llama-cpp.embeddings=yes", "must be of type bool"),
         ("external.slots=1", "is not benched"),
         ("llama-cpp.seed=" + ",".join(map(str, range(70))), "are more than 64"),

@@ -112,8 +112,8 @@ def test_llama_cpp_takes_every_gpu_and_a_gguf_is_one(tmp_path: Path):
     [
         (bench(gpu=""), "no GPU (some)"),
         (bench(gpu="Voodoo 2"), "does not know the GPU 'Voodoo 2'"),
-        (bench(gpu="NVIDIA L4", goodput=0), "nobody kept the SLO"),
-        (bench(gpu="NVIDIA L4", engine="transformers"), "nobody kept the SLO"),
+        (bench(gpu="NVIDIA L4", goodput=0), "no engine kept the SLO"),
+        (bench(gpu="NVIDIA L4", engine="transformers"), "no engine kept the SLO"),
     ],
 )
 def test_what_gives_no_row(made: BenchFile, words: str, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_several_candidates_of_one_engine_that_do_not_start(
         folder=tmp_path,
         ready_timeout_s=1.0,
     )
-    measured = asyncio.run(Bench(setup=setup, tell=lambda _: None).run())
+    measured = asyncio.run(Bench(setup=setup, report=lambda _: None).run())
     assert MADE.conditions.runs > 1
     assert measured.whole
     assert measured.results == ()

@@ -152,8 +152,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is no results file"),
-        ("[]", "is no results file"),
+        ("", "is not a results file"),
+        ("[]", "is not a results file"),
         ('{"version": 1}', "missing required field"),
     ],
 )

@@ -69,8 +69,8 @@ def test_a_folder_with_one_gguf_stands_for_the_file(gguf: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("x", "is no ENGINE=PATH"),
-        ("vllm=", "is no ENGINE=PATH"),  # and not the folder in which one happens to be
+        ("x", "is not ENGINE=PATH"),
+        ("vllm=", "is not ENGINE=PATH"),  # and not the folder in which one happens to be
         ("nobody=/", "there is no engine"),
         ("sglang=/", "sglang is not benched"),
         ("vllm=/nowhere", "there is nothing at /nowhere"),

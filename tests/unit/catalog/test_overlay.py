@@ -196,7 +196,7 @@ def test_every_mistake_is_named_at_once_with_its_place(tmp_path: Path) -> None:
     assert said(tmp_path, EVERY_MISTAKE) == [
         f"{at}:1:1: there is no section 'rentls' (did you mean 'rentals'?)",
         f"{at}:3:27: rentals: there is no gpu 'h100' in gpus (did you mean 'h100-sxm'?)",
-        f"{at}:4:55: rentals: usd_per_gpu_hour 'two' is no number (write a number without its unit)",
+        f"{at}:4:55: rentals: usd_per_gpu_hour 'two' is not a number (write a number without its unit)",
         f"{at}:4:66: rentals: kind 'on_demand' is none of on-demand, reserved, marketplace, spot (did you mean 'on-demand'?)",
         f"{at}:5:5: rentals: 'acme h200-sxm' has no usd_per_gpu_hour (a row that is not known yet must have it: docs/prices.md)",
         f"{at}:5:37: rentals: unknown field 'usd_per_hour' (did you mean 'usd_per_gpu_hour'?)",
@@ -205,8 +205,8 @@ def test_every_mistake_is_named_at_once_with_its_place(tmp_path: Path) -> None:
         f"{at}:9:12: defaults: there is no 'staff_ftes' (did you mean 'staff_fte'?)",
         f"{at}:10:30: defaults: value is not in ascending order (write [low, high] or [low, middle, high])",
         f"{at}:12:30: electricity: usd_per_kwh -0.1 is below 0",
-        f"{at}:12:43: electricity: as_of 'yesterday' is no date (write it as 2026-11-27)",
-        f"{at}:13:30: electricity: usd_per_kwh inf is no finite number",
+        f"{at}:12:43: electricity: as_of 'yesterday' is not a date (write it as 2026-11-27)",
+        f"{at}:13:30: electricity: usd_per_kwh inf is not a finite number",
         f"{at}:13:43: electricity: as_of 2027-01-01 lies ahead",
         f"{at}:15:5: electricity: 'Z' stands here a second time (the first is at p0.yaml:14:5)",
     ]
@@ -228,9 +228,9 @@ def test_every_mistake_is_named_at_once_with_its_place(tmp_path: Path) -> None:
             "same_as 'llama'",
         ),
         ("rentals:\n  - {gpu: h100-sxm, usd_per_gpu_hour: 2}", "p0.yaml:2:5: rentals: a row has no provider"),
-        ("links:\n  - {id: [1], raw_gbit_s: 2}", "p0.yaml:2:10: links: id [1] is no text"),
-        ("models:\n  - {id: llama-3.1-8b, layers: 2.5}", "layers 2.5 is no whole number"),
-        ("models:\n  - {id: llama-3.1-8b, extra: {experts: many}}", "extra experts: 'many' is no number"),
+        ("links:\n  - {id: [1], raw_gbit_s: 2}", "p0.yaml:2:10: links: id [1] is not text"),
+        ("models:\n  - {id: llama-3.1-8b, layers: 2.5}", "layers 2.5 is not a whole number"),
+        ("models:\n  - {id: llama-3.1-8b, extra: {experts: many}}", "extra experts: 'many' is not a number"),
         (
             "models:\n  - {id: llama-3.1-8b, native_quant: q4}",
             "p0.yaml:2:38: models: native_quant 'q4' is none of bf16, fp8",

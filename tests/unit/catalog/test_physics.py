@@ -85,7 +85,7 @@ CARD = "gpus:\n  - {id: mine, vendor: x, memory_gb: %s, mem_bw_gb_s: %s, bf16_de
         ((80, 3350, 989, 700, ", fp8_dense_tflops: 3958"), "with sparsity", False),
         ((80, 3350, 989, 7, ""), "7 W is outside", False),
         ((80, 3350, 989, 70000, ""), "TFLOPS per watt is outside", False),
-        ((0, 3350, 989, 700, ""), "0 is no accelerator", True),
+        ((0, 3350, 989, 700, ""), "0 is not possible for an accelerator", True),
     ],
 )
 def test_an_implausible_card_is_named(
@@ -175,7 +175,7 @@ def test_a_second_file_may_correct_the_first(tmp_path: Path) -> None:
             True,
         ),
         ("storage:\n  - {id: a, seq_read_gb_s: 6500}", "GB/s of sequential reading is outside", False),
-        ("calibrations:\n  - {id: %s, hbm_efficiency: 83}", "83 is no share of a peak", True),
+        ("calibrations:\n  - {id: %s, hbm_efficiency: 83}", "83 is not a share of a peak", True),
         ("defaults:\n  - {name: residual_fraction, value: 20}", "20 is more than the whole", True),
         ("defaults:\n  - {name: pue_ratio, value: [0.8, 1.2]}", "cannot use less", True),
         ("defaults:\n  - {name: capital_rate_per_year, value: 10}", "10 per year is outside 0 to 0.5", False),

@@ -284,7 +284,7 @@ def test_every_collected_fact_carries_over(file: str) -> None:
 @pytest.mark.skipif(not FACTS.is_dir(), reason="the collected facts are not at hand")
 def test_the_measured_errors_of_predictors_carry_over() -> None:
     theirs = read_tree((FACTS / "calibration.yaml").read_text(), "c").data["calibration"]
-    entries, _ = read_rows(rows.shipped()[0], told=None)
+    entries, _ = read_rows(rows.shipped()[0], user_day=None)
     figures = {
         str(entry.values["id"]): entry.values["value"] for entry in entries if entry.section.name == "figures"
     }

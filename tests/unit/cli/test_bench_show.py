@@ -108,7 +108,7 @@ def test_where_nobody_kept_the_slo_there_is_nothing_to_apply(config: Path, run: 
     assert found.code == 3
     error = json.loads(found.out)["error"]
     assert error["message"] == "there is no winner to apply"
-    assert "nobody kept the SLO" in error["hint"]
+    assert "no engine kept the SLO" in error["hint"]
 
 
 def test_a_bench_in_which_nothing_was_measured_is_shown(config: Path, run: Run) -> None:

@@ -222,7 +222,7 @@ def test_a_state_folder_that_cannot_be(home: Path, said: Callable[..., tuple[int
         (("down", "--timeout", "-1"), "-1.0 is not in the range"),
         (("logs", "-n", "-3"), "-3 is not in the range"),
         (("status", "extra"), "unexpected extra argument (extra)"),
-        (("model", "verify", "zz"), "'zz' is no SHA-256"),
+        (("model", "verify", "zz"), "'zz' is not a SHA-256"),
         (("model", "pull", "nobody"), "has no weights for 'nobody'"),
     ],
 )
@@ -278,7 +278,7 @@ def test_init_overwrites_nothing(home: Path, said: Callable[..., tuple[int, Any]
     assert json.loads((home / "freehold.schema.json").read_text())["title"]
     (home / "freehold.yaml").write_text("mine")
     code, answer = said("init")
-    assert (code, answer["problems"][0]["message"]) == (2, "is there already")
+    assert (code, answer["problems"][0]["message"]) == (2, "exists already")
     assert (home / "freehold.yaml").read_text() == "mine"
     assert said("init", "--force")[0] == 0
     assert (home / "freehold.yaml").read_text() == written

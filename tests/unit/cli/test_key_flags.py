@@ -3,7 +3,7 @@
 import pytest
 
 from freehold.cli.key_flags import Flags, Wanted, read_flags
-from freehold.gateway.callers.keys import Limits
+from freehold.gateway.callers.keys import KeyLimits
 
 NOW_S = 1_800_000_000.0  # 2027-01-15 08:00 UTC
 NONE = dict.fromkeys(
@@ -29,7 +29,7 @@ def read(name: str = "ci", **flags: str) -> Wanted | list[str]:
 
 
 def test_no_flags_are_no_limits():
-    assert read() == Wanted(name="ci", limits=Limits(), expires_s=None)
+    assert read() == Wanted(name="ci", limits=KeyLimits(), expires_s=None)
 
 
 def test_every_flag_is_read():
@@ -38,7 +38,7 @@ def test_every_flag_is_read():
                   monthly_usd="12.5", fallback="never")  # fmt: skip
     assert wanted == Wanted(
         name="ci",
-        limits=Limits(requests_per_minute=60, tokens_per_minute=40_000, concurrency=4, monthly_tokens=1_500_000_000,
+        limits=KeyLimits(requests_per_minute=60, tokens_per_minute=40_000, concurrency=4, monthly_tokens=1_500_000_000,
                       monthly_microusd=12_500_000, fallback=False, models=("qwen", "llama"), priority=-5, weight=3, timeout_s=90.0),
         expires_s=int(NOW_S) + 90 * 86_400,
     )  # fmt: skip
@@ -57,7 +57,7 @@ def test_every_mistake_is_told_at_once():
 # fmt: off
 WRONG = {
     "name taken": ({"name": "taken"}, "NAME: there is a key 'taken' (revoke that one first, or choose another name)"),
-    "no name": ({"name": " "}, "NAME: must be 1 to 64 visible characters (who or what will use the key)"),
+    "no name": ({"name": " "}, "NAME: must be 1 to 64 visible characters (name the person or program that will use the key)"),
     "name with a line break": ({"name": "a\nb"}, "NAME: must be 1 to 64 visible characters"),
     "name too long": ({"name": "a" * 65}, "NAME: must be 1 to 64 visible characters"),
     "no requests": ({"rpm": "0"}, "--rpm: must be between 1 and 1T, not 0 (leave the flag out for no limit)"),

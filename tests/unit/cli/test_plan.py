@@ -152,9 +152,9 @@ def test_an_api_that_nobody_named_cannot_win(capsys: pytest.CaptureFixture[str])
 
 def test_a_model_that_nobody_chose_is_a_doubt(capsys: pytest.CaptureFixture[str]):
     asked = (*QUICK, "--tokens-per-month", "900M", "--api", "openai/gpt-6.1-terra")
-    assert any("nobody chose the model" in doubt for doubt in said(capsys, *asked)["verdict"]["doubts"])
+    assert any("the model was not chosen" in doubt for doubt in said(capsys, *asked)["verdict"]["doubts"])
     chosen = said(capsys, *asked, "--model", "llama-3.1-8b")["verdict"]["doubts"]
-    assert not any("nobody chose" in doubt for doubt in chosen)
+    assert not any("was not chosen" in doubt for doubt in chosen)
 
 
 # Quotes, bounds and contradictions
@@ -169,7 +169,7 @@ def test_a_quote_says_for_which_gpu_it_is(capsys: pytest.CaptureFixture[str]):
     for flag, quote in (("--rental-usd-per-gpu-hour", "2.10"), ("--node-usd", "310k")):
         assert where(said(capsys, *asked, flag, quote, code=2)) == [flag]
     found = said(capsys, *asked, "--rental-usd-per-gpu-hour", "L40S=0.95,b200-sxm=3,none=4", code=2)
-    assert where(found) == ["--rental-usd-per-gpu-hour"], "one is no GPU"
+    assert where(found) == ["--rental-usd-per-gpu-hour"], "one is not a GPU"
     found = said(capsys, *asked, "--rental-usd-per-gpu-hour", "L40S=0.95,b200-sxm=3")
     assert "the quote for b200-sxm is not used: it is not among --gpu" in found["notes"]
     quoted = {each["gpu"] for each in found["options"] if each["provider"] == "quote"}
@@ -223,7 +223,7 @@ def test_numbers_out_of_bounds_are_problems_and_all_at_once():
 def test_the_same_thing_said_twice_may_not_differ():
     ask, reader = read(life_months="24", set=("life_months=36",))
     assert [str(problem) for problem in reader.problems] == [
-        "--set life_months: 36 contradicts --life-months 24 (say it once)"
+        "--set life_months: 36 contradicts --life-months 24 (give it once)"
     ]
     assert ask.assumptions["life_months"] == Spread.exactly(24)
     assert read(set=("repair_days=2", "repair_days=3"))[1].problems

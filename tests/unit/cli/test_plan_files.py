@@ -34,7 +34,7 @@ def test_the_model_of_nearly_all_tokens_is_the_api_in_use(capsys: pytest.Capture
     found = said(capsys, "--usage", path)
     assert found["summary"]["paid_today"] == "openai/gpt-6.1-terra"
     assert (
-        "96% of the tokens are gpt-6.1-terra's: openai/gpt-6.1-terra is taken as the API in use (--api says another)"
+        "96% of the tokens are gpt-6.1-terra's: openai/gpt-6.1-terra is taken as the API in use (--api names another)"
         in found["notes"]
     )
     told = said(capsys, "--usage", path, "--api", "openai/gpt-6-luna")
@@ -46,7 +46,7 @@ def test_a_model_of_half_the_tokens_is_asked_about(capsys: pytest.CaptureFixture
     found = said(capsys, "--usage", usage(tmp_path, ["gpt-6.1-terra"] * 30 + ["gpt-6-luna"] * 20))
     assert found["summary"]["paid_today"] == ""
     assert (
-        "the usage names gpt-6.1-terra for 60% of its tokens: is it paid today? then say --api openai/gpt-6.1-terra"
+        "the usage names gpt-6.1-terra for 60% of its tokens: if it is paid today, add --api openai/gpt-6.1-terra"
         in found["notes"]
     )
 
@@ -78,4 +78,4 @@ def test_lost_rows_are_in_the_reports(capsys: pytest.CaptureFixture[str], tmp_pa
     for text in (capsys.readouterr().out, html.read_text(), markdown.read_text()):
         words = " ".join(text.replace("\\", "").split())
         assert "48 rows, of which 45 could not be used" in words
-        assert f"{path}:5 (prompt_tokens is no number)" in words
+        assert f"{path}:5 (prompt_tokens is not a number)" in words

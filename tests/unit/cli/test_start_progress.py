@@ -62,8 +62,8 @@ def test_a_start_off_a_terminal_tells_its_phases_once(
         "loading weights",
         "loading weights, 3%",
         "loading weights, 66% (last log line 8 s ago, its processes are busy)",
-        "loading weights, 66%; no sign of life for 60 s: no log line, no processor time, nothing read",
-        "loading weights, 66%; no sign of life for 62 s: no log line, no processor time, nothing read",
+        "loading weights, 66%; no activity for 60 s: no log line, no processor time, nothing read",
+        "loading weights, 66%; no activity for 62 s: no log line, no processor time, nothing read",
         "making its KV cache",
     ):
         status = stack("starting")
@@ -73,7 +73,7 @@ def test_a_start_off_a_terminal_tells_its_phases_once(
     assert capsys.readouterr().err.splitlines() == [
         "m0-0 starting: loading",
         "m0-0 starting: loading weights",
-        "m0-0 starting: loading weights, 66%; no sign of life for 60 s: no log line, no processor time, nothing read",
+        "m0-0 starting: loading weights, 66%; no activity for 60 s: no log line, no processor time, nothing read",
         "m0-0 starting: making its KV cache",
     ]
 

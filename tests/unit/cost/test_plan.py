@@ -13,7 +13,7 @@ from freehold.cost.plan import plan
 from freehold.cost.pricing.break_even import break_even
 from freehold.cost.pricing.influence import unit_of
 from freehold.cost.pricing.price import middle_usd
-from freehold.cost.pricing.ranking import ranking_of, told_names
+from freehold.cost.pricing.ranking import given_names, ranking_of
 from freehold.sizing.fleet.traffic import BadRow
 
 EXACT = Spread.exactly
@@ -202,7 +202,7 @@ def test_curves_are_of_traffic_and_sensitivities_of_price_and_staff():
 def test_notes_tell_what_the_plan_cannot_know():
     traffic = samples.traffic(paid_usd_per_month=20_000.0)
     found = plan(samples.inputs(traffic=traffic, paid_today="", own_site="on-premises"))
-    assert any("nobody said which API" in note for note in found.notes)
+    assert any("the API in use today is not given" in note for note in found.notes)
     assert any("not priced" in note for note in found.notes)
     billed = plan(samples.inputs(traffic=traffic))
     paid = next(each for each in billed.options if each.paid_today)
@@ -285,7 +285,7 @@ def test_units_are_read_off_names(name: str, unit: str):
 
 def test_curves_cross_where_the_break_even_says():
     one = samples.fleet(gpus=1, replicas=1, capacity=EXACT(6000.0), peak_tokens_per_s=200.0)
-    standing = ranking_of(
+    ranking = ranking_of(
         samples.inputs(
             apis=(samples.api(),),
             rentals=(samples.rental(),),
@@ -293,14 +293,14 @@ def test_curves_cross_where_the_break_even_says():
             fleets=(one,),
         )
     )
-    rented, api = standing.best("rent"), standing.best("api")
+    rented, api = ranking.best("rent"), ranking.best("api")
     assert rented is not None
     assert api is not None
     even = break_even(rented.priced, api.priced).tokens_per_month
     assert even is not None
     gaps = [
-        middle_usd(api.offer, standing.setting, tokens_scale=scale, fleet_scale=scale)
-        - middle_usd(rented.offer, standing.setting, tokens_scale=scale, fleet_scale=scale)
+        middle_usd(api.offer, ranking.setting, tokens_scale=scale, fleet_scale=scale)
+        - middle_usd(rented.offer, ranking.setting, tokens_scale=scale, fleet_scale=scale)
         for scale in (even.p50 * part / 100e6 for part in (0.95, 1.05))
     ]
     assert gaps[0] < 0 < gaps[1]
@@ -322,9 +322,9 @@ def test_a_quote_stands_for_all_rentals_of_that_gpu():
     assert any("your quote" in warning for warning in found["runpod", "h100-sxm"].warnings)
     assert found["quote", "h100-sxm"].can_win
     assert found["runpod", "l40s"].can_win
-    standing = ranking_of(inputs)
-    assert standing.market("h100-sxm") == Spread(1.0, 3.0, 3.0)  # what others ask is still known
-    assert {"node_usd", "quote quote h100-sxm:rental_usd_per_gpu_hour"} <= told_names(inputs)
+    ranking = ranking_of(inputs)
+    assert ranking.market("h100-sxm") == Spread(1.0, 3.0, 3.0)  # what others ask is still known
+    assert {"node_usd", "quote quote h100-sxm:rental_usd_per_gpu_hour"} <= given_names(inputs)
 
 
 def test_a_quote_with_a_range_is_told_in_the_tornado():
@@ -339,12 +339,12 @@ def test_a_quote_with_a_range_is_told_in_the_tornado():
 
 def test_an_index_is_listed_and_never_wins():
     index = samples.rental(0.1, "market-1yr-reserved", kind=RentalKind.RESERVED, term_months=12)
-    standing = ranking_of(samples.inputs(rentals=(index, samples.rental())))
-    assert "market-1yr-reserved" in {each.offer.provider for each in standing.options}
-    best = standing.best("rent")
+    ranking = ranking_of(samples.inputs(rentals=(index, samples.rental())))
+    assert "market-1yr-reserved" in {each.offer.provider for each in ranking.options}
+    best = ranking.best("rent")
     assert best is not None
     assert best.offer.provider == "runpod"
-    assert standing.market("h100-sxm") == EXACT(2.69)
+    assert ranking.market("h100-sxm") == EXACT(2.69)
 
 
 def test_the_market_is_told_by_its_middle():

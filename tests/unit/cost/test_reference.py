@@ -10,11 +10,11 @@ from freehold.cost.rules.all_rules import rules_of
 EXACT = Spread.exactly
 
 
-def rule(standing: Ranking, start: str) -> Rule:
-    return next(each for each in rules_of(standing) if each.claim.startswith(start))
+def rule(ranking: Ranking, start: str) -> Rule:
+    return next(each for each in rules_of(ranking) if each.claim.startswith(start))
 
 
-def standing(**changes: object) -> Ranking:
+def ranking(**changes: object) -> Ranking:
     return ranking_of(samples.inputs(**changes))
 
 
@@ -23,7 +23,7 @@ def test_the_node_of_the_guides_is_the_same_in_every_plan():
     other = samples.gpu(id="b200-sxm", price_new_usd=EXACT(45_000.0), tdp_w=1000.0)
     catalog = samples.catalog(gpus={"h100-sxm": samples.gpu()})
     plans = [
-        standing(fleets=fleets, catalog=catalog, traffic=samples.traffic(tokens))
+        ranking(fleets=fleets, catalog=catalog, traffic=samples.traffic(tokens))
         for fleets, tokens in (
             ((samples.fleet(),), 10e9),
             ((samples.fleet(other, gpus=16, replicas=4),), 300e9),
@@ -37,7 +37,7 @@ def test_the_node_of_the_guides_is_the_same_in_every_plan():
 
 
 def test_what_owning_costs_over_three_years_is_of_machines_that_are_shown():
-    found = standing(fleets=(samples.fleet(gpus=16, replicas=16),))
+    found = ranking(fleets=(samples.fleet(gpus=16, replicas=16),))
     bought = found.best("buy")
     assert bought
     said = rule(found, "Hardware is written off").computed

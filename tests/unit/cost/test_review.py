@@ -126,7 +126,7 @@ def test_a_few_hours_say_nothing_of_a_month(days: float, word: str, level: str):
     )
     assert (found.word, found.confidence_word, found.confidence) == (word, level, 1.0)
     assert ("days were measured" in found.confidence_reason) == (days < 28)
-    assert ("Too short to say" in found.headline) == (word == "unclear")
+    assert ("Too short to judge" in found.headline) == (word == "unclear")
     assert "llama-3.1-8b on 8 x h100-sxm, rented" in found.headline
 
 

@@ -18,7 +18,6 @@ from freehold.cost.model.closed_form import (
     energy_usd_per_month,
     load_s,
     node_loss_probability,
-    per_gpu_hour,
     rental_for_utilisation,
 )
 from freehold.cost.model.draw import Draws, Middle, Vector
@@ -29,6 +28,7 @@ from freehold.cost.pricing.ranking import Ranking, ranking_of
 from freehold.cost.rules import machines, money
 from freehold.cost.rules.all_rules import rules_of
 from freehold.sizing.fleet.links import balancer_mbit_s, tensor_crossing
+from freehold.sizing.fleet.traffic import HOURS_PER_MONTH
 
 EXACT = Spread.exactly
 H100_MONTH = 2.69 * 730
@@ -74,11 +74,11 @@ def gpu_hour(priced: Priced) -> Vector:
     return priced.total / priced.case.counts.gpus / 730
 
 
-def rule(standing: Ranking, start: str) -> Rule:
-    return next(each for each in rules_of(standing) if each.claim.startswith(start))
+def rule(ranking: Ranking, start: str) -> Rule:
+    return next(each for each in rules_of(ranking) if each.claim.startswith(start))
 
 
-def standing(**changes: object) -> Ranking:
+def ranking(**changes: object) -> Ranking:
     return ranking_of(samples.inputs(**changes))
 
 
@@ -95,7 +95,7 @@ def standing(**changes: object) -> Ranking:
 )
 def test_h100_price(low: float, mid: float, high: float, verdict: str):
     fleet = samples.fleet(samples.gpu(price_new_usd=Spread(low, mid, high)))
-    found = rule(standing(fleets=(fleet,)), "An H100 costs")
+    found = rule(ranking(fleets=(fleet,)), "An H100 costs")
     assert found.verdict == verdict
     assert f"{low:,.0f} to {high:,.0f} USD" in found.computed
 
@@ -108,7 +108,7 @@ def test_quotes_over_their_gpus(quote: float, added: float):
     fleet = samples.fleet(samples.gpu(price_new_usd=EXACT(27_500.0)), capacity=EXACT(48_000.0))
     plain = samples.exact_own()
     found = rule(
-        standing(fleets=(fleet,), own=plain, quotes={"node_usd": EXACT(quote)}), "Infrastructure adds"
+        ranking(fleets=(fleet,), own=plain, quotes={"node_usd": EXACT(quote)}), "Infrastructure adds"
     )
     assert f"adds {added:.0%}" in found.computed
     assert found.verdict == ("holds" if 0.4 <= added <= 0.6 else "does not hold")
@@ -119,12 +119,12 @@ def test_a_node_by_the_guides_own_arithmetic():
     assert (low, high) == (280_000, 384_000)
     fleet = samples.fleet(samples.gpu(price_new_usd=EXACT(25_000.0)), capacity=EXACT(48_000.0))
     own = samples.exact_own(chassis_usd_per_gpu=10_000.0)
-    found = rule(standing(fleets=(fleet,), own=own), "An 8-GPU node costs")
+    found = rule(ranking(fleets=(fleet,), own=own), "An 8-GPU node costs")
     assert found.verdict == "holds"
     assert "280,000 USD" in found.computed
     own = samples.exact_own()
     cheap = samples.fleet(samples.gpu(price_new_usd=EXACT(20_000.0)), capacity=EXACT(48_000.0))
-    assert rule(standing(fleets=(cheap,), own=own), "An 8-GPU node costs").verdict == "does not hold"
+    assert rule(ranking(fleets=(cheap,), own=own), "An 8-GPU node costs").verdict == "does not hold"
 
 
 # ---- 12 to 15 kW; 0.12 USD per kWh; 2,500 colocation; power and hardware -----------------------------------------
@@ -140,7 +140,7 @@ def test_node_power():
     ]  # type: ignore[dict-item]
     assert drawn == pytest.approx([4.4, 6.8], abs=0.02)
     assert pytest.approx((12.0, 15.0), abs=0.05) == (10.2 * 1.18, 10.2 * 1.47)
-    found = rule(standing(), "An 8-GPU node draws")
+    found = rule(ranking(), "An 8-GPU node draws")
     assert found.verdict == "depends"
     assert "at most 10.2" in found.computed
 
@@ -149,7 +149,7 @@ def test_energy_arithmetic():
     assert [round(energy_usd_per_month(kw, 0.12)) for kw in (12, 15)] == [1051, 1314]
     assert [round(energy_usd_per_month(kw, 0.146)) for kw in (12, 15)] == [1279, 1599]
     assert round(energy_usd_per_month(8.4, 0.12, pue=1.3)) == 957
-    found = rule(standing(), "12-15 kW at 0.12")
+    found = rule(ranking(), "12-15 kW at 0.12")
     assert found.verdict == "does not hold"
     assert "1,051-1,314 USD" in found.computed
     for usd, kw in ((1300, 12), (1600, 15)):
@@ -163,8 +163,8 @@ def test_colocation():
     space, energy = (float(priced.lines[name][0]) for name in ("colocation", "electricity"))
     assert (round(space), round(energy)) == (1877, 957)
     assert space + energy == pytest.approx(2834, abs=1)
-    assert rule(standing(), "Colocation of a node").verdict == "holds"
-    assert rule(standing(own_site="on-premises"), "Colocation of a node").verdict == "unknown"
+    assert rule(ranking(), "Colocation of a node").verdict == "holds"
+    assert rule(ranking(own_site="on-premises"), "Colocation of a node").verdict == "unknown"
 
 
 def test_power_over_hardware():
@@ -177,12 +177,12 @@ def test_power_over_hardware():
     part = np.percentile(priced.lines["electricity"] * 36 / capex_of(priced.case).total, (5, 50, 95))
     assert part == pytest.approx([0.05, 0.09, 0.17], abs=0.01)
     assert float(np.median(priced.lines["electricity"] / priced.total)) == pytest.approx(0.05, abs=0.006)
-    assert rule(standing(), "Power costs more").verdict == "does not hold"
+    assert rule(ranking(), "Power costs more").verdict == "does not hold"
 
 
 def test_power_is_over_half_where_it_is_dear_enough():
     own = samples.own(power_usd_per_kwh=2.0)
-    assert rule(standing(own=own), "Power costs more").verdict == "holds"
+    assert rule(ranking(own=own), "Power costs more").verdict == "holds"
 
 
 # ---- three years in a straight line ------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_three_or_five_years():
     assert three == pytest.approx(17_200, rel=0.005)
     assert five == pytest.approx(14_700, rel=0.02)
     assert 1 - five / three == pytest.approx(0.14, abs=0.02)
-    assert rule(standing(), "Hardware is written off").verdict == "depends"
+    assert rule(ranking(), "Hardware is written off").verdict == "depends"
 
 
 # ---- rent below 200M tokens --------------------------------------------------------------------------------------
@@ -260,13 +260,13 @@ def test_200m_tokens_are_little_for_one_gpu():
     assert pytest.approx([1964, 2913], abs=1) == [730 * 2.69, 730 * 3.99]
     assert break_even_api_usd_per_m(H100_MONTH, 200e6) == pytest.approx(9.8, abs=0.05)
     assert break_even_api_usd_per_m(2.0 * 730, 200e6) == pytest.approx(7.3, abs=0.01)
-    found = rule(standing(rent=samples.exact_rent()), "Rent below 200M")
+    found = rule(ranking(rent=samples.exact_rent()), "Rent below 200M")
     assert found.verdict == "does not hold"
     assert "costs 800 USD" in found.computed
     assert "1,964" in found.computed
     assert "above 9.82 USD" in found.computed
     dear = rule(
-        standing(rent=samples.exact_rent(), apis=(samples.api(prices=(20.0, 60.0)),)), "Rent below 200M"
+        ranking(rent=samples.exact_rent(), apis=(samples.api(prices=(20.0, 60.0)),)), "Rent below 200M"
     )
     assert dear.verdict == "holds"
 
@@ -298,7 +298,7 @@ def test_the_guides_65_percent_is_a_rental_price():
     assert rental_for_utilisation(float(gpu_hour(guide)[0]), 0.65) == pytest.approx(3.08, abs=0.01)
     assert float(gpu_hour(base())[0]) == pytest.approx(2.94, abs=0.005)
     assert rental_for_utilisation(float(gpu_hour(base())[0]), 0.65) == pytest.approx(4.52, abs=0.01)
-    assert per_gpu_hour(float(base().total[0]), 8) == pytest.approx(float(gpu_hour(base())[0]))
+    assert float(base().total[0]) / 8 / HOURS_PER_MONTH == pytest.approx(float(gpu_hour(base())[0]))
 
 
 @pytest.mark.parametrize(
@@ -331,13 +331,13 @@ def test_against_aws_and_a_reservation():
 
 
 def test_utilisation_above_one_is_worded_as_never():
-    near = rule(standing(rentals=(samples.rental(4.34),)), "Buy above 65%")
+    near = rule(ranking(rentals=(samples.rental(4.34),)), "Buy above 65%")
     assert near.verdict == "holds"
     assert "65% utilisation." in near.computed
-    cheap = rule(standing(rentals=(samples.rental(1.5),)), "Buy above 65%")
+    cheap = rule(ranking(rentals=(samples.rental(1.5),)), "Buy above 65%")
     assert cheap.verdict == "does not hold"
     assert "never at this rental price" in cheap.computed
-    assert rule(standing(rentals=(samples.rental(2.99),)), "Buy above 65%").verdict == "depends"
+    assert rule(ranking(rentals=(samples.rental(2.99),)), "Buy above 65%").verdict == "depends"
 
 
 # ---- engines, networks, disks, rebuilds, spares, failures ---------------------------------------------------------
@@ -367,7 +367,7 @@ def test_tensorrt_llm_is_not_30_percent_faster():
 
 
 def test_tensorrt_llm_builds_are_dated():
-    found = rule(standing(), "TensorRT-LLM needs")
+    found = rule(ranking(), "TensorRT-LLM needs")
     assert found.verdict == "depends"
     assert "not in this plan (vllm)" in found.computed
 
@@ -386,15 +386,15 @@ def test_tensor_parallel_of_70b_across_nodes(gb_s: float, latency_us: float, one
 
 def test_a_slow_network_is_enough_for_replicas_and_not_for_splits():
     assert balancer_mbit_s(10_000) == pytest.approx(16)
-    assert rule(standing(), "1/10 GbE").verdict == "does not hold"
+    assert rule(ranking(), "1/10 GbE").verdict == "does not hold"
     fleet = samples.fleet()
     across = replace(fleet, sized=replace(fleet.sized, ask=replace(fleet.sized.ask, gpus=16)))
-    assert rule(standing(fleets=(across,)), "1/10 GbE").verdict == "holds"
+    assert rule(ranking(fleets=(across,)), "1/10 GbE").verdict == "holds"
 
 
 def test_nas_to_nvme():
     assert machines.swap_bytes(0.2) == pytest.approx(182e6, rel=0.005)
-    found = rule(standing(), "Moving weights")
+    found = rule(ranking(), "Moving weights")
     assert found.verdict == "does not hold"
     assert "182 MB" in found.computed
 
@@ -404,11 +404,11 @@ def test_rebuild_in_an_hour():
     assert load_s(141e9, 1.17) / 60 == pytest.approx(2.0, abs=0.02)
     fleet = samples.fleet()
     big = replace(fleet, sized=replace(fleet.sized, weights_bytes=141_000_000_000))
-    found = rule(standing(fleets=(big,)), "A node is rebuilt")
+    found = rule(ranking(fleets=(big,)), "A node is rebuilt")
     assert found.verdict == "holds"
     assert "20.1 min over 1 GbE" in found.computed
     slow = replace(big, load_time_s=Spread(1000, 3000, 9000))
-    assert rule(standing(fleets=(slow,)), "A node is rebuilt").verdict == "does not hold"
+    assert rule(ranking(fleets=(slow,)), "A node is rebuilt").verdict == "does not hold"
 
 
 def test_failures_of_a_node():
@@ -427,7 +427,7 @@ def test_a_spare_costs_one_nth():
         setting = replace(priced.case.setting, fallback=None, spare_node=True)
         spared = price(priced.offer, setting, draws=Middle())
         assert float(spared.lines["spares"][0] / spared.lines["hardware"][0]) == pytest.approx(1 / nodes)
-    assert rule(standing(), "Keep a cold spare").verdict == "does not hold"
+    assert rule(ranking(), "Keep a cold spare").verdict == "does not hold"
     dear = samples.inputs(apis=(samples.api(prices=(400.0, 2000.0)),))
     assert rule(ranking_of(dear), "Keep a cold spare").verdict == "holds"
 
@@ -478,16 +478,16 @@ def test_at_200m_it_is_the_fleet_that_is_cheapest_there():
     big = samples.fleet()
     few = samples.fleet(samples.gpu(id="small"), gpus=64, replicas=64, capacity=Spread.exactly(64 * 900.0))
     rentals = (samples.rental(), samples.rental(0.9, gpu="small"))
-    found = rule(standing(rent=samples.exact_rent(), fleets=(big, few), rentals=rentals), "Rent below 200M")
+    found = rule(ranking(rent=samples.exact_rent(), fleets=(big, few), rentals=rentals), "Rent below 200M")
     assert "small, 657" in found.computed  # the H100 is the cheaper at 10 billion tokens
 
 
 def test_the_price_of_a_node_is_the_quote_for_it():
     quotes = {"node_usd": Spread.exactly(190_000.0)}
-    found = rule(standing(quotes=quotes), "An 8-GPU node costs")
+    found = rule(ranking(quotes=quotes), "An 8-GPU node costs")
     assert "Your quote for eight h100-sxm is 190,000 USD" in found.computed
     assert found.verdict == "does not hold"
     cards = {"fleets": (samples.fleet(samples.gpu(id="l40s")),)}
     catalog = samples.catalog(gpus={"h100-sxm": samples.gpu()})
-    other = rule(standing(quotes=quotes, catalog=catalog, **cards), "An 8-GPU node costs")
-    assert other.computed == rule(standing(catalog=catalog, **cards), "An 8-GPU node costs").computed
+    other = rule(ranking(quotes=quotes, catalog=catalog, **cards), "An 8-GPU node costs")
+    assert other.computed == rule(ranking(catalog=catalog, **cards), "An 8-GPU node costs").computed

@@ -30,8 +30,8 @@ def fleet_for(tokens: float) -> Any:
 
 def asked(tokens: float, **changes: Any) -> tuple[Ranking, PlanVerdict]:
     row: dict[str, Any] = {"apis": SONNET, "traffic": samples.traffic(tokens), "fleets": (fleet_for(tokens),)}
-    standing = ranking_of(samples.inputs(**{**row, **changes}))
-    return standing, verdict_of(standing, influences_of(standing))
+    ranking = ranking_of(samples.inputs(**{**row, **changes}))
+    return ranking, verdict_of(ranking, influences_of(ranking))
 
 
 def test_few_tokens_stay_on_the_api():
@@ -69,8 +69,8 @@ def test_a_cheaper_api_is_a_change_and_another_model_is_told():
 def test_rivals_of_one_kind_do_not_make_it_undecided():
     alike = tuple(samples.rental(1.5, f"provider-{number}") for number in range(5))
     doubted = tuple(replace(each, verified=Verified.SECONDARY) for each in alike)
-    standing, found = asked(3e9, rentals=doubted)
-    assert max(cheapest_shares([each.priced.total for each in standing.options])) < 0.5
+    ranking, found = asked(3e9, rentals=doubted)
+    assert max(cheapest_shares([each.priced.total for each in ranking.options])) < 0.5
     assert found.word == "rent"
     assert found.confidence > 0.9
 
@@ -106,10 +106,10 @@ def test_what_is_only_listed_never_wins(kind: str):
         cheap = samples.fleet(card, gpus=1, replicas=1)
         rentals.append(samples.rental(0.01, gpu="rtx-4090"))
     fleets = (fleet,) if kind == "spot" else (fleet, cheap)
-    standing, found = asked(3e9, fleets=fleets, rentals=tuple(rentals), own=samples.own())
-    assert standing.options[0].offer.warnings
-    assert not standing.options[0].may_win
-    assert found.option not in {each.offer.id for each in standing.options if each.offer.warnings}
+    ranking, found = asked(3e9, fleets=fleets, rentals=tuple(rentals), own=samples.own())
+    assert ranking.options[0].offer.warnings
+    assert not ranking.options[0].may_win
+    assert found.option not in {each.offer.id for each in ranking.options if each.offer.warnings}
 
 
 def test_old_prices_are_doubted_and_lower_the_word():
@@ -139,8 +139,8 @@ def test_a_word_says_which_bound_and_which_doubt_made_it():
 def test_old_prices_are_wider():
     widths = []
     for day in (samples.FRESH, date(2026, 3, 1)):
-        standing, _ = asked(3e9, rentals=(samples.rental(2.0, as_of=day),), rent=samples.exact_rent())
-        cost = standing.options[0].usd_per_month
+        ranking, _ = asked(3e9, rentals=(samples.rental(2.0, as_of=day),), rent=samples.exact_rent())
+        cost = ranking.options[0].usd_per_month
         widths.append((cost.p90 - cost.p10) / cost.p50)
     assert widths[0] == pytest.approx(0, abs=1e-6)
     assert widths[1] > 0.3
@@ -165,7 +165,7 @@ def test_what_cannot_change_the_verdict_is_not_asked_for():
     for tokens in (1e6, 200e6):
         _, found = asked(tokens)
         assert (found.word, found.ask_first) == ("stay", ())
-        assert "Nothing that is still assumed would change it." in found.text
+        assert "No remaining assumption changes the verdict." in found.text
 
 
 def test_people_are_asked_for_where_they_alone_decide():
@@ -216,8 +216,8 @@ def test_doubts_are_on_what_the_verdict_rests_on():
 
 
 def test_a_quote_is_an_option_of_its_own():
-    standing, _ = asked(3e9, quotes={"rental_usd_per_gpu_hour:h100-sxm": EXACT(1.5)})
-    quoted = next(each for each in standing.options if each.offer.provider == "quote")
+    ranking, _ = asked(3e9, quotes={"rental_usd_per_gpu_hour:h100-sxm": EXACT(1.5)})
+    quoted = next(each for each in ranking.options if each.offer.provider == "quote")
     assert float(quoted.priced.lines["rental"][0]) == pytest.approx(730 * 1.5 * quoted.offer.fleet.gpus)  # type: ignore[union-attr]
 
 
@@ -372,11 +372,11 @@ def test_the_price_at_which_the_next_api_wins_is_told():
 
 def test_a_billed_price_is_told_as_it_is_billed():
     traffic = samples.traffic(20e6, paid_usd_per_month=40.0)  # the list comes to 80
-    standing, found = asked(20e6, rentals=(), traffic=traffic, fleets=(fleet_for(20e6),))
+    ranking, found = asked(20e6, rentals=(), traffic=traffic, fleets=(fleet_for(20e6),))
     told = [change.what for change in found.would_change_it if "an API price of sonnet" in change.what]
     assert found.word == "stay"
-    assert standing.setting.fallback is not None
-    assert standing.setting.fallback.price_ratio == EXACT(0.5)
+    assert ranking.setting.fallback is not None
+    assert ranking.setting.fallback.price_ratio == EXACT(0.5)
     assert all("now 2.00" in each for each in told)
     rival = samples.api("other", prices=(2.4, 12.0), provider="acme")
     _, beside = asked(20e6, rentals=(), traffic=traffic, apis=(*SONNET, rival))

@@ -65,8 +65,8 @@ def test_sizes_are_what_the_user_says() -> None:
 
 
 def told(path: str, body: object, model: str = "m") -> Capacity:
-    (tells,) = [each for each in ENGINE.tells if each.path == path]
-    return tells.read(body if isinstance(body, bytes) else json.dumps(body).encode(), model)
+    (page,) = [each for each in ENGINE.capacity_pages if each.path == path]
+    return page.read(body if isinstance(body, bytes) else json.dumps(body).encode(), model)
 
 
 def test_llama_cpp_tells_its_slots_and_the_context_of_each() -> None:

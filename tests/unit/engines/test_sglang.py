@@ -137,7 +137,7 @@ def test_its_refusals_are_told_in_openais_words(message: str, code: str | None) 
 
 
 def test_what_each_copy_takes_is_added_up() -> None:
-    info, cards = (tells.read for tells in ENGINE.tells[::2])
+    info, cards = (page.read for page in ENGINE.capacity_pages[::2])
     states = [{"effective_max_running_requests_per_dp": 100}, {"effective_max_running_requests_per_dp": 90}]
     body = json.dumps({"max_total_num_tokens": 1000, "internal_states": states}).encode()
     assert info(body, "m") == Capacity(slots=190, kv_tokens=2000)

@@ -240,8 +240,8 @@ vllm:num_preemptions_total{engine="0",model_name="m"} 3.0
 
 
 def told(path: str, body: str) -> Capacity:
-    (tells,) = [each for each in ENGINE.tells if each.path == path]
-    return tells.read(body.encode(), "m")
+    (page,) = [each for each in ENGINE.capacity_pages if each.path == path]
+    return page.read(body.encode(), "m")
 
 
 def test_it_tells_its_context_and_its_cache() -> None:

@@ -92,16 +92,16 @@ def test_a_list_that_is_shared_holds_several_replicas_on_one_gpu() -> None:
         (
             [*wants("a", 3, 2), *wants("b", 1, 1)],
             [
-                "a: too few GPUs: a: 3 replicas take 2 GPUs each; b: 1 replica takes 1 GPU; that is 7 in all, and 4 can be had"
+                "a: too few GPUs: a: 3 replicas take 2 GPUs each; b: 1 replica takes 1 GPU; that is 7 in all, and 4 available"
             ],
         ),
         (
             [*wants("a", 1, 1, named=(9, 0)), *wants("b", 2, 1, named=(0,)), *wants("c", 3, 2)],
             [
-                "a: a: gpus names 9: this node has none such",
+                "a: a: gpus names 9: this node does not have it",
                 "b: a and b both name the GPUs 0",
                 "b: b: 2 replicas take 1 GPU each, and gpus names 1 that can be used so",
-                "c: too few GPUs: c: 3 replicas take 2 GPUs each; that is 6 in all, and 3 can be had (1 are in other models' lists)",
+                "c: too few GPUs: c: 3 replicas take 2 GPUs each; that is 6 in all, and 3 available (1 are in other models' lists)",
             ],
         ),
         (
@@ -284,7 +284,7 @@ def test_instances_in_the_users_variable() -> None:
 def test_what_is_hidden_is_told_where_it_is_named_or_missing() -> None:
     few = visible_to_user([gpu(index) for index in range(4)], "0")
     (problem,) = assign(wants("m", 1, 2), few).problems
-    assert "1 can be had (CUDA_VISIBLE_DEVICES hides 3)" in problem.message
+    assert "1 available (CUDA_VISIBLE_DEVICES hides 3)" in problem.message
     problems = assign(wants("m", 1, 1, named=(3, 0)), few).problems
     assert [each.message for each in problems] == ["m: gpus names 3: CUDA_VISIBLE_DEVICES hides it"]
 

@@ -1,10 +1,10 @@
 """What an exit report quotes of an engine's output: its last lines, and before them those that name an error."""
 
 from freehold.fleet.processes.minder_pipes import (
+    ERROR_LINES,
+    TAIL_BYTES,
     TAIL_LINE_CHARS,
     TAIL_LINES,
-    TOLD_BYTES,
-    TOLD_LINES,
     OutputTail,
 )
 
@@ -33,12 +33,12 @@ def test_a_cause_far_above_them_is_quoted_too() -> None:
 
 def test_of_many_errors_the_last_are_quoted() -> None:
     said = lines_of("".join(f"ValueError: {number}\n" for number in range(500)))
-    assert said == [f"ValueError: {number}" for number in range(500 - TOLD_LINES - TAIL_LINES, 500)]
+    assert said == [f"ValueError: {number}" for number in range(500 - ERROR_LINES - TAIL_LINES, 500)]
 
 
 def test_memory_is_bounded() -> None:
     tail = OutputTail()
     for _ in range(100):
         tail.add(b"ValueError: old\n" + b"y" * 20_000)
-    assert tail._size_bytes <= TOLD_BYTES + 20_016
-    assert sum(map(len, tail.lines())) <= (TOLD_LINES + TAIL_LINES) * TAIL_LINE_CHARS
+    assert tail._size_bytes <= TAIL_BYTES + 20_016
+    assert sum(map(len, tail.lines())) <= (ERROR_LINES + TAIL_LINES) * TAIL_LINE_CHARS

@@ -56,7 +56,7 @@ def test_a_start_that_moves_and_one_that_does_not() -> None:
     assert start.words() == "loading weights, 33% (last log line 50 s ago, its processes are still for 10 s)"
     start = start.after(replace(SIGHT, at_s=102.0 + QUIET_S, log_age_s=100.0, used=ProcessUsage(3.0, 0)))
     assert start.words() == (
-        "loading weights, 33%; no sign of life for 60 s: no log line, no processor time, nothing read"
+        "loading weights, 33%; no activity for 60 s: no log line, no processor time, nothing read"
     )
     start = start.after(
         replace(SIGHT, at_s=104.0 + QUIET_S, phase="", log_bytes=20, used=ProcessUsage(3.0, 0))
@@ -102,9 +102,9 @@ def test_only_what_starts_says_so(tmp_path: Path) -> None:
             id="m-1", model="m", engine="vllm", state=ReplicaState.STARTING, pid=7, reason="loading"
         ),
     )
-    (told,) = watch.told([status])
+    (told,) = watch.with_progress([status])
     assert told.reason == "loading weights, 33%"
-    assert watch.told(others) == others
+    assert watch.with_progress(others) == others
     assert LOOK_S < QUIET_S
 
 

@@ -7,7 +7,7 @@ from freehold.core.events import AgentMetrics
 from freehold.gateway.server.agent_page import STALE_S, AgentPage
 from freehold.health.model.snapshot import PERIOD_S, STALE_PERIODS
 from freehold.telemetry.metrics import Metrics
-from freehold.telemetry.pooled import pool, tell
+from freehold.telemetry.pooled import dump, pool
 
 TEXT = '# HELP freehold_health_verdict V.\n# TYPE freehold_health_verdict gauge\nfreehold_health_verdict{probe="clock"} 3.0\n'
 
@@ -41,14 +41,14 @@ def test_a_fresh_word_is_shown_and_one_that_has_become_old_is_not() -> None:
     page.take(AgentMetrics(text=TEXT, told_monotonic_s=998.0))
     up = {
         "freehold_health_up": 1,
-        "freehold.health.model.snapshot_age_seconds": 2,
+        "freehold_health_snapshot_age_seconds": 2,
         "freehold_health_verdict": 3,
     }
     assert shown(page) == up
     clock.now_s = 998.0 + STALE_S + 0.1
     gone = {
         "freehold_health_up": 0,
-        "freehold.health.model.snapshot_age_seconds": pytest.approx(STALE_S + 0.1),
+        "freehold_health_snapshot_age_seconds": pytest.approx(STALE_S + 0.1),
     }
     assert shown(page) == gone
     page.take(AgentMetrics(text=TEXT, told_monotonic_s=clock.now_s))
@@ -59,7 +59,7 @@ def test_what_is_taken_back_is_gone_at_once_and_its_age_goes_on() -> None:
     page = AgentPage(At())
     page.take(AgentMetrics(text=TEXT, told_monotonic_s=998.0))
     page.take(AgentMetrics(told_monotonic_s=998.0))
-    assert shown(page) == {"freehold_health_up": 0, "freehold.health.model.snapshot_age_seconds": 2}
+    assert shown(page) == {"freehold_health_up": 0, "freehold_health_snapshot_age_seconds": 2}
 
 
 def test_an_agent_that_has_not_spoken_yet_has_no_age_and_where_none_is_to_be_nothing_is_said() -> None:
@@ -73,7 +73,7 @@ def test_without_the_controller_nothing_is_believed() -> None:
     page = AgentPage(At())
     page.take(AgentMetrics(text=TEXT, told_monotonic_s=1000.0))
     page.lose()
-    assert shown(page) == {"freehold_health_up": 0, "freehold.health.model.snapshot_age_seconds": 0}
+    assert shown(page) == {"freehold_health_up": 0, "freehold_health_snapshot_age_seconds": 0}
 
 
 def test_what_another_worker_still_believes_does_not_count() -> None:
@@ -83,8 +83,8 @@ def test_what_another_worker_still_believes_does_not_count() -> None:
     believing.watch(other)
     page = AgentPage(At())
     page.take(AgentMetrics(told_monotonic_s=900.0))
-    found = shown(page, pool([(tell(other), True)], []))
-    assert found == {"freehold_health_up": 0, "freehold.health.model.snapshot_age_seconds": 100}
+    found = shown(page, pool([(dump(other), True)], []))
+    assert found == {"freehold_health_up": 0, "freehold_health_snapshot_age_seconds": 100}
 
 
 def test_the_limit_is_that_of_the_agents_own_snapshot() -> None:

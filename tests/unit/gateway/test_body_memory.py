@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.gateway.callers.grant import KeyState
-from freehold.gateway.callers.keys import KeyRecord, Limits
+from freehold.gateway.callers.keys import KeyLimits, KeyRecord
 from freehold.gateway.queue.body_memory import WAITING_MAX, BodyMemory, Upload
 from freehold.gateway.wire.errors import Rejection
 
@@ -15,7 +15,7 @@ ROOM = 100
 
 
 def caller(name: str = "k", **limits: int) -> KeyState:
-    record = KeyRecord(id=name, name=name, hash="00" * 32, created_s=1, limits=Limits(**limits))
+    record = KeyRecord(id=name, name=name, hash="00" * 32, created_s=1, limits=KeyLimits(**limits))
     return KeyState(record, 0)
 
 

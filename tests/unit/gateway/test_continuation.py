@@ -102,9 +102,9 @@ def test_wherever_it_ends_the_client_gets_the_whole_answer(
     before = first[: min(cut, len(first) - 1)]
     known = heard(before)
     body = asked(path, stream_options={"include_usage": wanted})
-    end = continuation.ending(path, body, heard=known, hides_usage=False)
+    end = continuation.ending(path, body, sent=known, hides_usage=False)
     if end is None:
-        plan = continuation.plan(path, body, heard=known, how=Continues.FINAL_MESSAGE)
+        plan = continuation.plan(path, body, sent=known, how=Continues.FINAL_MESSAGE)
         assert isinstance(plan, continuation.Continuation)
         back = given_back(json.loads(plan.body))
         # An engine makes the same text again, if perhaps of other tokens, from wherever its prompt ends.
@@ -132,7 +132,7 @@ def test_wherever_it_ends_the_client_gets_the_whole_answer(
 def test_usage_is_that_of_one_request(tokens: list[str], cut: int) -> None:
     cut = min(cut, len(tokens))
     plan = continuation.plan(
-        CHAT, asked(CHAT), heard=heard(stream(CHAT, tokens)[: cut + 1]), how=Continues.VLLM
+        CHAT, asked(CHAT), sent=heard(stream(CHAT, tokens)[: cut + 1]), how=Continues.VLLM
     )
     assert isinstance(plan, continuation.Continuation)
     back = given_back(json.loads(plan.body))
@@ -146,7 +146,7 @@ def test_usage_is_that_of_one_request(tokens: list[str], cut: int) -> None:
 @pytest.mark.parametrize("key", ["max_tokens", "max_completion_tokens", "n_predict"])
 def test_only_what_is_left_of_the_limit_is_asked_for(key: str) -> None:
     plan = continuation.plan(
-        CHAT, asked(CHAT, **{key: 5}), heard=heard([delta("a"), delta("b")]), how=Continues.VLLM
+        CHAT, asked(CHAT, **{key: 5}), sent=heard([delta("a"), delta("b")]), how=Continues.VLLM
     )
     assert isinstance(plan, continuation.Continuation)
     body = json.loads(plan.body)
@@ -173,7 +173,7 @@ VLLM_EVENT = (
 def test_what_vllm_sends_is_counted_in_tokens(texts: list[str], more: Json, tokens: int) -> None:
     said = [VLLM_EVENT % b'"role":"assistant","content":""']
     said += [VLLM_EVENT % b'"content":%b' % msgspec.json.encode(text) for text in texts]
-    plan = continuation.plan(CHAT, asked(CHAT, max_tokens=80, **more), heard=heard(said), how=Continues.VLLM)
+    plan = continuation.plan(CHAT, asked(CHAT, max_tokens=80, **more), sent=heard(said), how=Continues.VLLM)
     assert isinstance(plan, continuation.Continuation)
     assert json.loads(plan.body)["max_tokens"] == 80 - tokens
 
@@ -181,9 +181,9 @@ def test_what_vllm_sends_is_counted_in_tokens(texts: list[str], more: Json, toke
 @pytest.mark.parametrize("stop", ["zebra", ["\n", "zebra"]])
 def test_text_that_vllm_holds_back_for_a_stop_string_is_cut_within_words(stop: str | list[str]) -> None:
     said = heard([delta(" he qui")])
-    assert continuation.plan(CHAT, asked(CHAT, stop=stop), heard=said, how=Continues.VLLM) == "stop"
+    assert continuation.plan(CHAT, asked(CHAT, stop=stop), sent=said, how=Continues.VLLM) == "stop"
     assert isinstance(
-        continuation.plan(CHAT, asked(CHAT, stop=stop), heard=said, how=Continues.FINAL_MESSAGE),
+        continuation.plan(CHAT, asked(CHAT, stop=stop), sent=said, how=Continues.FINAL_MESSAGE),
         continuation.Continuation,
     )
 
@@ -192,8 +192,8 @@ def test_text_that_vllm_holds_back_for_a_stop_string_is_cut_within_words(stop: s
 def test_where_only_usage_is_missing_one_token_is_asked_for(limits: Json) -> None:
     body = asked(CHAT, stream_options={"include_usage": True}, **limits)
     said = heard([delta("done."), delta("", "stop")])
-    assert continuation.ending(CHAT, body, heard=said, hides_usage=False) is None
-    plan = continuation.plan(CHAT, body, heard=said, how=Continues.FINAL_MESSAGE)
+    assert continuation.ending(CHAT, body, sent=said, hides_usage=False) is None
+    plan = continuation.plan(CHAT, body, sent=said, how=Continues.FINAL_MESSAGE)
     assert isinstance(plan, continuation.Continuation)
     then = json.loads(plan.body)
     assert then.get("min_tokens", 0) == 0
@@ -201,7 +201,7 @@ def test_where_only_usage_is_missing_one_token_is_asked_for(limits: Json) -> Non
 
 
 def test_blanks_that_are_not_made_again_are_owed_no_longer() -> None:
-    plan = continuation.plan(CHAT, asked(CHAT), heard=heard([delta("a"), delta("\n\n")]), how=Continues.VLLM)
+    plan = continuation.plan(CHAT, asked(CHAT), sent=heard([delta("a"), delta("\n\n")]), how=Continues.VLLM)
     assert isinstance(plan, continuation.Continuation)
     said = plan.rest.feed(delta("\n b") + delta("\n") + delta("c", "stop") + DONE)
     assert text_of(parsed(said)) == " b\nc"
@@ -212,7 +212,7 @@ def test_an_answer_that_the_caller_began_is_one_text_with_what_was_said() -> Non
     begun = heard([delta("llo")])
     last = {}
     for how in Continues:
-        plan = continuation.plan(CHAT, asked(CHAT, messages=messages), heard=begun, how=how)
+        plan = continuation.plan(CHAT, asked(CHAT, messages=messages), sent=begun, how=how)
         assert isinstance(plan, continuation.Continuation)
         last[how] = [message["content"] for message in json.loads(plan.body)["messages"]]
     assert last == {Continues.FINAL_MESSAGE: ["hi", "Hello"], Continues.VLLM: ["hi", "He", "llo"]}
@@ -227,7 +227,7 @@ def test_an_answer_that_the_caller_began_is_one_text_with_what_was_said() -> Non
 )  # fmt: skip
 def test_what_is_more_than_text_is_not_continued(more: Json, why: str) -> None:
     assert (
-        continuation.plan(CHAT, asked(CHAT, **more), heard=heard([delta("a")]), how=Continues.FINAL_MESSAGE)
+        continuation.plan(CHAT, asked(CHAT, **more), sent=heard([delta("a")]), how=Continues.FINAL_MESSAGE)
         == why
     )
 
@@ -236,7 +236,7 @@ def test_what_is_more_than_text_is_not_continued(more: Json, why: str) -> None:
 def test_a_prompt_that_is_not_one_text_is_not_continued(prompt: object) -> None:
     body = asked(TEXT, prompt=prompt)
     known = heard(stream(TEXT, ["a", "b"])[:1])
-    assert continuation.plan(TEXT, body, heard=known, how=Continues.VLLM) == "prompt"
+    assert continuation.plan(TEXT, body, sent=known, how=Continues.VLLM) == "prompt"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_prompt_that_is_not_one_text_is_not_continued(prompt: object) -> None:
      (event({"error": {"message": "x"}}), "error"), (b"data: {\n\n", "no_json"), (delta("a")[:-1], "part_of_an_event")],
 )  # fmt: skip
 def test_an_answer_that_is_more_than_text_is_not_continued(said: bytes, why: str) -> None:
-    assert continuation.plan(CHAT, asked(CHAT), heard=heard([delta("a"), said]), how=Continues.VLLM) == why
+    assert continuation.plan(CHAT, asked(CHAT), sent=heard([delta("a"), said]), how=Continues.VLLM) == why
 
 
 JUNK: st.SearchStrategy[Any] = st.recursive(
@@ -273,10 +273,10 @@ def test_nonsense_breaks_nothing(said: list[Any], request: Any, more: list[Any],
     kept = StreamLog()
     for each in said:
         kept.add(event(each))
-    continuation.ending(path, body, heard=kept.text(), hides_usage=True)
-    plan = continuation.plan(path, body, heard=kept.text(), how=Continues.FINAL_MESSAGE)
+    continuation.ending(path, body, sent=kept.text(), hides_usage=True)
+    plan = continuation.plan(path, body, sent=kept.text(), how=Continues.FINAL_MESSAGE)
     if isinstance(plan, str):
-        plan = continuation.plan(path, asked(path), heard=heard([delta("a")]), how=Continues.VLLM)
+        plan = continuation.plan(path, asked(path), sent=heard([delta("a")]), how=Continues.VLLM)
     assert isinstance(plan, continuation.Continuation)
     for each in more:
         plan.rest.feed(event(each))

@@ -4,7 +4,7 @@ import pytest
 
 from freehold.gateway.callers.cost_reservation import CostReservation, over_usd
 from freehold.gateway.callers.grant import Grant, KeyState
-from freehold.gateway.callers.keys import KeyRecord, Limits
+from freehold.gateway.callers.keys import KeyLimits, KeyRecord
 from freehold.gateway.callers.rate_limits import Over
 
 BUDGET = 1_000_000
@@ -12,7 +12,7 @@ BUDGET = 1_000_000
 
 
 def a_caller(name: str = "k") -> KeyState:
-    limits = Limits(monthly_microusd=1)
+    limits = KeyLimits(monthly_microusd=1)
     return KeyState(KeyRecord(id=name, name="n", hash="0" * 64, created_s=0, limits=limits), 0)
 
 

@@ -5,12 +5,12 @@ import re
 import pytest
 
 from freehold.gateway.callers.grant import Grant, KeyState
-from freehold.gateway.callers.keys import KeyRecord, Limits
+from freehold.gateway.callers.keys import KeyLimits, KeyRecord
 from freehold.gateway.callers.rate_limits import Over
 
 
 def caller(**limits: int) -> KeyState:
-    return KeyState(KeyRecord(id="k", name="n", hash="0" * 64, created_s=0, limits=Limits(**limits)), 0)
+    return KeyState(KeyRecord(id="k", name="n", hash="0" * 64, created_s=0, limits=KeyLimits(**limits)), 0)
 
 
 def granted(one: KeyState, tokens: int, month: dict[str, int] | None = None) -> Grant:
@@ -98,7 +98,7 @@ def test_a_request_settles_in_the_month_that_it_began_in():
 def test_a_changed_record_keeps_what_is_under_way():
     one = caller(concurrency=1)
     grant = granted(one, 0)
-    one.change(KeyRecord(id="k", name="n", hash="0" * 64, created_s=0, limits=Limits(concurrency=2)), 0)
+    one.change(KeyRecord(id="k", name="n", hash="0" * 64, created_s=0, limits=KeyLimits(concurrency=2)), 0)
     assert one.allowance.in_flight == 1
     second = granted(one, 0)
     assert one.allowance.ask(0, 0) == Over("concurrency")
@@ -108,9 +108,9 @@ def test_a_changed_record_keeps_what_is_under_way():
 
 
 def test_what_a_caller_may_use():
-    record = KeyRecord(id="k", name="n", hash="0" * 64, created_s=0, limits=Limits(models=("a", "b")))
+    record = KeyRecord(id="k", name="n", hash="0" * 64, created_s=0, limits=KeyLimits(models=("a", "b")))
     one = KeyState(record, 0)
     assert [one.may_use(name) for name in ("a", "b", "c")] == [True, True, False]
     assert not one.limited
     assert caller().may_use("anything")
-    assert [caller(**{name: 1}).limited for name in Limits.__struct_fields__[:4]] == [True] * 4
+    assert [caller(**{name: 1}).limited for name in KeyLimits.__struct_fields__[:4]] == [True] * 4

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from freehold.gateway.callers.keys import (
     KEY_BYTES,
     BadKeysError,
+    KeyLimits,
     KeyRecord,
     KeysFile,
-    Limits,
     hash_of,
     key_from,
     read_keys,
@@ -53,7 +53,7 @@ records = st.builds(
     expires_s=st.none() | st.integers(0, 2**40),
     revoked_s=st.none() | st.integers(0, 2**40),
     limits=st.builds(
-        Limits,
+        KeyLimits,
         requests_per_minute=st.none() | st.integers(1, 10**15),
         models=st.lists(st.text(max_size=20), max_size=3).map(tuple),
         priority=st.integers(-20, 19),

@@ -10,9 +10,8 @@ from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, ou
 from freehold.gateway.fallback.provider import (
     HOPELESS_S,
     Provider,
-    ProviderRequest,
     Reason,
-    Sampler,
+    ShareSampler,
     Stay,
     reason_for,
 )
@@ -64,7 +63,7 @@ def fallback(heard: Heardof | None = None, *, budget: int = 10**6, places: int =
 
 
 def enter(there: Provider, reason: Reason = "no_replica", now_s: float = 0.0) -> Stay | str:
-    return there.enter(ProviderRequest(a_request(), "m", 0), reason, now_s)
+    return there.enter(a_request(), "m", reason=reason, cost_tokens=0, now_s=now_s)
 
 
 def stay(there: Provider, reason: Reason = "no_replica") -> Stay:
@@ -87,8 +86,8 @@ def stay(there: Provider, reason: Reason = "no_replica") -> Stay:
 )
 def test_a_cost_comes_from_the_whole_usage_or_is_unknown(usage: Usage | None, cost: int | None) -> None:
     assert PRICE.cost_picousd(usage) == cost
-    assert PRICE.told(usage, nothing=False) == ("" if cost is None else usd_text(cost))
-    assert PRICE.told(usage, nothing=True) == usd_text(cost or 0)
+    assert PRICE.cost_usd(usage, nothing=False) == ("" if cost is None else usd_text(cost))
+    assert PRICE.cost_usd(usage, nothing=True) == usd_text(cost or 0)
 
 
 def test_prices_of_the_file_are_exact() -> None:
@@ -100,7 +99,7 @@ def test_prices_of_the_file_are_exact() -> None:
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.1, 1 / 3, 0.5, 0.99, 1.0])
 def test_a_part_is_kept_at_every_moment(part: float) -> None:
-    due, taken = Sampler(part), 0
+    due, taken = ShareSampler(part), 0
     for count in range(1, 2001):
         taken += due.next()
         assert abs(taken - part * count) <= 1

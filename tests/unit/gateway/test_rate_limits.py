@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.callers.keys import Limits
+from freehold.gateway.callers.keys import KeyLimits
 from freehold.gateway.callers.rate_limits import Allowance, Bucket, Over, duration
 
 MINUTE_MS = 60_000
@@ -95,7 +95,7 @@ def test_what_is_given_back_stops_at_the_brim():
 
 
 def allowance(**limits: int) -> Allowance:
-    return Allowance(Limits(**limits), 0)
+    return Allowance(KeyLimits(**limits), 0)
 
 
 def test_a_refusal_takes_nothing():
@@ -131,11 +131,11 @@ def test_another_limit_keeps_what_was_used():
     one = allowance(requests_per_minute=10)
     for _ in range(8):
         assert one.ask(0, 0) is None
-    one.change(Limits(requests_per_minute=20), 0)
+    one.change(KeyLimits(requests_per_minute=20), 0)
     assert one.lines().count(b"remaining-requests: 12\r\n") == 1
-    one.change(Limits(requests_per_minute=5), 0)
+    one.change(KeyLimits(requests_per_minute=5), 0)
     assert one.ask(0, 0) == Over("requests", 48_000)  # three too many already, and one: four at five a minute
-    one.change(Limits(), 0)
+    one.change(KeyLimits(), 0)
     assert one.ask(0, 0) is None
 
 

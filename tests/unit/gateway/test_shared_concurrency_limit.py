@@ -89,7 +89,7 @@ def test_the_bound_when_looking_and_entering_are_apart(steps: list[tuple[int, st
         elif what == "enter" and saw_room[worker]:
             saw_room[worker] = False
             gate.in_flight += 1
-            gate._tell(1, 1, awaited=1)
+            gate._publish(1, 1, awaited=1)
         elif what == "leave" and gate.in_flight:
             gate.leave(1, began=False)
         assert gate.present() <= slots + WORKERS - 1

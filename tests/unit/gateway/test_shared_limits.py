@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.gateway.callers.grant import KeyState
-from freehold.gateway.callers.keys import KeyRecord, Limits
+from freehold.gateway.callers.keys import KeyLimits, KeyRecord
 from freehold.gateway.callers.shared_limits import SharedAllowance, SharedKeys
 from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.ledger.records.money import PICOUSD_PER_USD
@@ -24,9 +24,9 @@ def crew(fd: int) -> list[SharedKeys]:
 
 def allowances(fd: int, **limits: Any) -> tuple[list[SharedKeys], list[SharedAllowance]]:
     keys = crew(fd)
-    rows = [each._board.row("key k") for each in keys]
+    rows = [each._counters.row("key k") for each in keys]
     made = [
-        SharedAllowance(each, row, limits=Limits(**limits), now_ms=0)
+        SharedAllowance(each, row, limits=KeyLimits(**limits), now_ms=0)
         for each, row in zip(keys, rows, strict=True)
     ]
     return keys, made
@@ -77,7 +77,9 @@ def test_one_that_was_just_started_knows_what_the_others_used(fd: int):
     _, (one, _, _) = allowances(fd, requests_per_minute=5)
     assert [one.ask(0, 0) for _ in range(5)] == [None] * 5
     late = crew(fd)[2]
-    newcomer = SharedAllowance(late, late._board.row("key k"), limits=Limits(requests_per_minute=5), now_ms=0)
+    newcomer = SharedAllowance(
+        late, late._counters.row("key k"), limits=KeyLimits(requests_per_minute=5), now_ms=0
+    )
     assert newcomer.ask(0, 100) is not None
 
 
@@ -119,7 +121,7 @@ def test_a_key_that_is_not_used_any_more_costs_nothing(fd: int):
 
 
 def callers(keys: list[SharedKeys], months: list[dict[str, int]], **limits: int) -> list[KeyState]:
-    record = KeyRecord(id="k", name="k", hash="00" * 32, created_s=0, limits=Limits(**limits))
+    record = KeyRecord(id="k", name="k", hash="00" * 32, created_s=0, limits=KeyLimits(**limits))
     made = [KeyState(record, 0) for _ in keys]
     for each, caller, month in zip(keys, made, months, strict=True):
         each.take_over(caller, month, 0)
@@ -163,5 +165,5 @@ def test_a_key_that_is_gone_leaves_nothing_on_the_board(fd: int):
     first, second, _ = callers(keys, [{"k": 5, "usd:k": 10**6}, {}, {}], monthly_tokens=9, monthly_microusd=9)
     one.forget(first)
     assert two.spent(second, {}) == two.spent_picousd(second, {}) == (0, 0)
-    one._board.look()
-    assert not one._board._rows
+    one._counters.look()
+    assert not one._counters._rows

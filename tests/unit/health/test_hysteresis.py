@@ -101,8 +101,8 @@ def test_direct_verdicts_are_believed_at_once() -> None:
 def test_what_looks_bad_at_first_says_that_it_is_not_believed_yet() -> None:
     first = after("b", probe()).believed
     assert (first.reason, first.action) == (UNCONFIRMED, Action.WATCH)
-    assert first.message == "it is unhealthy (seen 1 of 3 times: not believed yet)"
-    assert after("bb", probe()).believed.message.endswith("(seen 2 of 3 times: not believed yet)")
+    assert first.message == "it is unhealthy (seen 1 of 3 times: not confirmed)"
+    assert after("bb", probe()).believed.message.endswith("(seen 2 of 3 times: not confirmed)")
 
 
 def test_a_bad_one_that_cannot_be_read_says_both_and_only_while_it_is_so() -> None:

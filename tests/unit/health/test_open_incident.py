@@ -27,12 +27,12 @@ def diagnosis(*, problem: bool = True, entries: int = 30) -> Diagnosis:
 
 def test_what_is_told_is_bounded_and_says_what_is_left_out() -> None:
     one = begin("1", 100.0)
-    one.say(diagnosis(), 5.0)
-    told = one.tell(100.0)
+    one.conclude(diagnosis(), 5.0)
+    told = one.to_report(100.0)
     assert (len(told.evidence), len(told.evidence_against), told.left_out) == (EVIDENCE_MOST, 3, 22)
     assert max(len(entry.value) for entry in told.evidence) == TEXT_MOST
     assert len(told.summary) == TEXT_MOST
-    assert one.word_s == 5.0
+    assert one.conclusion_s == 5.0
 
 
 def test_of_many_events_the_first_and_the_newest_are_kept() -> None:
@@ -50,7 +50,7 @@ def test_it_is_over_when_nothing_new_came_and_nothing_is_wrong_any_more() -> Non
     one.hold(KEY, finding())
     one.age(100.0 + SILENCE_S + 1)
     assert one.state(100.0 + SILENCE_S + 1) is IncidentState.STANDING
-    one.hear({}, {KEY: Verdict.HEALTHY}, 700.0)
+    one.update({}, {KEY: Verdict.HEALTHY}, 700.0)
     one.age(700.0)
     assert (one.state(700.0), one.over_s) == (IncidentState.OVER, 700.0)
     assert one.is_long_over(4300.0, 3600.0)
@@ -59,26 +59,26 @@ def test_it_is_over_when_nothing_new_came_and_nothing_is_wrong_any_more() -> Non
 def test_what_nobody_speaks_of_stays_wrong_for_the_silence_and_what_cannot_be_read_for_ever() -> None:
     one = begin("1", 100.0)
     one.hold(KEY, finding())
-    one.hear({}, {}, 200.0)
-    one.hear({}, {KEY: Verdict.UNKNOWN}, 200.0 + SILENCE_S)
-    one.hear({}, {}, 201.0 + SILENCE_S)
-    one.hear({}, {KEY: Verdict.UNKNOWN}, 900.0 + SILENCE_S)
+    one.update({}, {}, 200.0)
+    one.update({}, {KEY: Verdict.UNKNOWN}, 200.0 + SILENCE_S)
+    one.update({}, {}, 201.0 + SILENCE_S)
+    one.update({}, {KEY: Verdict.UNKNOWN}, 900.0 + SILENCE_S)
     assert KEY in one.ill
-    one.hear({}, {}, 1000.0)
-    one.hear({}, {}, 1001.0 + SILENCE_S)
+    one.update({}, {}, 1000.0)
+    one.update({}, {}, 1001.0 + SILENCE_S)
     assert KEY not in one.ill
 
 
 def test_an_incident_that_is_taken_up_again_keeps_its_word_until_something_new_comes() -> None:
     one = begin("1", 100.0)
     one.hold(KEY, finding())
-    one.say(diagnosis(), 5.0)
-    again = resume(one.tell(110.0))
+    one.conclude(diagnosis(), 5.0)
+    again = resume(one.to_report(110.0))
     assert not again.is_new
-    assert again.word == one.word
-    again.hear({KEY: SettledFinding(finding=finding(), since_s=1.0)}, {KEY: Verdict.DEGRADED}, 120.0)
+    assert again.conclusion == one.conclusion
+    again.update({KEY: SettledFinding(finding=finding(), since_s=1.0)}, {KEY: Verdict.DEGRADED}, 120.0)
     assert not again.is_new
-    again.hear(
+    again.update(
         {KEY: SettledFinding(finding=finding(reason="slow_neighbour"), since_s=1.0)},
         {KEY: Verdict.DEGRADED},
         130.0,
@@ -88,8 +88,8 @@ def test_an_incident_that_is_taken_up_again_keeps_its_word_until_something_new_c
 
 def test_that_nothing_points_to_a_fault_any_more_is_no_word_against_what_was_seen() -> None:
     one = begin("1", 100.0)
-    one.say(diagnosis(), 5.0)
-    one.say(diagnosis(problem=False, entries=0), 15.0)
-    assert one.told.problem
+    one.conclude(diagnosis(), 5.0)
+    one.conclude(diagnosis(problem=False, entries=0), 15.0)
+    assert one.report.problem
     assert one.diagnosis is not None
     assert one.diagnosis.problem

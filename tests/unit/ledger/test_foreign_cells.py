@@ -20,8 +20,8 @@ def test_counts(value: object, read: int):
     ("value", "why"),
     [
         (-1, "negative"), ("-1", "negative"), (1.5, "whole"), ("1.5", "whole"), ("NaN", "whole"), (float("nan"), "whole"),
-        ("inf", "whole"), (True, "whole"), (None, "missing"), ("", "missing"), ("x", "no number"), ("9" * 5000, "no number"),
-        (10**16, "large"), (10**400, "large"), ("1_000", "no number"), ([1], "whole"), ({}, "whole"), ("1,000", "no number"),
+        ("inf", "whole"), (True, "whole"), (None, "missing"), ("", "missing"), ("x", "not a number"), ("9" * 5000, "not a number"),
+        (10**16, "large"), (10**400, "large"), ("1_000", "not a number"), ([1], "whole"), ({}, "whole"), ("1,000", "not a number"),
     ],
 )  # fmt: skip
 def test_what_is_no_count(value: object, why: str):

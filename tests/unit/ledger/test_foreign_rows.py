@@ -138,7 +138,7 @@ def test_a_broken_value_in_a_document_costs_itself(read: Reader):
         (0, {"a": 1}),
         (1, "no JSON"),
         (2, {"a": 3}),
-        (3, "text that is no JSON"),
+        (3, "text that is not JSON"),
         (3, {"a": 4}),
     ]
 

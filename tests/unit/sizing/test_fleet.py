@@ -286,7 +286,7 @@ def test_what_tensorrt_llm_would_still_need_is_said():
         need(wish=Wish(prefer="throughput", model_churn="high")), ratios=catalog().engine_ratios
     )
     said = " ".join(reason.text for reason in found.against)
-    assert "somebody who has run it and models that seldom change" in said
+    assert "a team member who has run it and models that seldom change" in said
     assert "would also need" not in str(recommend(need(), ratios=catalog().engine_ratios).against)
 
 

@@ -223,7 +223,14 @@ def test_every_problem_is_said_at_once():
         }
     )
     text = "\n".join(map(str, found))
-    for word in ("num_hidden_layers", "'many'", "vocab_size is missing", "no multiple", "8 experts", "magic"):
+    for word in (
+        "num_hidden_layers",
+        "'many'",
+        "vocab_size is missing",
+        "not a multiple",
+        "8 experts",
+        "magic",
+    ):
         assert word in text
     assert all(problem.where == "config.json" for problem in found)
 

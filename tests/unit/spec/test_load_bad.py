@@ -108,10 +108,10 @@ LATER = {
     "health.storage": (GOOD + "health: {storage: {path: models}}\n", [
         "f:3:26: health.storage.path must be auto, off or an absolute path, not 'models' (for example auto)"]),
     "peers without a key": (GOOD + "health:\n  network:\n    peers: [a=10.0.0.1]\n", [
-        "f:5:5: health.network.key_file is missing (peers are told from strangers by it)"]),
+        "f:5:5: health.network.key_file is missing (peers prove themselves with it)"]),
     "peers": (GOOD + "health: {network: {key_file: k, node: me, peers: [a, a=h, me=h, a=g, 'b=h:99999']}}\n", [
         "f:3:51: health.network.peers[0] must be NAME=ADDRESS or NAME=ADDRESS:PORT, not 'a' (for example node-2=10.0.0.2:8742)",
-        "f:3:59: health.network.peers[2]: the name 'me' is taken (names tell nodes apart)",
+        "f:3:59: health.network.peers[2]: the name 'me' is taken (node names are unique)",
         "f:3:65: health.network.peers[3]: the name 'a' is taken", "f:3:70: health.network.peers[4] must be NAME=ADDRESS"]),
     "what is expected": (GOOD + "health: {expect: {gpus: 65, gpu_model: ' ', driver: 570.1, rdma_ports: [mlx5 0], link_mbit_s: {eth0: fast}}}\n", [
         "f:3:25: health.expect.gpus must be between 0 and 64, not 65", "f:3:40: health.expect.gpu_model must be one line of text",
@@ -161,8 +161,8 @@ MODEL = {
     "gpus true": (managed("gpus: true"), ["f:3:10: models[0].gpus must be auto, a number"]),
     "gpus of nobody": (managed("gpus: []"), ["f:3:10: models[0].gpus must have 1 to 64 entries"]),
     "a gpu twice": (managed("gpus: [1, 1]"), ["f:3:10: models[0].gpus: 1 stands there twice"]),
-    "a gpu that is none": (managed("gpus: [0, GPU 3]"), ["f:3:10: models[0].gpus: 'GPU 3' is no GPU (a number as nvidia-smi shows it"]),
-    "a gpu below none": (managed("gpus: [-1]"), ["f:3:10: models[0].gpus: -1 is no GPU"]),
+    "a gpu that is none": (managed("gpus: [0, GPU 3]"), ["f:3:10: models[0].gpus: 'GPU 3' is not a GPU (a number as nvidia-smi shows it"]),
+    "a gpu below none": (managed("gpus: [-1]"), ["f:3:10: models[0].gpus: -1 is not a GPU"]),
     "gpus_shared without a list": (managed("gpus_shared: true"), ["f:3:4: models[0] shares GPUs that it does not name (name them: gpus: [0])"]),
     "gpus of somebody else": (external("gpus: 1, endpoints: ['http://h:1']"), ["f:3:4: models[0].gpus is not for engine external"]),
     "engine is a list": (managed("replicas: 1").replace("llama-cpp", "[x]"), ["models[0].engine must be text"]),

@@ -5,7 +5,7 @@ import os
 from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.telemetry.metrics import Metrics
-from freehold.telemetry.pooled import go_on, pool, tell
+from freehold.telemetry.pooled import continue_from, dump, pool
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -29,7 +29,7 @@ IN_FLIGHT = ("freehold_gateway_in_flight", (("model", "m"),))
 
 
 def test_parts_are_added_and_each_ones_word_is_taken_once():
-    texts = [tell(process(3, in_flight=1)), tell(process(4, in_flight=2, took_s=100.0))]
+    texts = [dump(process(3, in_flight=1)), dump(process(4, in_flight=2, took_s=100.0))]
     found = samples(pool([(text, True) for text in texts], [os.getpid()]))
     assert found[REQUESTS] == 7
     assert found[IN_FLIGHT] == 3
@@ -40,7 +40,7 @@ def test_parts_are_added_and_each_ones_word_is_taken_once():
 
 
 def test_the_dead_count_by_what_they_counted_only():
-    found = samples(pool([(tell(process(3, in_flight=1)), False), (tell(process(4)), True)], []))
+    found = samples(pool([(dump(process(3, in_flight=1)), False), (dump(process(4)), True)], []))
     assert found[REQUESTS] == 7
     assert found[IN_FLIGHT] == 0
 
@@ -48,9 +48,9 @@ def test_the_dead_count_by_what_they_counted_only():
 def test_who_takes_a_place_goes_on_with_its_counters():
     first = process(3, in_flight=5)
     second = process(2)
-    go_on(second, tell(first))
+    continue_from(second, dump(first))
     third = process(1)
-    go_on(third, tell(second))
+    continue_from(third, dump(second))
     found = samples(third)
     assert found[REQUESTS] == 6
     assert found[IN_FLIGHT] == 0
@@ -59,7 +59,7 @@ def test_who_takes_a_place_goes_on_with_its_counters():
 
 
 def test_nonsense_counts_as_nothing():
-    assert samples(pool([(b"\xc1nonsense", True), (b"", True), (tell(process(4)), True)], []))[REQUESTS] == 4
+    assert samples(pool([(b"\xc1nonsense", True), (b"", True), (dump(process(4)), True)], []))[REQUESTS] == 4
 
 
 def test_the_kernels_figures_are_added_up():

@@ -41,7 +41,7 @@ def test_a_file_that_is_cut_short(weights_path: Path, tmp_path: Path, kept: int)
     with weights_path.open("rb") as file:
         cut.write_bytes(file.read(kept))
     found = problem(cut)
-    assert "no whole GGUF file" in found.message
+    assert "not a GGUF file" in found.message
     assert "cut short" in found.hint
 
 

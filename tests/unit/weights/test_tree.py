@@ -77,7 +77,7 @@ def test_lines_are_sorted_by_the_bytes_of_the_path() -> None:
     )
 )
 def test_a_manifest_is_read_as_it_was_written(hashes: dict[str, str]) -> None:
-    assert read_manifest(manifest(hashes)) == (hashes or "it has no file that is wanted")
+    assert read_manifest(manifest(hashes)) == (hashes or "it has no file that matches")
 
 
 def test_a_manifest_in_the_other_forms_of_sha256sum() -> None:
@@ -104,7 +104,7 @@ def test_a_path_that_leaves_the_folder_or_is_odd_is_refused(path: str) -> None:
     [
         ([], "no file"),
         (["Config.json", "config.json"], "one file where upper and lower case are the same"),
-        (["sub/a", "SUB"], "a file itself"),
+        (["sub/a", "SUB"], "a path that is a file"),
         ([f"f{number}" for number in range(MOST_FILES + 1)], "more than"),
     ],
 )

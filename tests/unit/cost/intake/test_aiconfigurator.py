@@ -66,7 +66,7 @@ def test_nobody_asked(absent: None, capsys: pytest.CaptureFixture[str]):
         ({"engine": "llama-cpp"}, "does not know the engine llama-cpp; it knows vllm, sglang, tensorrt-llm"),
         ({"name": "mixtral-8x7b", "gpus": 4}, "does not ship the model mixtral-8x7b; it ships llama-3.1-8b"),
         ({"name": "llama-3.1-405b", "gpus": 16}, "another network between the pipeline stages"),
-        ({"name": "llama-3.3-70b"}, "no speed of ours"),
+        ({"name": "llama-3.3-70b"}, "no speed to compare"),
         ({"output_tokens": 1}, "two output tokens"),
     ],
 )

@@ -82,19 +82,19 @@ def test_prometheus_and_a_series_that_is_short(write: Write):
     note, bad = found.notes
     assert note == "1 of 2 series have no samples for a part of the time and count as off there."
     assert bad.startswith("1 sample of watts could not be read: ")
-    assert bad.endswith("[0][120] (watts is no number).")
+    assert bad.endswith("[0][120] (watts is not a number).")
 
 
 def test_bad_samples_are_told_with_their_lines(write: Write):
     path = write("time,watts\n1790812800,100\nx,1\n1790812860,-5\n1790812920,many\n1790812980\n")
     (note,) = watts(path).notes
     assert note == (
-        f"4 samples of watts could not be read: {path}:3 (time is no time that can be read), "
-        f"{path}:4 (watts are implausible), {path}:5 (watts is no number), and 1 more."
+        f"4 samples of watts could not be read: {path}:3 (time is not a readable time), "
+        f"{path}:4 (watts are implausible), {path}:5 (watts is not a number), and 1 more."
     )
     none = read_watts(write("time,watts\n1790812800,x\n"), START_S, END_S)
     assert isinstance(none, Problem)
-    assert none.hint == f"1 sample of watts could not be read: {path}:2 (watts is no number)."
+    assert none.hint == f"1 sample of watts could not be read: {path}:2 (watts is not a number)."
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_bad_samples_are_told_with_their_lines(write: Write):
         ("time,colour\n1,red\n", "no column called watts"),
         ("time,watts\nx,1\n1790812800,-5\n1790812800,99999999\n", "(3 bad samples)"),
         ("time,watts\n1700000000,100\n", "(0 bad samples)"),
-        ("{", "is no JSON"),
-        ('{"data":{"resultType":"vector","result":[]}}', "no answer of Prometheus with a series"),
+        ("{", "is not JSON"),
+        ('{"data":{"resultType":"vector","result":[]}}', "not an answer of Prometheus with a series"),
         ('{"data":{"resultType":"matrix","result":[{"values":[[1]]},3]}}', "(2 bad samples)"),
     ],
 )
@@ -149,8 +149,8 @@ def test_all_that_is_wrong_with_incidents_is_said_at_once(write: Write):
     _, problems = read_incidents(path, END_S)
     assert [problem.where for problem in problems] == [f"{path}[{index}]" for index in range(5)]
     assert [problem.message.split()[0] for problem in problems] == ["is", "start", "ends", "does", "has"]
-    assert "no list of incidents" in read_incidents(write("{}"), END_S)[1][0].message
-    assert "no JSON" in read_incidents(write("[1,"), END_S)[1][0].message
+    assert "not a list of incidents" in read_incidents(write("{}"), END_S)[1][0].message
+    assert "not JSON" in read_incidents(write("[1,"), END_S)[1][0].message
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,6 +1,6 @@
-"""Hashing what is stored anew: what it has now, and which files of a folder are not what they were.
+"""Hash a stored file or folder again: its hash now, and which files of a folder differ from the record.
 
-It judges nothing and moves nothing: the store compares with what should be there and acts.
+It decides nothing and moves nothing: the store compares with the expected hash and acts.
 """
 
 import errno
@@ -16,52 +16,52 @@ _MOST_NAMED = 3  # files in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What hashing a blob has found."""
+class Rehash:
+    """The result of hashing a blob again."""
 
     sha256: str = ""
     """Empty: it could not be read."""
     reason: str = ""
-    """What it means if the hash is wrong; empty: to be seen from the files."""
+    """What a wrong hash means; empty: the files show it."""
     stamp: Stamp | None = None
     files: tuple[KnownFile, ...] = ()
 
 
-def look(blob: Path, report: Reporter) -> Look:
-    """Return what a stored file or folder has now, with stamps from before the hash; raises OSError but for decay."""
+def rehash(blob: Path, report: Reporter) -> Rehash:
+    """Return the hash of a stored file or folder now, with stamps from before; raises OSError except for an unreadable disk."""
     return _folder(blob, report) if blob.is_dir() else _file(blob, report)
 
 
-def _file(blob: Path, report: Reporter) -> Look:
+def _file(blob: Path, report: Reporter) -> Rehash:
     stamp = freeze(blob)
     try:
-        return Look(
+        return Rehash(
             sha256=hash_file(blob, report), reason="its bytes have changed since it was stored", stamp=stamp
         )
     except OSError as error:
         return _unreadable(error)
 
 
-def _folder(folder: Path, report: Reporter) -> Look:
+def _folder(folder: Path, report: Reporter) -> Rehash:
     try:
         before = freeze_all(folder, tuple(KnownFile(path, "", None) for path in sorted(walk(folder, ("*",)))))
         hashes = hash_folder(folder, report, ("*",))
     except OSError as error:
         return _unreadable(error)
     except Permanent as error:  # a link among the files, or none left
-        return Look(reason=error.message)
+        return Rehash(reason=error.message)
     files = tuple(KnownFile(each.path, hashes.get(each.path, ""), each.stamp) for each in before)
-    return Look(sha256=tree_hash(hashes), files=files)
+    return Rehash(sha256=tree_hash(hashes), files=files)
 
 
-def _unreadable(error: OSError) -> Look:
+def _unreadable(error: OSError) -> Rehash:
     if error.errno != errno.EIO:
         raise error
-    return Look(reason=f"the disk cannot read it: {error.strerror}")
+    return Rehash(reason=f"the disk cannot read it: {error.strerror}")
 
 
 def differing(record: BlobRecord | None, found: tuple[KnownFile, ...]) -> str:
-    """Return which files of a folder are not what they were, by the record of when it was stored."""
+    """Return which files of a folder differ from its record, as text."""
     was = {each.path: each.sha256 for each in record.files} if record else {}
     now = {each.path: each.sha256 for each in found}
     said = [
