@@ -25,16 +25,7 @@ IFF_UP = 0x1
 RDMA_UP = ("ACTIVE", "LinkUp")
 """Words of state and phys_state of a port that works (kernel Documentation/ABI/stable/sysfs-class-infiniband)."""
 COUNTERS = (
-    *(
-        "rx_packets",
-        "tx_packets",
-        "rx_bytes",
-        "tx_bytes",
-        "rx_errors",
-        "tx_errors",
-        "rx_dropped",
-        "tx_dropped",
-    ),
+    *(f"{way}_{count}" for count in ("packets", "bytes", "errors", "dropped") for way in ("rx", "tx")),
     *("rx_crc_errors", "rx_missed_errors", "rx_over_errors", "tx_carrier_errors"),
 )
 """Of /sys/class/net/X/statistics (kernel Documentation/ABI/testing/sysfs-class-net-statistics)."""
