@@ -31,6 +31,9 @@ COUNTERS = (
 """Of /sys/class/net/X/statistics (kernel Documentation/ABI/testing/sysfs-class-net-statistics)."""
 
 
+_MARKS = ("device", "bonding")
+
+
 def read_interfaces(root: Path = Path("/"), *, named: Iterable[str] = ()) -> tuple[Interface, ...]:
     """Return the interfaces that count, by name; `named` always do."""
     folder = root / "sys/class/net"
@@ -39,11 +42,11 @@ def read_interfaces(root: Path = Path("/"), *, named: Iterable[str] = ()) -> tup
         names = sorted(os.listdir(folder))  # noqa: PTH208 -- names, not paths
     except OSError:
         return ()
-    return tuple(_interface(folder / name) for name in names if name in always or _counts(folder / name))
-
-
-def _counts(folder: Path) -> bool:
-    return any((folder / mark).exists() for mark in ("device", "bonding"))
+    return tuple(
+        _interface(folder / name)
+        for name in names
+        if name in always or any((folder / name / mark).exists() for mark in _MARKS)
+    )
 
 
 def _interface(folder: Path) -> Interface:
