@@ -9,14 +9,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 from freehold.catalog import xid_facts
 from freehold.catalog.xid_facts import Xid, XidClass
 from freehold.core.findings import Action, Verdict
-from freehold.core.places import read_tree
+from freehold.core.own_files import read_own
 
 _T = TypeVar("_T")
 _TRUTH = {
@@ -57,19 +56,14 @@ class FactFile:
 @cache
 def fact_file(name: str) -> FactFile:
     """Return catalog/data/health/NAME.yaml, cells stripped, `-` as an empty cell."""
-    tree = read_tree(
-        (files("freehold.catalog") / "data" / "health" / f"{name}.yaml").read_text("utf-8"), f"{name}.yaml"
-    )
-    assert not tree.mistakes, tree.mistakes
-    data = tree.data
-    assert isinstance(data, dict), name
-    rows = tuple(_cells(line) for line in str(data["table"]).splitlines() if line.strip())
+    data = read_own("freehold.catalog", f"data/health/{name}.yaml", dict[str, Any])
+    rows = tuple(_cells(line) for line in data["table"].splitlines() if line.strip())
     assert len({len(row) for row in rows}) == 1, f"{name}.yaml: rows of different lengths"
     return FactFile(
         name=name,
-        as_of=str(data["as_of"]),
-        verified=str(data["verified"]),
-        sources=MappingProxyType({str(key): str(value) for key, value in data["sources"].items()}),
+        as_of=data["as_of"],
+        verified=data["verified"],
+        sources=MappingProxyType(data["sources"]),
         rows=rows,
     )
 

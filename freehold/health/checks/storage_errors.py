@@ -10,10 +10,12 @@ disks also `reallocated_sectors`, `pending_sectors`, `uncorrectable_sectors`.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence, Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.kernel_window import (
     BLIND_S,
@@ -27,7 +29,7 @@ from freehold.health.judge.rule_result import RuleResult, strongest_result
 from freehold.health.judge.series import failed, number
 from freehold.health.judge.storage import component_of, past_of
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
-from freehold.health.model.probe import Expected, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import View, Volume
 
 DECLARED = declared(__name__)
@@ -50,8 +52,8 @@ _KINDS = frozenset(
 )
 
 
-def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding per watched volume, and one per other disk that the log names."""
+def _judge(views: Sequence[View], _expected: Expected) -> Iterable[tuple[str, RuleResult]]:
+    """Return the result of each watched volume, and of each other disk that the log names."""
     now = views[-1]
     lines = [line for view in views if view.kernel for line in view.kernel.lines]
     by_device: defaultdict[str, list[KernelEvent]] = defaultdict(list)
@@ -63,7 +65,7 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
         judged[f"disk:{device}"] = _milder(judge_disk(events))
     if not judged:
         judged["disk"] = _nothing(views)
-    return [each.finding(PROBE.name, part, now) for part, each in sorted(judged.items())]
+    return sorted(judged.items(), key=itemgetter(0))
 
 
 def _watched(
@@ -102,7 +104,7 @@ def _controller(name: str) -> str:
 
 def judge_disk(events: Sequence[KernelEvent]) -> RuleResult:
     """Return the worst result of the kernel's lines on one disk."""
-    nothing = RuleResult(Verdict.HEALTHY, "no_errors", "no disk error in the window")
+    nothing = result.healthy("no_errors", "no disk error in the window")
     return strongest_result(_judgements(events), nothing)
 
 
@@ -154,11 +156,11 @@ def _file_system(events: list[KernelEvent]) -> RuleResult:
 
 
 def _bad(reason: str, message: str, events: list[KernelEvent], action: Action) -> RuleResult:
-    return RuleResult(Verdict.UNHEALTHY, reason, message, action, event_evidence(events))
+    return result.unhealthy(reason, message, action, event_evidence(events))
 
 
 def _mild(reason: str, message: str, events: list[KernelEvent], action: Action) -> RuleResult:
-    return RuleResult(Verdict.DEGRADED, reason, message, action, event_evidence(events))
+    return result.degraded(reason, message, action, event_evidence(events))
 
 
 def _milder(judged: RuleResult) -> RuleResult:
@@ -235,7 +237,7 @@ def _unread_smart(volume: Volume) -> RuleResult | None:
         return None
     reading = volume.smart[bad[0]]
     message = f"SMART could not be read: {reading.state} {reading.detail}".rstrip()
-    return RuleResult(Verdict.UNKNOWN, "smart_not_read", message)
+    return result.unknown("smart_not_read", message)
 
 
 def _nothing(views: Sequence[View]) -> RuleResult:
@@ -243,7 +245,7 @@ def _nothing(views: Sequence[View]) -> RuleResult:
     if (why := unread(views)) is not None:
         return why
     if not _volumes(views):
-        return RuleResult(Verdict.UNKNOWN, "no_volumes", "which volumes matter was not read")
+        return result.unknown("no_volumes", "which volumes matter was not read")
     return judge_disk(())
 
 
@@ -251,12 +253,10 @@ def _volumes(views: Sequence[View]) -> tuple[Volume, ...]:
     return next((view.volumes for view in reversed(views) if view.volumes), ())
 
 
-PROBE = DECLARED.probe(
-    check,
-    first=(
-        Threshold(name="incident_silence_s", value=SILENCE_S, source="NVIDIA Fleet Intelligence: 3 min"),
-        Threshold(
-            name="blind_s", value=BLIND_S, source="our own choice: ten minutes after records were lost"
-        ),
-    ),
+PROBE = DECLARED.probe_of(
+    _judge,
+    first={
+        "incident_silence_s": (SILENCE_S, "NVIDIA Fleet Intelligence: 3 min"),
+        "blind_s": (BLIND_S, "our own choice: ten minutes after records were lost"),
+    },
 )

@@ -6,7 +6,8 @@ Nothing here knows what an event means or which component a device is: the check
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from freehold.core.findings import Evidence, Verdict
+from freehold.core.findings import Evidence
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.kernel_log.events import KernelEvent
 from freehold.health.model.view import Kernel, State, View
@@ -60,10 +61,10 @@ def unread(views: Sequence[View]) -> RuleResult | None:
     newest = newest_kernel(views)
     if newest is None or newest.state is not State.OK:
         detail = (newest.detail or newest.state) if newest else "no collector read it"
-        return RuleResult(Verdict.UNKNOWN, "not_read", f"the kernel's log was not read: {detail}")
+        return result.unknown("not_read", f"the kernel's log was not read: {detail}")
     recent = [view.kernel for view in views if view.kernel and view.at_s > views[-1].at_s - BLIND_S]
     lost = sum(kernel.lost for kernel in recent)
     if lost:
         message = f"the kernel overwrote {lost} records before they were read"
-        return RuleResult(Verdict.UNKNOWN, "records_lost", message)
+        return result.unknown("records_lost", message)
     return None

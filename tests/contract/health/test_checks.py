@@ -72,7 +72,7 @@ def altered(change: dict[str, object], views: Sequence[View], expected: Expected
 
 
 def behaving(check: partial[Sequence[Finding]]) -> Probe:
-    # The kit takes the file's name from the function's code, which a partial has not.
+    # The kit takes the file's name from the function's module.
     def run(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
         return check(views, expected)
 
