@@ -11,6 +11,7 @@ from importlib.resources import files
 
 import msgspec
 
+from freehold.cost.model import rounding
 from freehold.cost.model.result import (
     BreakEven,
     Influence,
@@ -20,19 +21,7 @@ from freehold.cost.model.result import (
     PlanVerdict,
     TurningPoint,
 )
-from freehold.cost.model.rounding import (
-    DASH,
-    TIMES,
-    chance,
-    month_range,
-    percent,
-    percent_range,
-    plain_number,
-    seconds,
-    tokens,
-    tokens_range,
-    usd_range,
-)
+from freehold.cost.model.rounding import DASH, TIMES
 from freehold.cost.report.clean import clean, cut
 
 BREAK_EVENS = 4
@@ -148,17 +137,17 @@ def runs(option: PlanOption) -> str:
 
 def month_cost(option: PlanOption) -> str:
     """Return what it costs in a month; of an incomplete option, that it is a least figure."""
-    return ("at least " if option.incomplete else "") + usd_range(option.usd_per_month)
+    return ("at least " if option.incomplete else "") + rounding.usd_range(option.usd_per_month)
 
 
 def million_cost(option: PlanOption) -> str:
     """Return what a million tokens cost; of an incomplete option, that it is a least figure."""
-    return ("at least " if option.incomplete else "") + usd_range(option.usd_per_million_tokens)
+    return ("at least " if option.incomplete else "") + rounding.usd_range(option.usd_per_million_tokens)
 
 
 def use(option: PlanOption) -> str:
     """Return the part of its capacity that is used; `n/a` for an API."""
-    return "n/a" if option.utilisation is None else percent(option.utilisation)
+    return "n/a" if option.utilisation is None else rounding.percent(option.utilisation)
 
 
 def contenders(result: PlanResult) -> tuple[PlanOption, ...]:
@@ -276,12 +265,12 @@ def _value(key: str, value: str | float) -> str:
     if isinstance(value, str):
         return clean(value)
     if key.endswith(("_share", "_fraction", "growth_per_month")):
-        return percent(value)
+        return rounding.percent(value)
     if "tokens" in key:
-        return tokens(value)
+        return rounding.tokens(value)
     if key.endswith("_total"):
         return f"{value:,}"
-    return seconds(value) if key.endswith("_s") else plain_number(value)
+    return rounding.seconds(value) if key.endswith("_s") else rounding.plain_number(value)
 
 
 def _assumed(result: PlanResult) -> list[HeadLine]:
@@ -312,7 +301,7 @@ def assumption(row: Mapping[str, str | float | bool]) -> Assumed:
 
 
 def _cell(value: str | float) -> str:
-    return clean(value) if isinstance(value, str) else plain_number(float(value))
+    return clean(value) if isinstance(value, str) else rounding.plain_number(float(value))
 
 
 def verdict_answer(verdict: PlanVerdict) -> str:
@@ -325,7 +314,9 @@ def confidence_text(verdict: PlanVerdict) -> str:
     if verdict.confidence_reason:
         return f"{verdict.confidence_word}: {clean(verdict.confidence_reason).rstrip('.')}"
     doubts = ", but facts that it rests on are in doubt" if verdict.doubts else ""
-    return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws{doubts}"
+    return (
+        f"{verdict.confidence_word}: cheapest in {rounding.chance(verdict.confidence)} of the draws{doubts}"
+    )
 
 
 def change_text(change: TurningPoint, verdict: PlanVerdict) -> str:
@@ -354,7 +345,7 @@ def break_even_text(each: BreakEven, names: Mapping[str, str]) -> str:
     """Return one break-even as sentences with its figures."""
     option, against = names.get(each.option, clean(each.option)), names.get(each.against, clean(each.against))
     month = f" Pays back in month {payback(each)}." if each.payback_month else ""
-    return f"{option} against {against}: {_where(each)}{month} Cheaper today in {chance(each.chance_cheaper)} of the draws."
+    return f"{option} against {against}: {_where(each)}{month} Cheaper today in {rounding.chance(each.chance_cheaper)} of the draws."
 
 
 def _where(each: BreakEven) -> str:
@@ -369,7 +360,7 @@ def break_even_tokens(each: BreakEven) -> str:
     """Return from which tokens a month on it is cheaper: `above 2.2B (1.9B-2.6B)`; or that there is no such traffic."""
     if each.tokens_per_month is None:
         return "no break-even at a traffic that it can carry"
-    return f"above {tokens_range(each.tokens_per_month)}"
+    return f"above {rounding.tokens_range(each.tokens_per_month)}"
 
 
 def break_even_use(each: BreakEven) -> str:
@@ -377,12 +368,12 @@ def break_even_use(each: BreakEven) -> str:
     if not each.utilisation:
         return "n/a"
     of = f"{each.gpus:,} GPU{'' if each.gpus == 1 else 's'}" if each.gpus else "its capacity"
-    return f"{percent_range(each.utilisation)} of {of}"
+    return f"{rounding.percent_range(each.utilisation)} of {of}"
 
 
 def payback(each: BreakEven) -> str:
     """Return the month in which a bought option has paid back; `n/a`: it does not, or nothing was bought."""
-    return month_range(each.payback_month) if each.payback_month else "n/a"
+    return rounding.month_range(each.payback_month) if each.payback_month else "n/a"
 
 
 def tornado_of(result: PlanResult) -> str:
@@ -396,7 +387,7 @@ def tornado_of(result: PlanResult) -> str:
 def influence_values(each: Influence) -> str:
     """Return an input's range with its unit: `0.1-0.5 FTE`."""
     unit = "" if each.unit in _BARE else words_of(each.unit)
-    return f"{plain_number(each.low_value)}{DASH}{plain_number(each.high_value)}{' ' if unit else ''}{unit}"
+    return f"{rounding.plain_number(each.low_value)}{DASH}{rounding.plain_number(each.high_value)}{' ' if unit else ''}{unit}"
 
 
 def weak_sources(result: PlanResult, most: int = 8) -> tuple[tuple[Weak, ...], int]:

@@ -21,16 +21,8 @@ from matplotlib.ticker import MaxNLocator
 
 from freehold.cost.model.result import Curve, Influence, PlanOption, PlanResult
 from freehold.cost.model.rounding import amount, tokens
+from freehold.cost.report import outline
 from freehold.cost.report.clean import clean, cut
-from freehold.cost.report.outline import (
-    influence_values,
-    named,
-    names_by_id,
-    option_name,
-    shortlist,
-    topic,
-    words_of,
-)
 from freehold.cost.report.svg import inlined
 
 # All of these are our own choice. A plot is 331 points wide, so that it is not shrunk on a phone of 390 px; its letters
@@ -94,7 +86,7 @@ def _break_even(result: PlanResult) -> ReportPlot | None:
     curves = [curve for curve in _usable(result.curves) if all(x > 0 and y > 0 for x, y in _points(curve))]
     if not curves:  # what is 0 has no place on a logarithmic axis
         return None
-    names = names_by_id(result)
+    names = outline.names_by_id(result)
     now = result.summary.get("tokens_per_month")
 
     def draw(axes: Axes) -> None:
@@ -128,12 +120,12 @@ def _sensitivities(result: PlanResult) -> list[ReportPlot | None]:
 
 
 def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> ReportPlot:
-    names, axis = names_by_id(result), named(over)
+    names, axis = outline.names_by_id(result), outline.named(over)
 
     def draw(axes: Axes) -> None:
         _draw_curves(axes, curves, result)
         for index, option in enumerate(each for each in result.options if each.paid_today):
-            label = f"{cut(option_name(option), _NAME_MOST)} (today's)"
+            label = f"{cut(outline.option_name(option), _NAME_MOST)} (today's)"
             axes.axhline(option.usd_per_month.p50, label=label if not index else "", **_NOW)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(_money)
@@ -173,7 +165,7 @@ def _colours(result: PlanResult) -> Mapping[str, int]:
 
 
 def _draw_curves(axes: Axes, curves: Sequence[Curve], result: PlanResult) -> None:
-    names, colours = names_by_id(result), _colours(result)
+    names, colours = outline.names_by_id(result), _colours(result)
     for curve in curves:
         index, label = colours[curve.option], cut(_name(curve, names), _NAME_MOST)
         xs, ys = zip(*_points(curve), strict=True)
@@ -202,11 +194,13 @@ def _curve_table(
 
 
 def _stack(result: PlanResult) -> ReportPlot | None:
-    options = [option for option in shortlist(result, 1) if option.lines][:5]  # what a decision is between
+    options = [option for option in outline.shortlist(result, 1) if option.lines][
+        :5
+    ]  # what a decision is between
     if not options:
         return None
     lines = _lines(options)
-    names = [cut(option_name(option), _NAME_MOST) for option in options]
+    names = [cut(outline.option_name(option), _NAME_MOST) for option in options]
     parts = [[_part(option, line, lines) for line in lines] for option in options]
 
     def draw(axes: Axes) -> None:
@@ -221,7 +215,7 @@ def _stack(result: PlanResult) -> ReportPlot | None:
                 color=_SERIES[index],
                 edgecolor=_PAPER,
                 linewidth=0.8,
-                label=cut(words_of(line), 24),
+                label=cut(outline.words_of(line), 24),
             )
             left = [a + b for a, b in zip(left, widths, strict=True)]
         for row, name in enumerate(names):
@@ -241,7 +235,7 @@ def _stack(result: PlanResult) -> ReportPlot | None:
             for name, row in zip(names, parts, strict=True)
         ),
         table=Table(
-            head=("option", *(words_of(line) for line in lines)),
+            head=("option", *(outline.words_of(line) for line in lines)),
             rows=tuple(
                 (name, *(amount(part) if part else "" for part in row))
                 for name, row in zip(names, parts, strict=True)
@@ -275,7 +269,7 @@ def _finite(value: float) -> float:
 
 def _most(parts: Mapping[str, float]) -> str:
     ranked = sorted(parts, key=lambda line: -parts[line])[:3]
-    return ", ".join(f"{words_of(line)} {amount(parts[line])} USD" for line in ranked if parts[line])
+    return ", ".join(f"{outline.words_of(line)} {amount(parts[line])} USD" for line in ranked if parts[line])
 
 
 def _tornado(result: PlanResult) -> ReportPlot | None:
@@ -293,7 +287,7 @@ def _tornado(result: PlanResult) -> ReportPlot | None:
             axes.barh(row, max(ends) - min(ends), left=min(ends), height=0.45, color=_SERIES[0])
         low, _ = axes.get_xlim()
         for row, each in enumerate(shown):
-            label = cut(f"{topic(each.name)}, {influence_values(each)}", 52)
+            label = cut(f"{outline.topic(each.name)}, {outline.influence_values(each)}", 52)
             axes.text(low, row - 0.27, label, fontsize=_SMALL, va="bottom", ha="left", bbox=_BACKED)
         axes.axvline(0, color=_INK, linewidth=1, zorder=1.5)
         _rows(axes, len(shown), top=-0.95)
@@ -323,7 +317,7 @@ def _rows(axes: Axes, count: int, *, top: float) -> None:
 
 def _told(each: Influence) -> str:
     ends = f"{amount(each.usd_per_month_at_low)} to {amount(each.usd_per_month_at_high)} USD"
-    return f"{topic(each.name)}, {influence_values(each)}: {ends}."
+    return f"{outline.topic(each.name)}, {outline.influence_values(each)}: {ends}."
 
 
 def _dress(axes: Axes, *, x: str, y: str, legend_columns: int = 1) -> None:
@@ -367,4 +361,4 @@ def _drawn(plot: ReportPlot, draw: Callable[[Axes], None], *, height_in: float =
 
 def _influence_row(each: Influence) -> tuple[str, ...]:
     ends = (amount(each.usd_per_month_at_low), amount(each.usd_per_month_at_high))
-    return (topic(each.name), influence_values(each), *ends, "yes" if each.asked else "no")
+    return (outline.topic(each.name), outline.influence_values(each), *ends, "yes" if each.asked else "no")
