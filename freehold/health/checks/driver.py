@@ -13,13 +13,13 @@ from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import newest_gpus
 from freehold.health.judge.rule_result import RuleResult
+from freehold.health.judge.series import failed
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpus, Reading, State, View
 
 DECLARED = declared(__name__)
 WINDOW_S = DECLARED.limit("window_s")
-VERSIONS_MOST = DECLARED.count("versions_most")
 
 _PLACES = {
     "driver_version": "nvml",
@@ -85,11 +85,7 @@ def _unread(gpus: Gpus) -> RuleResult:
 
 def _read_all(gpus: Gpus) -> RuleResult | None:
     """Return what hides a mismatch: a version that is there and failed to be read."""
-    bad = [
-        name
-        for name in _PLACES
-        if name in gpus.driver and gpus.driver[name].state not in (State.OK, State.UNSUPPORTED, State.ABSENT)
-    ]
+    bad = failed(gpus.driver, _PLACES)
     if not bad:
         return None
     message = f"Could not be read: {', '.join(bad)} ({gpus.driver[bad[0]].state.value})."

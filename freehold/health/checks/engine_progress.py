@@ -9,7 +9,6 @@ how fast, and it cannot see that an answer is nonsense.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
 
 from freehold.core.findings import Action, Evidence
 from freehold.health.judge import rule_result as result
@@ -117,21 +116,15 @@ def _points(views: Sequence[View], engine: EngineView) -> Iterator[_Point]:
                 continue
             now = number(each.tokens_total)
             moved = _differs(tokens, now) or _differs(passed, each.gateway_progress)
-            tokens, passed = _last(tokens, now), _last(passed, each.gateway_progress)
-            running = _last(running, number(each.running))
+            tokens = tokens if now is None else now
+            passed = passed if each.gateway_progress is None else each.gateway_progress
+            running = running if (count := number(each.running)) is None else count
             works = _works(each, running)
             yield _Point(at_s=view.monotonic_s, view=each, works=works, moved=moved)
 
 
 def _differs(before: float | None, now: float | None) -> bool:
     return before is not None and now is not None and before != now
-
-
-_Known = TypeVar("_Known", int, float)
-
-
-def _last(before: _Known | None, now: _Known | None) -> _Known | None:
-    return before if now is None else now
 
 
 def _works(view: EngineView, running: float | None) -> bool:

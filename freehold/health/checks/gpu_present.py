@@ -26,18 +26,14 @@ NEEDS = ("recovery_action",)
 
 
 def _lost(gpu: GpuWindow) -> Iterable[RuleResult]:
-    for state, reason, message, action in (
-        (State.LOST, "lost", "The driver says that the GPU is lost.", Action.CORDON),
-        (
-            State.RESET_REQUIRED,
-            "reset_required",
-            "The driver says that the GPU must be reset.",
-            Action.RESET_GPU,
-        ),
+    for state, reason, what, action in (
+        (State.LOST, "lost", "is lost", Action.CORDON),
+        (State.RESET_REQUIRED, "reset_required", "must be reset", Action.RESET_GPU),
     ):
         named = [name for name, reading in gpu.gpu.readings.items() if reading.state is state]
         if named:
-            yield result.unhealthy(reason, message, action, tuple(gpu.evidence(name) for name in named[:2]))
+            seen = tuple(gpu.evidence(name) for name in named[:2])
+            yield result.unhealthy(reason, f"The driver says that the GPU {what}.", action, seen)
 
 
 def _recovery(gpu: GpuWindow) -> Iterable[RuleResult]:

@@ -77,7 +77,9 @@ def _held_by(gpu: GpuWindow, kind: _Throttle) -> Iterable[RuleResult]:
     share = _share(gpu, kind)
     if share is None or share[0] < TIME_SHARE:
         return
-    everywhere = bool(kind.bit) and whole_node(gpu, lambda one: _has_bit(one, kind.bit))
+    everywhere = bool(kind.bit) and whole_node(
+        gpu, lambda one: int(number(one, "throttle_bits") or 0) & kind.bit > 0
+    )
     where = " So are all GPUs of the node: look at power, fans and inlet air." if everywhere else ""
     yield RuleResult(
         Verdict.UNHEALTHY if share[0] >= TIME_SHARE_BAD else Verdict.DEGRADED,
@@ -86,10 +88,6 @@ def _held_by(gpu: GpuWindow, kind: _Throttle) -> Iterable[RuleResult]:
         Action.CHECK_FACILITY if everywhere else kind.action,
         (share[1], gpu.evidence("temperature_c"), gpu.evidence("throttle_bits")),
     )
-
-
-def _has_bit(gpu: Gpu, bit: int) -> bool:
-    return bool(int(number(gpu, "throttle_bits") or 0) & bit)
 
 
 def _slow(gpu: GpuWindow) -> Iterable[RuleResult]:

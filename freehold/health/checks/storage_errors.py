@@ -175,9 +175,8 @@ def _milder(judged: RuleResult) -> RuleResult:
 
 def _smart(volumes: Sequence[Volume], at_s: float) -> Iterator[RuleResult]:
     newest = _numbers(volumes[-1])
-    for faults in (_warned(newest), _grown(newest, volumes), _unreadable(newest), _worn(newest)):
-        for each in faults:
-            yield _smart_result(each, newest[each[1]], at_s)
+    for each in _smart_faults(newest, volumes):
+        yield _smart_result(each, newest[each[1]], at_s)
 
 
 _SmartFaults = Iterator[tuple[str, str, str, Action]]
@@ -193,7 +192,7 @@ def _smart_result(fault: tuple[str, str, str, Action], value: float, at_s: float
     return RuleResult(verdict, reason, f"SMART {counter} {value:g}, normal {normal}", action, (seen,))
 
 
-def _warned(newest: Mapping[str, float]) -> _SmartFaults:
+def _smart_faults(newest: Mapping[str, float], volumes: Sequence[Volume]) -> _SmartFaults:
     warning = int(newest.get("critical_warning", 0))
     if warning & ~_WARNING_TEMPERATURE:
         yield "smart_warning", "critical_warning", "0", Action.REPLACE_HARDWARE
@@ -202,22 +201,13 @@ def _warned(newest: Mapping[str, float]) -> _SmartFaults:
     least = newest.get("available_spare_threshold_pct")
     if least is not None and newest.get("available_spare_pct", least) < least:
         yield "smart_spare", "available_spare_pct", f"at least {least:g}", Action.REPLACE_HARDWARE
-
-
-def _grown(newest: Mapping[str, float], volumes: Sequence[Volume]) -> _SmartFaults:
     for name in _GROWING:
         counts = [found[name] for found in map(_numbers, volumes) if name in found]
         if name in newest and newest[name] > counts[0]:
             yield "smart_media_errors", name, f"{counts[0]:g}", Action.DRAIN
-
-
-def _unreadable(newest: Mapping[str, float]) -> _SmartFaults:
     for name in _UNREADABLE:
         if newest.get(name, 0.0) >= SECTORS_LEAST:
             yield "smart_sectors", name, "0", Action.DRAIN
-
-
-def _worn(newest: Mapping[str, float]) -> _SmartFaults:
     used = newest.get("percentage_used_pct", 0.0)
     if used > USED_BAD_PCT:
         yield "smart_worn", "percentage_used_pct", f"at most {USED_BAD_PCT:g}", Action.DRAIN

@@ -10,7 +10,7 @@ from freehold.core.findings import Evidence
 from freehold.health.judge import rule_result as result
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.kernel_log.events import KernelEvent
-from freehold.health.model.view import Kernel, State, View
+from freehold.health.model.view import State, View
 
 EVIDENCE_MOST = 5
 """Lines that a finding carries, the newest; our own choice."""
@@ -50,15 +50,10 @@ def how_often(times: int) -> str:
     return {1: "once", 2: "twice"}.get(times, f"{times} times")
 
 
-def newest_kernel(views: Sequence[View]) -> Kernel | None:
-    """Return the newest reading of the log that is not older than `STALE_S`."""
-    recent = (view.kernel for view in reversed(views) if view.at_s > views[-1].at_s - STALE_S)
-    return next((kernel for kernel in recent if kernel is not None), None)
-
-
 def unread(views: Sequence[View]) -> RuleResult | None:
     """Return why an empty log means nothing, UNKNOWN with reason `not_read` or `records_lost`; None: the log was read."""
-    newest = newest_kernel(views)
+    fresh = (view.kernel for view in reversed(views) if view.at_s > views[-1].at_s - STALE_S)
+    newest = next((kernel for kernel in fresh if kernel is not None), None)
     if newest is None or newest.state is not State.OK:
         detail = (newest.detail or newest.state) if newest else "no collector read it"
         return result.unknown("not_read", f"the kernel's log was not read: {detail}")

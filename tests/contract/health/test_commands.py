@@ -10,10 +10,11 @@ from click.testing import CliRunner, Result
 
 from freehold.cli.main import cli
 from freehold.core.findings import Verdict
-from freehold.health.agent.recording import RecordingHead, load_recording, record
+from freehold.health.agent.recording import RecordingHead, load_recording
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Reading, View
 from freehold.testing.healthy_node import DATA, healthy_views
+from recordings import record
 
 pytestmark = pytest.mark.timeout(90)
 
