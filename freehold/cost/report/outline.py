@@ -198,17 +198,11 @@ def left_out(result: PlanResult) -> str:
     shown = {option.id for option in shortlist(result)}
     rest = [option for option in result.options if not option.incomplete and option.id not in shown]
     listed = sum(not option.can_win for option in rest)
-    dearer = (
-        f"{len(rest) - listed} more can win but cost more than the best of their kind"
-        if len(rest) > listed
-        else ""
-    )
-    only = (
-        f"{listed} are only listed and cannot win (such as spot machines and consumer cards)"
-        if listed
-        else ""
-    )
-    return f"{'; '.join(filter(None, (dearer, only)))}." if rest else ""
+    dearer, best = len(rest) - listed, "cost more than the best of their kind"
+    kinds = "such as spot machines and consumer cards"
+    parts = [f"{dearer} more can win but {best}"] * (dearer > 0)
+    parts += [f"{listed} are only listed and cannot win ({kinds})"] * (listed > 0)
+    return f"{'; '.join(parts)}." if rest else ""
 
 
 def footnotes(options: Sequence[PlanOption]) -> tuple[str, ...]:
@@ -279,12 +273,8 @@ def _assumed(result: PlanResult) -> list[HeadLine]:
     if not total:
         return []
     given = f"; you gave {'; '.join(said)}" if said else ""
-    return [
-        HeadLine(
-            label="assumed",
-            text=f"{total - len(said)} of {total} inputs are the catalog's or defaults{given}",
-        )
-    ]
+    text = f"{total - len(said)} of {total} inputs are the catalog's or defaults{given}"
+    return [HeadLine(label="assumed", text=text)]
 
 
 def assumption(row: Mapping[str, str | float | bool]) -> Assumed:

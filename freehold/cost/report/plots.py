@@ -202,6 +202,7 @@ def _stack(result: PlanResult) -> ReportPlot | None:
     lines = _lines(options)
     names = [cut(outline.option_name(option), _NAME_MOST) for option in options]
     parts = [[_part(option, line, lines) for line in lines] for option in options]
+    named_parts = list(zip(names, parts, strict=True))
 
     def draw(axes: Axes) -> None:
         left = [0.0] * len(options)
@@ -230,16 +231,10 @@ def _stack(result: PlanResult) -> ReportPlot | None:
         name="stack",
         title="What the cost is made of",
         alt="Cost lines of the best option of each kind, stacked. "
-        + " ".join(
-            f"{name}: {_most(dict(zip(lines, row, strict=True)))}."
-            for name, row in zip(names, parts, strict=True)
-        ),
+        + " ".join(f"{name}: {_most(dict(zip(lines, row, strict=True)))}." for name, row in named_parts),
         table=Table(
             head=("option", *(outline.words_of(line) for line in lines)),
-            rows=tuple(
-                (name, *(amount(part) if part else "" for part in row))
-                for name, row in zip(names, parts, strict=True)
-            ),
+            rows=tuple((name, *(amount(part) if part else "" for part in row)) for name, row in named_parts),
         ),
     )
     return _drawn(plot, draw)

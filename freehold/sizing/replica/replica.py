@@ -136,22 +136,23 @@ def batch(ask: SizeAsk, calibrations: Calibrations) -> Batch | str:
 
 def _frame(ask: SizeAsk, calibrations: Calibrations) -> _Frame:
     tensor, pipeline = split(ask)
-    length = ask.input_tokens + ask.output_tokens
-    share = memory.kv_share_per_gpu(ask.shape, tensor, pipeline)
+    has, sequence_bytes = _memory_of(ask, tensor, pipeline)
     return _Frame(
         ask=ask,
         tensor=tensor,
         pipeline=pipeline,
-        room=room(
-            ask.shape,
-            ask.gpu,
-            quant=ask.quant,
-            split=(tensor, pipeline),
-            utilisation=ask.memory_utilisation,
-        ),
-        sequence_bytes=float(memory.kv_bytes_of_sequence(ask.shape, length, ask.kv_bits)) * share,
+        room=has,
+        sequence_bytes=sequence_bytes,
         chosen=choose_vector(calibrations, ask.engine, shape=ask.shape, gpu=ask.gpu),
     )
+
+
+def _memory_of(ask: SizeAsk, tensor: int, pipeline: int) -> tuple[Room, float]:
+    """Return the room on one GPU, and the bytes that a sequence of the asked length takes of it."""
+    parts, length = (tensor, pipeline), ask.input_tokens + ask.output_tokens
+    has = room(ask.shape, ask.gpu, quant=ask.quant, split=parts, utilisation=ask.memory_utilisation)
+    whole = float(memory.kv_bytes_of_sequence(ask.shape, length, ask.kv_bits))
+    return has, whole * memory.kv_share_per_gpu(ask.shape, tensor, pipeline)
 
 
 def _why_no_room(frame: _Frame) -> str:
@@ -192,14 +193,7 @@ def _holds(ask: SizeAsk) -> bool:
 
 
 def _sequences_of(ask: SizeAsk) -> float:
-    tensor, pipeline = split(ask)
-    has = room(
-        ask.shape, ask.gpu, quant=ask.quant, split=(tensor, pipeline), utilisation=ask.memory_utilisation
-    )
-    length = ask.input_tokens + ask.output_tokens
-    each = float(memory.kv_bytes_of_sequence(ask.shape, length, ask.kv_bits)) * memory.kv_share_per_gpu(
-        ask.shape, tensor, pipeline
-    )
+    has, each = _memory_of(ask, *split(ask))
     return has.kv / each if each > 0 else 0.0
 
 
