@@ -180,7 +180,7 @@ def test_the_doctor_finds_this_machine_ready_or_says_what_is_missing(place: Path
     checks = {each["name"]: each for each in answer["checks"]}  # type: ignore[union-attr]
     assert checks["configuration"]["found"] == "good"
     assert checks["weights"]["found"] == "warning"
-    assert "freehold up fetches them" in checks["weights"]["fix"]
+    assert "`freehold up` fetches them" in checks["weights"]["fix"]
     assert {
         "python",
         "cores",
