@@ -70,17 +70,10 @@ def models_of(config: Config, wanted: BenchWanted, reader: FlagReader) -> list[M
     managed = {model.name: model for model in config.spec.models if model.managed}
     for name in wanted.models:
         if name not in managed:
-            known = {model.name for model in config.spec.models}
-            message = (
-                f"{name!r} is an external server: bench cannot start it"
-                if name in known
-                else f"there is no model {name!r}"
-            )
-            reader.wrong(
-                "--model",
-                message,
-                nearest_hint(name, managed) if managed else "bench starts what it measures",
-            )
+            known = name in {model.name for model in config.spec.models}
+            external = f"{name!r} is an external server: bench cannot start it"
+            hint = nearest_hint(name, managed) if managed else "bench starts what it measures"
+            reader.wrong("--model", external if known else f"there is no model {name!r}", hint)
     if not managed:
         reader.wrong(
             config.name, "has no model that Freehold starts", "bench starts each engine alone: add a model"
