@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 from ruamel.yaml import YAML
 
-from freehold.health.agent.recording import RecordingHead, record
+from freehold.health.agent.recording import RecordingHead
 from freehold.health.gpu_readings.nvml_answers import reading_of
 from freehold.health.gpu_readings.table import FIELD, IDENTITY, READINGS, GpuReading, NvmlQuery
 from freehold.health.model.view import Gpu, Gpus, Kernel, KernelLine, Reading, View
+from recordings import record
 
 BASE_S = 1_795_392_000.0
 """2026-11-23, the day of the measurement; the moment in the day was not noted."""

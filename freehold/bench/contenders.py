@@ -8,7 +8,7 @@ fetched or started here.
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -70,17 +70,10 @@ def models_of(config: Config, wanted: BenchWanted, reader: FlagReader) -> list[M
     managed = {model.name: model for model in config.spec.models if model.managed}
     for name in wanted.models:
         if name not in managed:
-            known = {model.name for model in config.spec.models}
-            message = (
-                f"{name!r} is an external server: bench cannot start it"
-                if name in known
-                else f"there is no model {name!r}"
-            )
-            reader.wrong(
-                "--model",
-                message,
-                nearest_hint(name, managed) if managed else "bench starts what it measures",
-            )
+            known = name in {model.name for model in config.spec.models}
+            external = f"{name!r} is an external server: bench cannot start it"
+            hint = nearest_hint(name, managed) if managed else "bench starts what it measures"
+            reader.wrong("--model", external if known else f"there is no model {name!r}", hint)
     if not managed:
         reader.wrong(
             config.name, "has no model that Freehold starts", "bench starts each engine alone: add a model"
@@ -133,15 +126,7 @@ def _known(name: str, engines: Mapping[str, Engine], reader: FlagReader) -> bool
 
 
 def _named_apart(entries: Iterable[BenchEntry]) -> list[BenchEntry]:
-    return [
-        BenchEntry(
-            model=each.model,
-            engine=each.engine,
-            options=each.options,
-            label=f"{each.model.name} {each.label}",
-        )
-        for each in entries
-    ]
+    return [replace(each, label=f"{each.model.name} {each.label}") for each in entries]
 
 
 def _label(engine: str, varied: Mapping[str, Scalar]) -> str:

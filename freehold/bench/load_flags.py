@@ -4,6 +4,7 @@ It reads the ledger for `--shape own`, and no configuration: which engines are m
 """
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,11 +116,8 @@ def _recorded(
     if not path.exists():
         reader.wrong("--shape", f"there is no ledger in {state_path}", hint)
         return None
-    journal = Journal(path, read_only=True)
-    try:
+    with closing(Journal(path, read_only=True)) as journal:
         arrivals = journal.arrivals(Span(since_us=since_us, until_us=until_us), models)
-    finally:
-        journal.close()
     if not arrivals.rows:
         reader.wrong("--shape", f"the ledger has no whole chat answer of {', '.join(models)} then", hint)
         return None

@@ -119,14 +119,9 @@ def with_source(path: Path, sha256: str, *, model: ModelSpec, store: Store) -> W
     made_of = {origin.source_sha256 for origin in record.made} if record is not None else set()
     if not sha256 or model.sha256 in {sha256, *made_of}:
         return Weights(path=path, sha256=sha256)
-    if (
-        record is not None
-        and not made_of
-        and record.source.startswith(_PORTABLE)
-        and "?" not in record.source
-    ):
-        return Weights(path=path, sha256=sha256, source=record.source)
-    return Weights(path=path, sha256=sha256, source=source_of(path))
+    portable = record is not None and record.source.startswith(_PORTABLE) and "?" not in record.source
+    source = record.source if record is not None and portable and not made_of else source_of(path)
+    return Weights(path=path, sha256=sha256, source=source)
 
 
 def source_of(path: Path) -> str:

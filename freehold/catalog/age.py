@@ -8,26 +8,8 @@ here says which way a price went.
 import math
 from datetime import date
 
-from freehold.catalog.facts import (
-    ApiPrice,
-    Calibration,
-    Colocation,
-    Default,
-    EngineRatio,
-    Fact,
-    FailureRate,
-    Figure,
-    GpuFacts,
-    Link,
-    ModelFacts,
-    Node,
-    PowerPrice,
-    PriceDatabase,
-    Pue,
-    RentalPrice,
-    Storage,
-    Verified,
-)
+from freehold.catalog import facts
+from freehold.catalog.facts import Default, Fact, Verified
 from freehold.core.spread import Spread
 
 FRESH_DAYS = 90
@@ -60,40 +42,26 @@ rows agree; second-hand ones that did not were 18 % (Together) to 60 % (a Lambda
 DISAGREEING = 0.17
 """The least width of an API price on which two databases disagree. Source: ln(1.04 / 0.88), Llama-3.3-70B at Together."""
 
-_AGELESS = (
-    GpuFacts,
-    ModelFacts,
-    Link,
-    Storage,
-    Pue,
-    FailureRate,
-    Calibration,
-    EngineRatio,
-    Figure,
-    PriceDatabase,
-)
 _MEMORY_NAMES = ("host_ram_usd_per_gb", "ddr5-rdimm")
 _PER_YEAR: dict[type[Fact], float] = {
-    RentalPrice: RENTAL_PER_YEAR,
-    ApiPrice: API_PER_YEAR,
-    PowerPrice: UTILITY_PER_YEAR,
-    Colocation: UTILITY_PER_YEAR,
+    facts.RentalPrice: RENTAL_PER_YEAR,
+    facts.ApiPrice: API_PER_YEAR,
+    facts.PowerPrice: UTILITY_PER_YEAR,
+    facts.Colocation: UTILITY_PER_YEAR,
+    facts.PublishedTco: HARDWARE_PER_YEAR,
+    Fact: HARDWARE_PER_YEAR,
 }
+"""By kind; what is not here is not a price and does not age. The plain `Fact` of a GPU's price counts as hardware."""
 _UTILITY_NAMES = ("power_usd_per_kwh", "colo_usd_per_kw_month")
 
 
 def volatility_per_year(fact: Fact) -> float:
-    """Return how far a fact of this kind wanders in a year; 0 for physics, rates and what is not money.
-
-    The plain `Fact` of a GPU's price counts as hardware.
-    """
-    if isinstance(fact, _AGELESS):
-        return 0.0
+    """Return how far a fact of this kind wanders in a year; 0 for physics, rates and what is not money."""
     if isinstance(fact, Default):
         return _of_default(fact)
-    if isinstance(fact, Node):
+    if isinstance(fact, facts.Node):
         return MEMORY_PER_YEAR if fact.id in _MEMORY_NAMES else HARDWARE_PER_YEAR
-    return _PER_YEAR.get(type(fact), HARDWARE_PER_YEAR)
+    return _PER_YEAR.get(type(fact), 0.0)
 
 
 def _of_default(default: Default) -> float:
@@ -146,7 +114,9 @@ def _least(fact: Fact) -> float:
 
 def _disputed(fact: Fact) -> bool:
     return (
-        isinstance(fact, ApiPrice) and fact.two_sources_agree is False and fact.verified is not Verified.USER
+        isinstance(fact, facts.ApiPrice)
+        and fact.two_sources_agree is False
+        and fact.verified is not Verified.USER
     )
 
 

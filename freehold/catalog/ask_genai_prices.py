@@ -7,7 +7,7 @@ when first asked (0.6 s), never with this module. What it does not know is None;
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
@@ -89,11 +89,7 @@ def api_price(provider: str, model: str, *, request: RequestSize, today: date) -
     uncached = RequestSize(
         input_tokens=max(request.input_tokens, 1), output_tokens=max(request.output_tokens, 1)
     )
-    cached = RequestSize(
-        input_tokens=uncached.input_tokens,
-        output_tokens=uncached.output_tokens,
-        cached_tokens=uncached.input_tokens,
-    )
+    cached = replace(uncached, cached_tokens=uncached.input_tokens)
     plain = list(_over_the_day(provider, model, uncached, today))
     if not plain:
         return None

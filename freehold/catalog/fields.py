@@ -4,6 +4,7 @@ A value that does not fit its field is `Wrong`, in words that continue "FIELD: â
 asked here: see `physics`.
 """
 
+import contextlib
 import dataclasses
 import math
 import types
@@ -123,12 +124,10 @@ def _flag(value: object) -> object:
 
 
 def _date(value: object) -> object:
-    try:
-        return (
-            date.fromisoformat(value) if isinstance(value, str) else Wrong(f"{value!r} is not a date", _DATE)
-        )
-    except ValueError:
-        return Wrong(f"{value!r} is not a date", _DATE)
+    with contextlib.suppress(ValueError):
+        if isinstance(value, str):
+            return date.fromisoformat(value)
+    return Wrong(f"{value!r} is not a date", _DATE)
 
 
 _DATE = "write it as 2026-11-27"

@@ -79,10 +79,7 @@ def _read_file(path: Path, today: date) -> tuple[list[CatalogEntry], list[Proble
     rows, problems = parse(text, str(path))
     entries, wrong = read_rows(rows, user_day=today)
     future = [
-        Problem(
-            where=entry.place(field),
-            message=f"{entry.section.name}: {field} {entry.values[field]} lies ahead",
-        )
+        Problem(where=entry.place(field), message=f"{entry.section.name}: {field} {day} lies ahead")
         for entry in entries
         for field in ("as_of", "price_as_of")
         if isinstance(day := entry.values.get(field), date) and day > today

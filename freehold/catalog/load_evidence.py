@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from freehold.catalog.load_xids import fact_file, xids
 from freehold.core.findings import Action
-from freehold.core.places import read_tree
+from freehold.core.own_files import read_own
 
 BY_WORDS, THERMAL = "words", "thermal"
 """Instead of a sign: the finding's words say it, or how many GPUs are hot."""
-_FILE = Path(__file__).parent / "data" / "health" / "evidence.yaml"
+_FILE = "data/health/evidence.yaml"
 
 
 class Hypothesis(StrEnum):
@@ -78,17 +79,14 @@ class EvidenceTable:
 @cache
 def load_evidence() -> EvidenceTable:
     """Return the table. Raises ValueError where the file is not as it must be."""
-    tree = read_tree(_FILE.read_text(encoding="utf-8"), _FILE.name)
-    if tree.mistakes or not isinstance(tree.data, dict):
-        raise ValueError(f"{_FILE.name}: {tree.mistakes}")
-    data: dict[str, Any] = tree.data
-    signs = {row["name"]: _sign(row) for row in data["signs"]}
+    data = read_own("freehold.catalog", _FILE, dict[str, Any])
+    signs = {row["name"]: msgspec.convert(row, Sign) for row in data["signs"]}
     unknown = {fact.sign for fact in xids().values()} - signs.keys() - {""}
     findings = _findings()
     unknown |= set(findings.values()) - signs.keys() - {"", BY_WORDS, THERMAL}
     if unknown or len(signs) != len(data["signs"]):
-        raise ValueError(f"{_FILE.name}: unknown or double signs {sorted(unknown)}")
-    return EvidenceTable(as_of=str(data["as_of"]), signs=signs, findings=findings)
+        raise ValueError(f"{_FILE}: unknown or double signs {sorted(unknown)}")
+    return EvidenceTable(as_of=data["as_of"], signs=signs, findings=findings)
 
 
 def _findings() -> dict[tuple[str, str], str]:
@@ -102,17 +100,3 @@ def _findings() -> dict[tuple[str, str], str]:
                 )
             found[key] = sign
     return found
-
-
-def _sign(row: dict[str, Any]) -> Sign:
-    direct = row.get("direct")
-    return Sign(
-        name=row["name"],
-        what=row["what"],
-        tier=Tier(row["tier"]),
-        weights={Hypothesis(name): float(weight) for name, weight in row["weights"].items()},
-        action=Action(row["action"]),
-        source=row["source"],
-        changes=row["changes"],
-        direct=Hypothesis(direct) if direct else None,
-    )

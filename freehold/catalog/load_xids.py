@@ -6,28 +6,38 @@ an AssertionError with file and row. Nothing here judges, and nothing is taken f
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
-from importlib.resources import files
 from types import MappingProxyType
+from typing import Any, TypeVar, get_type_hints
 
-from freehold.catalog.xid_facts import (
-    Nvlink5Rule,
-    NvlinkBits,
-    PcieReplay,
-    RdmaCounter,
-    RecoveryAction,
-    Sxid,
-    ThrottleBit,
-    Xid,
-    XidClass,
-    XidClassRule,
-)
+from freehold.catalog import xid_facts
+from freehold.catalog.xid_facts import Xid, XidClass
 from freehold.core.findings import Action, Verdict
-from freehold.core.places import read_tree
+from freehold.core.own_files import read_own
 
-_FATAL = {"yes": True, "always": True, "no": False, "depends": None}
+_T = TypeVar("_T")
+_TRUTH = {
+    "yes": True,
+    "always": True,
+    "hardware": True,
+    "no": False,
+    "software": False,
+    "depends": None,
+    "": None,
+}
+_READERS: Mapping[Any, Callable[[str], Any]] = {
+    int: lambda cell: int(cell, 0),
+    float | None: lambda cell: float(cell) if cell else None,
+    bool: _TRUTH.__getitem__,
+    bool | None: _TRUTH.__getitem__,
+    Verdict | None: lambda cell: Verdict(cell) if cell else None,
+    frozenset[int]: lambda cell: frozenset(_numbers(cell)),
+    frozenset[int] | None: lambda cell: None if cell == "any" else frozenset(_numbers(cell)),
+    frozenset[str]: lambda cell: frozenset(cell.split()),
+}
+"""How a cell is read for a field of that type; any other type is made of the text itself."""
 _COUNT = re.compile(r"\{(?:\+(\d+))?\}")
 
 
@@ -46,19 +56,14 @@ class FactFile:
 @cache
 def fact_file(name: str) -> FactFile:
     """Return catalog/data/health/NAME.yaml, cells stripped, `-` as an empty cell."""
-    tree = read_tree(
-        (files("freehold.catalog") / "data" / "health" / f"{name}.yaml").read_text("utf-8"), f"{name}.yaml"
-    )
-    assert not tree.mistakes, tree.mistakes
-    data = tree.data
-    assert isinstance(data, dict), name
-    rows = tuple(_cells(line) for line in str(data["table"]).splitlines() if line.strip())
+    data = read_own("freehold.catalog", f"data/health/{name}.yaml", dict[str, Any])
+    rows = tuple(_cells(line) for line in data["table"].splitlines() if line.strip())
     assert len({len(row) for row in rows}) == 1, f"{name}.yaml: rows of different lengths"
     return FactFile(
         name=name,
-        as_of=str(data["as_of"]),
-        verified=str(data["verified"]),
-        sources=MappingProxyType({str(key): str(value) for key, value in data["sources"].items()}),
+        as_of=data["as_of"],
+        verified=data["verified"],
+        sources=MappingProxyType(data["sources"]),
         rows=rows,
     )
 
@@ -70,7 +75,19 @@ def _cells(line: str) -> tuple[str, ...]:
 def _numbers(cell: str) -> Iterator[int]:
     for part in cell.split(","):
         first, _, last = part.strip().partition("-")
-        yield from range(int(first), int(last or first) + 1)
+        yield from range(int(first, 0), int(last or first, 0) + 1)
+
+
+def _facts(file: str, kind: Callable[..., _T]) -> Iterator[_T]:
+    """Yield a fact per row, its cells in the order of the fields; a list of numbers in front is a fact for each."""
+    hints = get_type_hints(kind)
+    readers = {each.name: _READERS.get(hints[each.name], hints[each.name]) for each in fields(kind)}  # type: ignore[arg-type]
+    for row in fact_file(file).rows:
+        numbers = _numbers(row[0]) if "number" in readers else [row[0]]
+        for index, first in enumerate(numbers):
+            cells = {"mnemonic": _name(row[1], index)} if "mnemonic" in readers else {}
+            named = {**dict(zip(readers, (str(first), *row[1:]), strict=True)), **cells}
+            yield kind(**{name: read(named[name]) for name, read in readers.items()})
 
 
 def _name(names: str, index: int) -> str:
@@ -85,7 +102,7 @@ def _name(names: str, index: int) -> str:
 @cache
 def xids() -> MappingProxyType[int, Xid]:
     """Return every known XID by number."""
-    found = {fact.number: fact for row in fact_file("xids").rows for fact in _xids_of(row)}
+    found = {fact.number: fact for fact in _facts("xids", Xid)}
     return MappingProxyType(dict(sorted(found.items())))
 
 
@@ -107,133 +124,55 @@ def xid(number: int) -> Xid:
     )
 
 
-def _xids_of(row: tuple[str, ...]) -> Iterator[Xid]:
-    numbers, names, nvidia, causes, gpud, peers, kind, action, repeated, sign, disagreement, note = row
-    for index, number in enumerate(_numbers(numbers)):
-        yield Xid(
-            number=number,
-            mnemonic=_name(names, index),
-            nvidia=nvidia,
-            causes=causes,
-            gpud=gpud,
-            peers=peers,
-            kind=XidClass(kind),
-            action=Action(action),
-            repeated=Action(repeated),
-            sign=sign,
-            disagreement=disagreement,
-            note=note,
-        )
-
-
 @cache
-def xid_classes() -> MappingProxyType[XidClass, XidClassRule]:
+def xid_classes() -> MappingProxyType[XidClass, xid_facts.XidClassRule]:
     """Return what an XID of each class is on its own."""
-    rules = (
-        XidClassRule(
-            kind=XidClass(kind), reason=reason, verdict=Verdict(verdict) if verdict else None, says=says
-        )
-        for kind, reason, verdict, says in fact_file("xid_classes").rows
-    )
-    return MappingProxyType({rule.kind: rule for rule in rules})
+    return MappingProxyType({rule.kind: rule for rule in _facts("xid_classes", xid_facts.XidClassRule)})
 
 
 @cache
-def sxids() -> MappingProxyType[int, Sxid]:
+def sxids() -> MappingProxyType[int, xid_facts.Sxid]:
     """Return every known SXid by number."""
-    found = {
-        number: Sxid(number=number, name=name, fatal=_FATAL[fatal], note=note)
-        for numbers, name, fatal, note in fact_file("sxids").rows
-        for number in _numbers(numbers)
-    }
+    found = {fact.number: fact for fact in _facts("sxids", xid_facts.Sxid)}
     return MappingProxyType(dict(sorted(found.items())))
 
 
 @cache
-def throttle_bits() -> tuple[ThrottleBit, ...]:
+def throttle_bits() -> tuple[xid_facts.ThrottleBit, ...]:
     """Return the reasons for reduced clocks, lowest bit first."""
-    return tuple(
-        ThrottleBit(
-            bit=int(bit, 16), name=name, hardware=by == "hardware", normal=normal == "yes", meaning=meaning
-        )
-        for bit, name, by, normal, meaning in fact_file("throttle_bits").rows
-    )
+    return tuple(_facts("throttle_bits", xid_facts.ThrottleBit))
 
 
 @cache
-def recovery_actions() -> MappingProxyType[int, RecoveryAction]:
+def recovery_actions() -> MappingProxyType[int, xid_facts.RecoveryAction]:
     """Return the driver's recovery verdicts by code; a code that is not here still means trouble."""
     return MappingProxyType(
-        {
-            int(code): RecoveryAction(code=int(code), name=name, action=Action(action), note=note)
-            for code, name, action, note in fact_file("recovery_actions").rows
-        }
+        {each.code: each for each in _facts("recovery_actions", xid_facts.RecoveryAction)}
     )
 
 
 @cache
-def rdma_counters() -> MappingProxyType[str, RdmaCounter]:
+def rdma_counters() -> MappingProxyType[str, xid_facts.RdmaCounter]:
     """Return the limits of RDMA counters by the counter's name in sysfs."""
-    return MappingProxyType(
-        {
-            name: RdmaCounter(name=name, fatal_per_s=_optional(fatal), warn_per_s=_optional(warn), note=note)
-            for name, fatal, warn, note in fact_file("rdma_counters").rows
-        }
-    )
+    return MappingProxyType({each.name: each for each in _facts("rdma_counters", xid_facts.RdmaCounter)})
 
 
 @cache
-def pcie_replays() -> MappingProxyType[int, PcieReplay]:
+def pcie_replays() -> MappingProxyType[int, xid_facts.PcieReplay]:
     """Return the allowed PCIe replays by link generation."""
-    return MappingProxyType(
-        {
-            int(generation): PcieReplay(generation=int(generation), per_lane_per_minute=float(rate))
-            for generation, rate in fact_file("pcie_replay").rows
-        }
-    )
+    return MappingProxyType({each.generation: each for each in _facts("pcie_replay", xid_facts.PcieReplay)})
 
 
 @cache
-def nvlink_bits() -> tuple[NvlinkBits, ...]:
+def nvlink_bits() -> tuple[xid_facts.NvlinkBits, ...]:
     """Return what the register bits of an XID 74 line lead to."""
-    return tuple(
-        NvlinkBits(
-            register=int(register),
-            bits=frozenset(_numbers(bits)),
-            times_per_day=int(times),
-            leads_to=leads_to,
-            note=note,
-        )
-        for register, bits, times, leads_to, note in fact_file("nvlink_registers").rows
-    )
+    return tuple(_facts("nvlink_registers", xid_facts.NvlinkBits))
 
 
 @cache
-def nvlink5_rules() -> MappingProxyType[int, tuple[Nvlink5Rule, ...]]:
+def nvlink5_rules() -> MappingProxyType[int, tuple[xid_facts.Nvlink5Rule, ...]]:
     """Return what the words of XIDs 144 to 150 mean, by XID."""
-    found: dict[int, list[Nvlink5Rule]] = {}
-    for row in fact_file("nvlink5").rows:
-        rule = _nvlink5(row)
+    found: dict[int, list[xid_facts.Nvlink5Rule]] = {}
+    for rule in _facts("nvlink5", xid_facts.Nvlink5Rule):
         found.setdefault(rule.number, []).append(rule)
     return MappingProxyType({number: tuple(rules) for number, rules in found.items()})
-
-
-def _nvlink5(row: tuple[str, ...]) -> Nvlink5Rule:
-    number, subcode, v1, v2, down, promoted, status, immediate, investigatory, severity, blames = row
-    return Nvlink5Rule(
-        number=int(number),
-        subcode=subcode,
-        v1=int(v1, 16),
-        v2=int(v2, 16),
-        down=frozenset(_numbers(down)),
-        promoted=promoted == "yes" if promoted else None,
-        status=None if status == "any" else frozenset(int(each, 16) for each in status.split(",")),
-        immediate=immediate,
-        investigatory=investigatory,
-        severity=severity,
-        blames=frozenset(blames.split()),
-    )
-
-
-def _optional(cell: str) -> float | None:
-    return float(cell) if cell else None

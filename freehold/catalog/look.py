@@ -8,46 +8,33 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import TypeVar
 
-from freehold.catalog import ask_genai_prices
+from freehold.catalog import ask_genai_prices, facts
 from freehold.catalog.ask_genai_prices import RequestSize
-from freehold.catalog.facts import (
-    ApiPrice,
-    Catalog,
-    Default,
-    FailureRate,
-    GpuFacts,
-    Link,
-    ModelFacts,
-    PowerPrice,
-    RentalKind,
-    RentalPrice,
-    Storage,
-    Verified,
-)
+from freehold.catalog.facts import ApiPrice, Catalog, Verified
 from freehold.core.problems import Problem, nearest_hint
 
 Found = TypeVar("Found")
 _KIND_ORDER = ("commercial", "non-household", "industrial")
 
 
-def gpu(catalog: Catalog, name: str, *, where: str = "--gpu") -> GpuFacts | Problem:
+def gpu(catalog: Catalog, name: str, *, where: str = "--gpu") -> facts.GpuFacts | Problem:
     """Return the GPU with that id; `where` is the flag or place that a problem names, here and below."""
     return _one(catalog.gpus, name, where, "GPU")
 
 
-def model(catalog: Catalog, name: str, *, where: str = "--model") -> ModelFacts | Problem:
+def model(catalog: Catalog, name: str, *, where: str = "--model") -> facts.ModelFacts | Problem:
     """Return the model with that id or Hugging Face name, in any case of letters."""
     by_name = {each.hf.lower(): each for each in catalog.models.values()}
     found = by_name.get(name.lower())
     return found if found is not None else _one(catalog.models, name, where, "model")
 
 
-def link(catalog: Catalog, name: str, *, where: str = "--network") -> Link | Problem:
+def link(catalog: Catalog, name: str, *, where: str = "--network") -> facts.Link | Problem:
     """Return the link with that id."""
     return _one(catalog.links, name, where, "link")
 
 
-def storage(catalog: Catalog, name: str, *, where: str = "--storage") -> Storage | Problem:
+def storage(catalog: Catalog, name: str, *, where: str = "--storage") -> facts.Storage | Problem:
     """Return the storage class with that id."""
     return _one(catalog.storage, name, where, "storage")
 
@@ -63,9 +50,9 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, begun))}?" if begun else nearest_hint(name.lower(), known)
 
 
-def rentals_for(catalog: Catalog, gpu_id: str) -> tuple[RentalPrice, ...]:
+def rentals_for(catalog: Catalog, gpu_id: str) -> tuple[facts.RentalPrice, ...]:
     """Return the offers for a GPU, cheapest first: of each provider, kind and term the newest, which replaces the others."""
-    newest: dict[tuple[str, RentalKind, int], RentalPrice] = {}
+    newest: dict[tuple[str, facts.RentalKind, int], facts.RentalPrice] = {}
     for offer in catalog.rentals:
         key = (offer.provider, offer.kind, offer.term_months)
         if offer.gpu == gpu_id and (key not in newest or offer.as_of > newest[key].as_of):
@@ -73,7 +60,7 @@ def rentals_for(catalog: Catalog, gpu_id: str) -> tuple[RentalPrice, ...]:
     return tuple(sorted(newest.values(), key=lambda offer: (offer.usd_per_gpu_hour, offer.provider)))
 
 
-def electricity_for(catalog: Catalog, region: str, *, where: str = "--region") -> PowerPrice | Problem:
+def electricity_for(catalog: Catalog, region: str, *, where: str = "--region") -> facts.PowerPrice | Problem:
     """Return the price for a region, `US-OH` or `FI`: a user's, else commercial, else what there is."""
     offers = [each for each in catalog.electricity if each.region.upper() == region.upper()]
     if offers:
@@ -84,18 +71,12 @@ def electricity_for(catalog: Catalog, region: str, *, where: str = "--region") -
     )
 
 
-def _preference(price: PowerPrice) -> tuple[bool, int]:
+def _preference(price: facts.PowerPrice) -> tuple[bool, int]:
     kinds = [index for index, kind in enumerate(_KIND_ORDER) if price.kind.startswith(kind)]
     return price.verified is not Verified.USER, min(kinds, default=len(_KIND_ORDER))
 
 
-def failures_of(catalog: Catalog, groups: Iterable[str]) -> tuple[FailureRate, ...]:
-    """Return the failure rates of these groups: gpu, host, network, dependency, maintenance, unknown."""
-    wanted = set(groups)
-    return tuple(rate for rate in catalog.failures if rate.group in wanted)
-
-
-def default(catalog: Catalog, name: str) -> Default:
+def default(catalog: Catalog, name: str) -> facts.Default:
     """Return the assumption with that name; a name that does not exist is our own mistake."""
     assert name in catalog.defaults, name
     return catalog.defaults[name]

@@ -6,7 +6,7 @@ impossible is not used; what is only odd is, and named. Nothing here knows where
 """
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from importlib.resources import files
@@ -70,10 +70,22 @@ class Odd:
     impossible: bool = False
 
 
+_BOUNDED: Mapping[type[Fact], tuple[str, Bounds, str]] = {
+    Storage: ("seq_read_gb_s", (0.01, 500.0), "GB/s of sequential reading"),
+    PowerPrice: ("usd_per_kwh", _LIMITS.usd_per_kwh, "USD per kWh"),
+    Colocation: ("usd_per_kw_month", _LIMITS.colo_usd_per_kw_month, "USD per kW and month"),
+    FailureRate: ("rate_per_gpu_year", (0.0, 10.0), "failures per GPU and year"),
+}
+"""Kinds of which one field has bounds, and no more is known."""
+
+
 @singledispatch
-def oddities(_fact: Fact) -> Iterator[Odd]:
+def oddities(fact: Fact) -> Iterator[Odd]:
     """Yield what is implausible about one fact by itself; nothing for kinds that nature does not limit."""
-    yield from ()
+    if type(fact) in _BOUNDED:
+        field, bounds, what = _BOUNDED[type(fact)]
+        value = getattr(fact, field)
+        yield from _outside(field, value.mid if isinstance(value, Spread) else value, bounds, what)
 
 
 def _outside(field: str, value: float, bounds: Bounds, what: str) -> Iterator[Odd]:
@@ -149,11 +161,6 @@ def _link(link: Link) -> Iterator[Odd]:
 
 
 @oddities.register
-def _storage(storage: Storage) -> Iterator[Odd]:
-    yield from _outside("seq_read_gb_s", storage.seq_read_gb_s, (0.01, 500.0), "GB/s of sequential reading")
-
-
-@oddities.register
 def _rental(rental: RentalPrice) -> Iterator[Odd]:
     if rental.usd_per_gpu_hour == 0:
         yield Odd(field="usd_per_gpu_hour", message="a GPU is not rented for nothing", impossible=True)
@@ -173,11 +180,6 @@ def _api(price: ApiPrice) -> Iterator[Odd]:
 
 
 @oddities.register
-def _power(price: PowerPrice) -> Iterator[Odd]:
-    yield from _outside("usd_per_kwh", price.usd_per_kwh, _LIMITS.usd_per_kwh, "USD per kWh")
-
-
-@oddities.register
 def _pue(pue: Pue) -> Iterator[Odd]:
     yield from _pue_odd("pue", pue.pue)
 
@@ -188,21 +190,6 @@ def _pue_odd(field: str, value: float) -> Iterator[Odd]:
         yield Odd(field=field, message=message, impossible=True)
     else:
         yield from _outside(field, value, _LIMITS.pue_ratio, "PUE")
-
-
-@oddities.register
-def _colocation(colocation: Colocation) -> Iterator[Odd]:
-    yield from _outside(
-        "usd_per_kw_month",
-        colocation.usd_per_kw_month.mid,
-        _LIMITS.colo_usd_per_kw_month,
-        "USD per kW and month",
-    )
-
-
-@oddities.register
-def _failure(rate: FailureRate) -> Iterator[Odd]:
-    yield from _outside("rate_per_gpu_year", rate.rate_per_gpu_year, (0.0, 10.0), "failures per GPU and year")
 
 
 @oddities.register

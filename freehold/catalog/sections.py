@@ -6,27 +6,8 @@ Shipped files and users' files have the same sections. Nothing is read or checke
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from freehold.catalog.facts import (
-    ApiPrice,
-    Calibration,
-    Colocation,
-    Default,
-    EngineRatio,
-    Fact,
-    FailureRate,
-    Figure,
-    GpuFacts,
-    Link,
-    ModelFacts,
-    Node,
-    PowerPrice,
-    PriceDatabase,
-    PublishedTco,
-    Pue,
-    RentalKind,
-    RentalPrice,
-    Storage,
-)
+from freehold.catalog import facts
+from freehold.catalog.facts import Fact, RentalKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,32 +30,32 @@ class FactSection:
 
 _RENTED: Mapping[str, object] = {"kind": RentalKind.ON_DEMAND, "term_months": 0}
 _LIST = (
-    FactSection(name="gpus", kind=GpuFacts, key=("id",)),
-    FactSection(name="models", kind=ModelFacts, key=("id",)),
-    FactSection(name="links", kind=Link, key=("id",)),
-    FactSection(name="storage", kind=Storage, key=("id",)),
+    FactSection(name="gpus", kind=facts.GpuFacts, key=("id",)),
+    FactSection(name="models", kind=facts.ModelFacts, key=("id",)),
+    FactSection(name="links", kind=facts.Link, key=("id",)),
+    FactSection(name="storage", kind=facts.Storage, key=("id",)),
     FactSection(
         name="rentals",
-        kind=RentalPrice,
+        kind=facts.RentalPrice,
         key=("provider", "gpu", "kind", "term_months"),
         identity=("provider", "gpu", "kind", "term_months", "terms", "as_of"),
         fill=_RENTED,
         by_id=False,
     ),
-    FactSection(name="apis", kind=ApiPrice, key=("provider", "model"), by_id=False),
-    FactSection(name="electricity", kind=PowerPrice, key=("region", "kind"), by_id=False),
-    FactSection(name="pue", kind=Pue, key=("id",)),
-    FactSection(name="colocation", kind=Colocation, key=("id",)),
-    FactSection(name="failures", kind=FailureRate, key=("cause",), by_id=False),
-    FactSection(name="nodes", kind=Node, key=("id",)),
+    FactSection(name="apis", kind=facts.ApiPrice, key=("provider", "model"), by_id=False),
+    FactSection(name="electricity", kind=facts.PowerPrice, key=("region", "kind"), by_id=False),
+    FactSection(name="pue", kind=facts.Pue, key=("id",)),
+    FactSection(name="colocation", kind=facts.Colocation, key=("id",)),
+    FactSection(name="failures", kind=facts.FailureRate, key=("cause",), by_id=False),
+    FactSection(name="nodes", kind=facts.Node, key=("id",)),
     FactSection(
-        name="published_tco", kind=PublishedTco, key=("gpu",), identity=("gpu", "source"), by_id=False
+        name="published_tco", kind=facts.PublishedTco, key=("gpu",), identity=("gpu", "source"), by_id=False
     ),
-    FactSection(name="calibrations", kind=Calibration, key=("id",)),
-    FactSection(name="engine_ratios", kind=EngineRatio, key=("id",)),
-    FactSection(name="defaults", kind=Default, key=("name",), closed=True),
-    FactSection(name="figures", kind=Figure, key=("id",)),
-    FactSection(name="price_databases", kind=PriceDatabase, key=("id",), closed=True),
+    FactSection(name="calibrations", kind=facts.Calibration, key=("id",)),
+    FactSection(name="engine_ratios", kind=facts.EngineRatio, key=("id",)),
+    FactSection(name="defaults", kind=facts.Default, key=("name",), closed=True),
+    FactSection(name="figures", kind=facts.Figure, key=("id",)),
+    FactSection(name="price_databases", kind=facts.PriceDatabase, key=("id",), closed=True),
 )
 SECTIONS: Mapping[str, FactSection] = {section.name: section for section in _LIST}
 """By name; a file of facts is a map of these to lists of rows."""

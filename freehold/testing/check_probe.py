@@ -101,7 +101,7 @@ def check_probe(probe: Probe, views: Sequence[View]) -> None:
 
 
 def _check_declared(probe: Probe) -> Iterator[str]:
-    file_name = Path(probe.check.__code__.co_filename).stem
+    file_name = probe.check.__module__.rpartition(".")[2]
     if probe.name != file_name or not _NAME.fullmatch(probe.name):
         yield f"it is named {probe.name!r}, its file {file_name!r}; both must be one name in snake_case"
     if not probe.summary or "\n" in probe.summary or len(probe.summary) > _SUMMARY_MOST:

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-IMPORTED_AS = {"nvidia_ml_py": "pynvml"}
+IMPORTED_AS = {"nvidia_ml_py": "pynvml", "pyyaml": "yaml"}
 """Packages that are imported by another name than they are installed by."""
 
 

@@ -119,24 +119,21 @@ def _cost(best: Best, tied: Sequence[Best]) -> tuple[float, int, float]:
     return (memory, len(best.candidate.options), -best.goodput.median)
 
 
+_NO_ORDER = {
+    Differs.SAME: "no difference beyond the runs' spread",
+    Differs.UNKNOWN: "a single run cannot show whether that differs",
+}
+
+
 def _reasons(winner: Best, tied: Sequence[Best], others: Iterable[Best]) -> tuple[str, ...]:
     said = [
         f"{winner.candidate.id} gave {_rate(winner.goodput)} output tokens/s within the SLO at {winner.load.words()}"
     ]
     for other in others:
-        ratio = winner.goodput.median / other.goodput.median
-        if other.against is Differs.SAME:
-            said.append(
-                f"{other.candidate.id} gave {_rate(other.goodput)}: no difference beyond the runs' spread"
-            )
-        elif other.against is Differs.UNKNOWN:
-            said.append(
-                f"{other.candidate.id} gave {_rate(other.goodput)}: a single run cannot show whether that differs"
-            )
-        else:
-            said.append(
-                f"{other.candidate.id} gave {_rate(other.goodput)}: {winner.candidate.id} gave {ratio:.2f} times as much"
-            )
+        times = f"{winner.candidate.id} gave {winner.goodput.median / other.goodput.median:.2f} times as much"
+        said.append(
+            f"{other.candidate.id} gave {_rate(other.goodput)}: {_NO_ORDER.get(other.against, times)}"
+        )
     if len(tied) > 1:
         why = (
             "takes the least memory"

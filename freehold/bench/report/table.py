@@ -4,7 +4,7 @@ It works out nothing but medians, and does not colour or print.
 """
 
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -32,14 +32,23 @@ def lines_of(bench: BenchFile, columns: int | None = None) -> list[str]:
     Wider than `columns`, each row becomes a block of lines; None: a line may have any length.
     """
     rows = [list(_HEADS)]
+    for candidate, load, sides in _points(bench):
+        for results in filter(None, sides.values()):
+            late = any(sent_late(each, bench.conditions.slo.ttft_s) for each in results)
+            rows.append([candidate, load.words() + (" (late)" if late else ""), *_cells(results)])
+    return fitted(rows, columns)
+
+
+def _points(bench: BenchFile) -> Iterator[tuple[str, Load, dict[Through, list[Result]]]]:
+    """Yield each candidate at each load with its results by each way."""
+    ways: tuple[Through, ...] = ("direct", "gateway")
     for candidate in bench.candidates:
         for load in bench.conditions.loads:
-            for through in ("direct", "gateway"):
-                results = results_at(bench, candidate.id, load=load, through=through)
-                if results:
-                    late = any(sent_late(each, bench.conditions.slo.ttft_s) for each in results)
-                    rows.append([candidate.id, load.words() + (" (late)" if late else ""), *_cells(results)])
-    return fitted(rows, columns)
+            yield (
+                candidate.id,
+                load,
+                {each: results_at(bench, candidate.id, load=load, through=each) for each in ways},
+            )
 
 
 def _cells(results: Sequence[Result]) -> list[str]:
@@ -155,16 +164,11 @@ def choice_lines(choice: Choice) -> list[str]:
 
 def overhead_lines(bench: BenchFile) -> list[str]:
     """Return what the gateway adds to time to first token and takes from tokens/s, where both ways were measured."""
-    said = []
-    for candidate in bench.candidates:
-        for load in bench.conditions.loads:
-            sides = {
-                through: results_at(bench, candidate.id, load=load, through=through)
-                for through in ("direct", "gateway")
-            }
-            if all(sides.values()):
-                said.append(f"gateway before {candidate.id} at {load.words()}: {_overhead(sides)}")
-    return said
+    return [
+        f"gateway before {candidate} at {load.words()}: {_overhead(sides)}"
+        for candidate, load, sides in _points(bench)
+        if all(sides.values())
+    ]
 
 
 def yardstick_lines(bench: BenchFile) -> list[str]:
@@ -190,8 +194,8 @@ def _tokens(bench: BenchFile, candidate: str, load: Load) -> Runs | None:
     return runs(each.figures.output_tokens_per_s for each in found)
 
 
-def _overhead(sides: dict[str, list[Result]]) -> str:
-    def side(name: str, get: Callable[[Result], float | None]) -> Runs | None:
+def _overhead(sides: Mapping[Through, list[Result]]) -> str:
+    def side(name: Through, get: Callable[[Result], float | None]) -> Runs | None:
         return runs(get(each) for each in sides[name])
 
     parts = []
@@ -227,16 +231,12 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 def compared(old: BenchFile, new: BenchFile) -> list[Compared]:
     """Return how each candidate that both benches have stands now to then, load by load."""
-    found = []
-    for candidate in new.candidates:
-        for load in new.conditions.loads:
-            for through in ("direct", "gateway"):
-                then, now = (
-                    results_at(each, candidate.id, load=load, through=through) for each in (old, new)
-                )
-                if then and now:
-                    found.append(_compared(candidate.id, then, now))
-    return found
+    return [
+        _compared(candidate, then, now)
+        for candidate, load, sides in _points(new)
+        for through, now in sides.items()
+        if now and (then := results_at(old, candidate, load=load, through=through))
+    ]
 
 
 def _compared(name: str, then: Sequence[Result], now: Sequence[Result]) -> Compared:

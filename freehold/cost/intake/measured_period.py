@@ -122,7 +122,7 @@ def measured_period(
     return MeasuredPeriod(
         since_s=began_s,
         until_s=until_s,
-        traffic=_with_elsewhere(_traffic(gathered, watts, (until_s - began_s) / HOUR_S), overflow),
+        traffic=_traffic(gathered, watts, overflow),
         overflow=overflow,
         requests=sum(tally.requests for tally in tallies),
         failed=sum(tally.failed for tally in tallies),
@@ -165,26 +165,19 @@ def _gathered(tallies: list[UsageTally], began_s: float, until_s: float) -> Gath
     return gathered
 
 
-def _traffic(gathered: Gathered, watts: Watts | None, hours: float) -> Traffic | None:
-    """Return the period's traffic; what was assumed of the watts stands with what was assumed of the tokens."""
+def _traffic(gathered: Gathered, watts: Watts | None, overflow: AnsweredElsewhere | None) -> Traffic | None:
+    """Return the period's traffic, with what was assumed of the watts and a sentence on what others answered."""
     if not gathered.total.tokens:
         return None
     traffic = traffic_of(gathered, "Freehold's own ledger")
-    if watts is None:
-        return traffic
-    said = [*watts.notes]
-    if watts.covered_h < _MOST * hours:
+    said = [*watts.notes] if watts else []
+    hours = (gathered.window.until_s - gathered.window.since_s) / HOUR_S
+    if watts and watts.covered_h < _MOST * hours:
         said.append(
             f"Watts were measured for {_of(watts.covered_h, hours)}: the rest is assumed to be like them."
         )
+    said += [overflow.text] if overflow else []
     return replace(traffic, assumed=(*traffic.assumed, *said))
-
-
-def _with_elsewhere(traffic: Traffic | None, overflow: AnsweredElsewhere | None) -> Traffic | None:
-    """Return the machines' traffic with a sentence on what others answered."""
-    if traffic is None or overflow is None:
-        return traffic
-    return replace(traffic, assumed=(*traffic.assumed, overflow.text))
 
 
 def _is_own(tally: UsageTally, models: frozenset[str]) -> bool:

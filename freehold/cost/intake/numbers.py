@@ -75,40 +75,38 @@ def read_range(flag: str, text: str, *, most: float = math.inf) -> Spread | Prob
     return Spread.exactly(low) if low == high else Spread.between(low, high)
 
 
+def _checked(read: Read[T], holds: Callable[[T], bool], wrong: Callable[[str, str], Problem]) -> Read[T]:
+    """Return a reader of the same that has a problem with values for which something does not hold."""
+
+    def checked(flag: str, text: str) -> T | Problem:
+        found = read(flag, text)
+        return found if isinstance(found, Problem) or holds(found) else wrong(flag, text)
+
+    return checked
+
+
 def spread(bounds: Bounds) -> Read[Spread]:
     """Return a reader of one number or a range within these bounds."""
-
-    def read(flag: str, text: str) -> Spread | Problem:
-        found = read_range(flag, text)
-        if isinstance(found, Problem) or bounds[0] <= found.low <= found.high <= bounds[1]:
-            return found
-        return _outside(flag, text, bounds)
-
-    return read
+    low, high = bounds
+    return _checked(read_range, lambda found: low <= found.low <= found.high <= high, _outside(bounds))
 
 
 def number(bounds: Bounds) -> Read[float]:
     """Return a reader of one number within these bounds."""
-
-    def read(flag: str, text: str) -> float | Problem:
-        found = read_number(flag, text)
-        if isinstance(found, Problem) or bounds[0] <= found <= bounds[1]:
-            return found
-        return _outside(flag, text, bounds)
-
-    return read
+    return _checked(read_number, lambda found: bounds[0] <= found <= bounds[1], _outside(bounds))
 
 
 def count(most: float) -> Read[float]:
     """Return a reader of a count above 0, such as `900M`, and at most this."""
-    return lambda flag, text: _at_most(flag, text, read_count(flag, text), most)
+    return _checked(read_count, lambda found: found <= most, _too_much(format_count(int(most))))
 
 
 def whole(most: float) -> Read[int]:
     """Return a reader of a whole number of at least 0 and at most this."""
+    within = _checked(read_number, lambda found: found <= most, _too_much(format_count(int(most))))
 
     def read(flag: str, text: str) -> int | Problem:
-        found = _at_most(flag, text, read_number(flag, text), most)
+        found = within(flag, text)
         if isinstance(found, Problem) or found == int(found):
             return found if isinstance(found, Problem) else int(found)
         return Problem(where=flag, message=f"{text!r} must be a whole number")
@@ -118,16 +116,8 @@ def whole(most: float) -> Read[int]:
 
 def seconds(least: float, most: float) -> Read[float]:
     """Return a reader of a time such as `500ms` within these bounds, seconds; below 0 for the least: 0s is allowed."""
-
-    def read(flag: str, text: str) -> float | Problem:
-        if least < 0 and parse_duration_s(text) == 0:
-            return 0.0
-        found = read_seconds(flag, text)
-        if isinstance(found, Problem) or found <= most:
-            return found
-        return _too_much(flag, text, format_duration(most))
-
-    return read
+    within = _checked(read_seconds, lambda found: found <= most, _too_much(format_duration(most)))
+    return lambda flag, text: 0.0 if least < 0 and parse_duration_s(text) == 0 else within(flag, text)
 
 
 def above_nought(most: float, *, whole: bool = False) -> Read[float]:
@@ -171,14 +161,10 @@ def read_mix(flag: str, text: str) -> float | Problem:
     return float(parts[1]) / total
 
 
-def _at_most(flag: str, text: str, found: float | Problem, most: float) -> float | Problem:
-    if isinstance(found, Problem) or found <= most:
-        return found
-    return _too_much(flag, text, format_count(int(most)))
-
-
-def _too_much(flag: str, text: str, most: str) -> Problem:
-    return Problem(where=flag, message=f"{text!r} is too much to work out", hint=f"at most {most}")
+def _too_much(most: str) -> Callable[[str, str], Problem]:
+    return lambda flag, text: Problem(
+        where=flag, message=f"{text!r} is too much to work out", hint=f"at most {most}"
+    )
 
 
 def one_of(known: Collection[str]) -> Read[str]:
@@ -208,9 +194,9 @@ def several(read: Read[T]) -> Read[tuple[T, ...]]:
     return read_all
 
 
-def _outside(flag: str, text: str, bounds: Bounds) -> Problem:
+def _outside(bounds: Bounds) -> Callable[[str, str], Problem]:
     hint = f"from {_shown(bounds[0])} to {_shown(bounds[1])}; is it another unit?"
-    return Problem(where=flag, message=f"{text!r} is out of bounds", hint=hint)
+    return lambda flag, text: Problem(where=flag, message=f"{text!r} is out of bounds", hint=hint)
 
 
 def _shown(value: float) -> str:

@@ -41,20 +41,13 @@ def plan_inputs(
     quotes = _quotes(ask, gpus=gpus, catalog=catalog, reader=reader)
     if reader.problems or traffic is None or shape is None or own is None or rent is None:
         return None
-    sizing, among = (
-        FleetTarget(
-            slo=Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s), spares=ask.spares or 0, measured=ask.measured
-        ),
-        _among(ask, gpus),
-    )
+    slo = Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s)
+    sizing, among = FleetTarget(slo=slo, spares=ask.spares or 0, measured=ask.measured), _among(ask, gpus)
     fleets = candidates(shape, traffic, plan=sizing, catalog=catalog, among=among)
     used = {fleet.sized.ask.gpu.id for fleet in fleets}
     unfit = tuple(gpu for gpu in gpus if gpu not in used) if ask.gpus or not used else ()
-    reasons = (
-        why_none(shape, traffic, plan=sizing, catalog=catalog, among=replace(among, gpus=unfit))
-        if unfit
-        else []
-    )
+    tried = replace(among, gpus=unfit)
+    reasons = why_none(shape, traffic, plan=sizing, catalog=catalog, among=tried) if unfit else []
     paid_today = api_id(apis[0]) if ask.api and apis else ""
     return PlanInputs(
         traffic=traffic,

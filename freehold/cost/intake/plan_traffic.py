@@ -32,15 +32,13 @@ def _from_files(ask: PlanAsk, reader: FlagReader) -> Traffic | None:
         return None
     if ask.tokens_per_month is not None:
         scale = ask.tokens_per_month / found.tokens_per_month
+        note = f"The file's traffic was scaled by {scale:.3g}, as --tokens-per-month asks."
         found = replace(
             found,
             input_tokens_per_month=found.input_tokens_per_month * scale,
             output_tokens_per_month=found.output_tokens_per_month * scale,
             paid_usd_per_month=None,
-            assumed=(
-                *found.assumed,
-                f"The file's traffic was scaled by {scale:.3g}, as --tokens-per-month asks.",
-            ),
+            assumed=(*found.assumed, note),
         )
     return _with_flags(found, ask)
 

@@ -13,7 +13,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="api_tokens",
     kinds=frozenset({"api"}),
     price=price,
     source="providers' price lists: input, cached input and output tokens; half price for what can wait a day",

@@ -23,7 +23,6 @@ def _part(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="capital",
     kinds=frozenset({"buy"}),
     price=price,
     source="annuity at the cost of capital, residual value discounted: (C - S/(1+r)^n) r / (1 - (1+r)^-n), less straight line",

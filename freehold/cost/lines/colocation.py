@@ -20,7 +20,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="colocation",
     kinds=frozenset({"buy"}),
     price=price,
     source="contracted kW x USD per kW and month; contracts are for the most that can be drawn, not the mean",

@@ -17,7 +17,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="egress",
     kinds=frozenset({"rent", "buy"}),
     price=price,
     source="output tokens x bytes of a streamed token x USD per GB",

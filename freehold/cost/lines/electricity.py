@@ -35,7 +35,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="electricity",
     kinds=frozenset({"buy"}),
     price=price,
     source="kW x PUE x 730 h x USD per kWh; GPUs serve at 43 to 86 % of TDP (ML.ENERGY v3 measurements on H100)",

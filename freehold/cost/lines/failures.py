@@ -48,7 +48,6 @@ def _days_out(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="failures",
     kinds=frozenset({"buy"}),
     price=price,
     source="GPUs of a node x failures per GPU-year x days out; 3 to 5 days to replace a part (nonuniform tensor parallelism paper)",

@@ -12,7 +12,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="hardware",
     kinds=frozenset({"buy"}),
     price=price,
     source="straight-line depreciation: (price - residual value) / life",

@@ -12,7 +12,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="host_ram",
     kinds=frozenset({"buy"}),
     price=price,
     source="GB x USD per GB, straight line; in 2026 18 to 25 % of a server's price (Counterpoint/TrendForce spot range)",

@@ -13,7 +13,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="insurance",
     kinds=frozenset({"buy"}),
     price=price,
     source="a part of the price a year",

@@ -13,7 +13,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="maintenance",
     kinds=frozenset({"buy"}),
     price=price,
     source="2 to 8 % of the price a year, as support contracts ask",

@@ -12,7 +12,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="network",
     kinds=frozenset({"buy"}),
     price=price,
     source="USD per node, straight line",

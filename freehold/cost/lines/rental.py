@@ -20,7 +20,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="rental",
     kinds=frozenset({"rent"}),
     price=price,
     source="GPUs x 730 h x USD per GPU-hour; 8,760 h a year / 12",

@@ -15,7 +15,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="spares",
     kinds=frozenset({"buy"}),
     price=price,
     source="straight line over the spare GPUs' part; with N nodes one spare costs 1/N of the fleet",

@@ -36,7 +36,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="staff",
     kinds=frozenset({"rent", "buy"}),
     price=price,
     source="full-time equivalents x loaded salary / 12; a default of one node grows by a quarter of it with each further node",

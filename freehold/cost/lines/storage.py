@@ -14,7 +14,6 @@ def price(case: CostCase) -> Vector:
 
 
 LINE = CostLine(
-    name="storage",
     kinds=frozenset({"rent", "buy"}),
     price=price,
     source="nodes x TB x price; weights twice, so that an upgrade can be rolled back",

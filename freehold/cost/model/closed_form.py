@@ -36,16 +36,6 @@ def rental_for_utilisation(own_usd_per_gpu_hour: float, utilisation: float) -> f
     return own_usd_per_gpu_hour / utilisation
 
 
-def usd_per_million(usd_per_hour: float, tokens_per_s: float) -> float:
-    """Return what a million tokens cost at a rate that is really served."""
-    return usd_per_hour / (tokens_per_s * SECONDS_PER_HOUR) * 1e6
-
-
-def per_gpu_hour(usd_per_month: float, gpus: float) -> float:
-    """Return a monthly cost by GPU and hour."""
-    return usd_per_month / gpus / HOURS_PER_MONTH
-
-
 def energy_usd_per_month(kw: float, usd_per_kwh: float, *, pue: float = 1.0) -> float:
     """Return a month's energy at a mean draw."""
     return kw * pue * HOURS_PER_MONTH * usd_per_kwh
@@ -54,12 +44,6 @@ def energy_usd_per_month(kw: float, usd_per_kwh: float, *, pue: float = 1.0) -> 
 def node_loss_probability(afr: float, gpus: int) -> float:
     """Return the chance of at least one permanent GPU failure of a node in a year, at a rate per GPU and year."""
     return 1 - (1 - afr) ** gpus
-
-
-def payback_months(capital_usd: float, *, monthly_usd: float, alternative_usd: float) -> float:
-    """Return the months until what was paid at the start is saved; inf: never. Undiscounted, no residual value."""
-    saved = alternative_usd - monthly_usd
-    return capital_usd / saved if saved > 0 else float("inf")
 
 
 def load_s(weights_bytes: float, gb_s: float) -> float:

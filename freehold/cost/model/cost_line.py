@@ -20,8 +20,6 @@ def always(case: CostCase) -> bool:  # noqa: ARG001 -- the face of `Line.when`
 class CostLine:
     """One file of lines/. `price` gives USD per month, one value per draw or one for all; never negative."""
 
-    name: str
-    """That of the file."""
     kinds: frozenset[Kind]
     price: Callable[[CostCase], Vector]
     source: str
@@ -29,6 +27,11 @@ class CostLine:
     when: Callable[[CostCase], bool] = always
     of_offer: bool = False
     """Whether it depends on the provider's price: if not, options of one fleet share it."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of its file."""
+        return self.price.__module__.rpartition(".")[2]
 
     def applies(self, case: CostCase) -> bool:
         """Return whether the option has this cost."""

@@ -36,15 +36,28 @@ class Sampler(Protocol):
         """Return what was made for this key before, or make it: for what several lines work out alike."""
 
 
-@dataclass(slots=True)
-class Draws:
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Keeps what several lines work out alike."""
+
+    _kept: dict[object, Any] = field(default_factory=dict, compare=False, kw_only=True)
+
+    def keep(self, key: object, make: Callable[[], Kept]) -> Kept:
+        """Return what was made for this key before, or make it."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: Kept = self._kept[key]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Draws(Keeper):
     """Seeded draws in single precision: seven digits are more than any price has, at half the memory."""
 
     size: int
     seed: int
     _normals: dict[str, Vector] = field(default_factory=dict)
     _taken: dict[tuple[str, Spread], Vector] = field(default_factory=dict)
-    _kept: dict[object, Any] = field(default_factory=dict)
 
     def take(self, name: str, spread: Spread) -> Vector:
         """Return `size` draws of the input, or one value where it is exact.
@@ -57,10 +70,6 @@ class Draws:
             self._taken[name, spread] = shaped(self._normal(name), spread)
         return self._taken[name, spread]
 
-    def keep(self, key: object, make: Callable[[], Kept]) -> Kept:
-        """Return what was made for this key before, or make it."""
-        return kept(self._kept, key, make)
-
     def _normal(self, name: str) -> Vector:
         if name not in self._normals:
             generator = np.random.Generator(np.random.PCG64([self.seed, zlib.crc32(name.encode())]))
@@ -69,47 +78,29 @@ class Draws:
 
 
 @dataclass(frozen=True, slots=True)
-class Middle:
+class Middle(Keeper):
     """Middle values in double precision, but for the inputs that are held at an end of their spread or at a value."""
 
     ends: Mapping[str, End] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
-    _kept: dict[object, Any] = field(default_factory=dict, compare=False)
 
     def take(self, name: str, spread: Spread) -> Vector:
         """Return one value."""
         held = self.values.get(name)
         return np.array([held if held is not None else getattr(spread, self.ends.get(name, "mid"))])
 
-    def keep(self, key: object, make: Callable[[], Kept]) -> Kept:
-        """Return what was made for this key before, or make it."""
-        return kept(self._kept, key, make)
-
 
 @dataclass(frozen=True, slots=True)
-class HeldDraws:
+class HeldDraws(Keeper):
     """Draws of which some inputs are held at a value: what if. The other inputs are drawn as ever."""
 
     draws: Draws
     values: Mapping[str, float]
-    _kept: dict[object, Any] = field(default_factory=dict, compare=False)
 
     def take(self, name: str, spread: Spread) -> Vector:
         """Return the draws of the input, or the one value that it is held at."""
         held = self.values.get(name)
         return self.draws.take(name, spread) if held is None else np.array([held], dtype=np.float32)
-
-    def keep(self, key: object, make: Callable[[], Kept]) -> Kept:
-        """Return what was made for this key before, or make it."""
-        return kept(self._kept, key, make)
-
-
-def kept(store: dict[object, Any], key: object, make: Callable[[], Kept]) -> Kept:
-    """Return what is in the store under the key, or make it and put it there."""
-    if key not in store:
-        store[key] = make()
-    found: Kept = store[key]
-    return found
 
 
 def shaped(normal: Vector, spread: Spread) -> Vector:

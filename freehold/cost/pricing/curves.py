@@ -67,13 +67,8 @@ def _over_rental(ranked: Ranked, ranking: Ranking) -> Iterator[Curve]:
     market = ranking.market(rented.offer.gpu) if rented else None
     if market:
         name = ranked.offer.price_name if ranked.offer.kind == "rent" else ""
-        yield _varied(
-            ranked,
-            ranking,
-            over=RENTAL_QUOTE,
-            span=Spread(market.low / 2, market.mid, market.high),
-            name=name,
-        )
+        span = Spread(market.low / 2, market.mid, market.high)
+        yield _varied(ranked, ranking, over=RENTAL_QUOTE, span=span, name=name)
 
 
 def _over_staff(ranked: Ranked, ranking: Ranking) -> Curve:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from freehold.core.spread import Spread
 from freehold.cost.model.case import CostSetting, Offer
-from freehold.cost.model.draw import Kept, Middle, Vector
+from freehold.cost.model.draw import Keeper, Middle, Vector
 from freehold.cost.model.result import Influence
 from freehold.cost.pricing.price import middle_usd, price
 
 
-@dataclass(slots=True)
-class Watcher:
+@dataclass(frozen=True, slots=True)
+class Watcher(Keeper):
     """A sampler of middle values that remembers what it was asked for."""
 
     seen: dict[str, Spread] = field(default_factory=dict)
@@ -25,10 +25,6 @@ class Watcher:
         """Return the middle value, and remember the input."""
         self.seen.setdefault(name, spread)
         return self._middle.take(name, spread)
-
-    def keep(self, key: object, make: Callable[[], Kept]) -> Kept:
-        """Return what was made for this key before, or make it."""
-        return self._middle.keep(key, make)
 
 
 def inputs_of(setting: CostSetting, *offers: Offer) -> dict[str, Spread]:

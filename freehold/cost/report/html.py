@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from freehold.cost.model.result import PlanResult
 from freehold.cost.report import outline
-from freehold.cost.report.content import content, every_option
+from freehold.cost.report.content import content
 from freehold.cost.report.plots import plots
 from freehold.cost.report.templates import render
 
@@ -24,7 +24,6 @@ def to_html(result: PlanResult) -> str:
     shown = {
         **content(result, weak_most=WEAK_MOST),
         "style": Markup(style),  # noqa: S704  our own file
-        "every": every_option(result),
         "plots": [(plot, Markup(plot.svg)) for plot in plots(result)],  # noqa: S704  escaped by matplotlib
         "sources": outline.all_sources(result),
     }

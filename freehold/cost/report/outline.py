@@ -7,7 +7,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib.resources import files
 
+import msgspec
+
+from freehold.cost.model import rounding
 from freehold.cost.model.result import (
     BreakEven,
     Influence,
@@ -17,19 +21,7 @@ from freehold.cost.model.result import (
     PlanVerdict,
     TurningPoint,
 )
-from freehold.cost.model.rounding import (
-    DASH,
-    TIMES,
-    chance,
-    month_range,
-    percent,
-    percent_range,
-    plain_number,
-    seconds,
-    tokens,
-    tokens_range,
-    usd_range,
-)
+from freehold.cost.model.rounding import DASH, TIMES
 from freehold.cost.report.clean import clean, cut
 
 BREAK_EVENS = 4
@@ -46,40 +38,27 @@ _DATED = re.compile(r"\((\d{4}-\d\d-\d\d)[,)](?:\s*([a-z]+)\))?")
 _WEAK = {"secondary": "quoted second-hand", "memory": "from memory"}
 _KINDS: tuple[Kind, ...] = ("api", "rent", "buy")
 KIND_WORDS: Mapping[Kind, str] = {"api": "API", "rent": "rent", "buy": "buy"}
-ANSWERS: Mapping[str, str] = {
-    "stay": "Stay on the API",
-    "change-api": "Change the API",
-    "rent": "Rent",
-    "buy": "Buy",
-    "undecided": "Undecided",
-}
+
+
+class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The words of outline.toml, which says what each table is."""
+
+    answers: dict[str, str]
+    units: dict[str, str]
+    unit_words: frozenset[str]
+    none_wins: dict[str, str]
+    none_listed: dict[str, str]
+    head: dict[str, dict[str, str]]
+
+
+_WORDS = msgspec.toml.decode((files(__package__) / "outline.toml").read_bytes(), type=Words)
+ANSWERS: Mapping[str, str] = _WORDS.answers
 """The verdict's word, said."""
-_UNITS = {
-    "usd": "USD",
-    "kwh": "kWh",
-    "gb": "GB",
-    "tb": "TB",
-    "kw": "kW",
-    "fte": "full-time engineers",
-    "gpu": "GPU",
-    "gpus": "GPUs",
-    "ram": "RAM",
-    "ttft": "time to first token",
-    "itl": "inter-token latency",
-    "slo": "SLO",
-    "pue": "PUE",
-    "p95": "p95",
-    "api": "API",
-}
 _USUAL = frozenset(("list price", "list prices"))
 """Terms of an API that go without saying."""
 _BARE = frozenset(("ratio", "fraction"))
 """Units that say nothing beside a number."""
 _ASSUMED_KEYS = frozenset(("name", "low", "mid", "high", "asked", "source"))
-_UNIT_WORDS = frozenset(
-    ("usd", "per", "fte", "ratio", "fraction", "months", "days", "hours", "kw", "w", "s", "ms", "gb")
-)
-"""Where the unit of an input's name begins; names end with their unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +90,7 @@ class Assumed:
 
 def words_of(name: str) -> str:
     """Return a name with underscores as words: `power_usd_per_kwh` is `power USD per kWh`."""
-    return " ".join(_UNITS.get(word, word) for word in clean(name).replace("_", " ").split())
+    return " ".join(_WORDS.units.get(word, word) for word in clean(name).replace("_", " ").split())
 
 
 def topic(name: str) -> str:
@@ -122,7 +101,7 @@ def topic(name: str) -> str:
 def named(name: str) -> str:
     """Return an input's name in words, its unit behind a comma: `power_usd_per_kwh` is `power, USD per kWh`."""
     words = clean(name).replace(",", " ").split("_")
-    ends = [index for index, word in enumerate(words) if index and word in _UNIT_WORDS] or [len(words)]
+    ends = [index for index, word in enumerate(words) if index and word in _WORDS.unit_words] or [len(words)]
     return ", ".join(
         filter(None, (words_of("_".join(words[: ends[0]])), words_of("_".join(words[ends[0] :]))))
     )
@@ -158,17 +137,17 @@ def runs(option: PlanOption) -> str:
 
 def month_cost(option: PlanOption) -> str:
     """Return what it costs in a month; of an incomplete option, that it is a least figure."""
-    return ("at least " if option.incomplete else "") + usd_range(option.usd_per_month)
+    return ("at least " if option.incomplete else "") + rounding.usd_range(option.usd_per_month)
 
 
 def million_cost(option: PlanOption) -> str:
     """Return what a million tokens cost; of an incomplete option, that it is a least figure."""
-    return ("at least " if option.incomplete else "") + usd_range(option.usd_per_million_tokens)
+    return ("at least " if option.incomplete else "") + rounding.usd_range(option.usd_per_million_tokens)
 
 
 def use(option: PlanOption) -> str:
     """Return the part of its capacity that is used; `n/a` for an API."""
-    return "n/a" if option.utilisation is None else percent(option.utilisation)
+    return "n/a" if option.utilisation is None else rounding.percent(option.utilisation)
 
 
 def contenders(result: PlanResult) -> tuple[PlanOption, ...]:
@@ -219,17 +198,11 @@ def left_out(result: PlanResult) -> str:
     shown = {option.id for option in shortlist(result)}
     rest = [option for option in result.options if not option.incomplete and option.id not in shown]
     listed = sum(not option.can_win for option in rest)
-    dearer = (
-        f"{len(rest) - listed} more can win but cost more than the best of their kind"
-        if len(rest) > listed
-        else ""
-    )
-    only = (
-        f"{listed} are only listed and cannot win (such as spot machines and consumer cards)"
-        if listed
-        else ""
-    )
-    return f"{'; '.join(filter(None, (dearer, only)))}." if rest else ""
+    dearer, best = len(rest) - listed, "cost more than the best of their kind"
+    kinds = "such as spot machines and consumer cards"
+    parts = [f"{dearer} more can win but {best}"] * (dearer > 0)
+    parts += [f"{listed} are only listed and cannot win ({kinds})"] * (listed > 0)
+    return f"{'; '.join(parts)}." if rest else ""
 
 
 def footnotes(options: Sequence[PlanOption]) -> tuple[str, ...]:
@@ -245,18 +218,12 @@ def marks(option: PlanOption, notes: Sequence[str]) -> str:
 
 def no_options_of(result: PlanResult) -> tuple[str, ...]:
     """Return a sentence for each kind of which no option can win."""
-    words = {
-        "api": "No API can win: none has all its prices.",
-        "rent": "No rental can win: none has all its prices and lasts.",
-        "buy": "Nothing to buy can win: nothing has all its prices.",
-    }
-    none = {
-        "api": "There is no API to compare with.",
-        "rent": "There is no machine to rent that could serve this.",
-        "buy": "There is no machine to buy that could serve this.",
-    }
     have, listed = {option.kind for option in contenders(result)}, {option.kind for option in result.options}
-    return tuple((words if kind in listed else none)[kind] for kind in _KINDS if kind not in have)
+    return tuple(
+        (_WORDS.none_wins if kind in listed else _WORDS.none_listed)[kind]
+        for kind in _KINDS
+        if kind not in have
+    )
 
 
 def incomplete_text(result: PlanResult, most: int = 3) -> str:
@@ -279,57 +246,25 @@ def head(result: PlanResult) -> tuple[HeadLine, ...]:
         for key, value in result.summary.items()
         if value not in ("", 0) or key == "tokens_per_month"
     }
-    lines = [*_traffic(rest), *_model(rest), *_slo(rest), *_draws(rest)]
+    rest.pop("rows_total", None)  # the source says it
+    lines = []
+    for label, phrases in _WORDS.head.items():
+        parts = [text.format(_value(key, rest.pop(key))) for key, text in phrases.items() if key in rest]
+        lines += [HeadLine(label=label, text=", ".join(parts))] if parts else []
     lines += [HeadLine(label=words_of(key), text=_value(key, value)) for key, value in rest.items()]
     return (*lines, *_assumed(result))
-
-
-def _traffic(rest: dict[str, str | float | int]) -> list[HeadLine]:
-    words = {
-        "tokens_per_month": "{} tokens a month",
-        "input_tokens_per_month": "{} input",
-        "output_tokens_per_month": "{} output",
-        "cached_share": "{} of input cached",
-        "batch_share": "{} can wait a day",
-    }
-    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
-    if "peak_over_mean" in rest:
-        parts.append(f"busiest hour {_value('', rest.pop('peak_over_mean'))} {TIMES} the mean")
-    if "traffic_source" in rest:
-        parts.append(f"from {_value('', rest.pop('traffic_source'))}")
-    rest.pop("rows_total", None)  # the source says it
-    if "bad_rows_total" in rest:
-        parts.append(f"of which {rest.pop('bad_rows_total'):,} could not be used")
-    return [HeadLine(label="traffic", text=", ".join(parts))] if parts else []
-
-
-def _draws(rest: dict[str, str | float | int]) -> list[HeadLine]:
-    words = {"draws": "{} draws", "seed": "seed {}", "own_site": "what is bought stands in {}"}
-    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
-    return [HeadLine(label="plan", text=", ".join(parts))] if parts else []
-
-
-def _model(rest: dict[str, str | float | int]) -> list[HeadLine]:
-    return [HeadLine(label="model", text=clean(str(rest.pop("model"))))] if "model" in rest else []
-
-
-def _slo(rest: dict[str, str | float | int]) -> list[HeadLine]:
-    words = {
-        "slo_ttft_s": "first token within {} for 95 of 100 requests",
-        "slo_itl_s": "then {} a token on average",
-    }
-    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
-    return [HeadLine(label="SLO", text=", ".join(parts))] if parts else []
 
 
 def _value(key: str, value: str | float) -> str:
     if isinstance(value, str):
         return clean(value)
     if key.endswith(("_share", "_fraction", "growth_per_month")):
-        return percent(value)
+        return rounding.percent(value)
     if "tokens" in key:
-        return tokens(value)
-    return seconds(value) if key.endswith("_s") else plain_number(value)
+        return rounding.tokens(value)
+    if key.endswith("_total"):
+        return f"{value:,}"
+    return rounding.seconds(value) if key.endswith("_s") else rounding.plain_number(value)
 
 
 def _assumed(result: PlanResult) -> list[HeadLine]:
@@ -338,12 +273,8 @@ def _assumed(result: PlanResult) -> list[HeadLine]:
     if not total:
         return []
     given = f"; you gave {'; '.join(said)}" if said else ""
-    return [
-        HeadLine(
-            label="assumed",
-            text=f"{total - len(said)} of {total} inputs are the catalog's or defaults{given}",
-        )
-    ]
+    text = f"{total - len(said)} of {total} inputs are the catalog's or defaults{given}"
+    return [HeadLine(label="assumed", text=text)]
 
 
 def assumption(row: Mapping[str, str | float | bool]) -> Assumed:
@@ -360,7 +291,7 @@ def assumption(row: Mapping[str, str | float | bool]) -> Assumed:
 
 
 def _cell(value: str | float) -> str:
-    return clean(value) if isinstance(value, str) else plain_number(float(value))
+    return clean(value) if isinstance(value, str) else rounding.plain_number(float(value))
 
 
 def verdict_answer(verdict: PlanVerdict) -> str:
@@ -373,7 +304,9 @@ def confidence_text(verdict: PlanVerdict) -> str:
     if verdict.confidence_reason:
         return f"{verdict.confidence_word}: {clean(verdict.confidence_reason).rstrip('.')}"
     doubts = ", but facts that it rests on are in doubt" if verdict.doubts else ""
-    return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws{doubts}"
+    return (
+        f"{verdict.confidence_word}: cheapest in {rounding.chance(verdict.confidence)} of the draws{doubts}"
+    )
 
 
 def change_text(change: TurningPoint, verdict: PlanVerdict) -> str:
@@ -402,7 +335,7 @@ def break_even_text(each: BreakEven, names: Mapping[str, str]) -> str:
     """Return one break-even as sentences with its figures."""
     option, against = names.get(each.option, clean(each.option)), names.get(each.against, clean(each.against))
     month = f" Pays back in month {payback(each)}." if each.payback_month else ""
-    return f"{option} against {against}: {_where(each)}{month} Cheaper today in {chance(each.chance_cheaper)} of the draws."
+    return f"{option} against {against}: {_where(each)}{month} Cheaper today in {rounding.chance(each.chance_cheaper)} of the draws."
 
 
 def _where(each: BreakEven) -> str:
@@ -417,7 +350,7 @@ def break_even_tokens(each: BreakEven) -> str:
     """Return from which tokens a month on it is cheaper: `above 2.2B (1.9B-2.6B)`; or that there is no such traffic."""
     if each.tokens_per_month is None:
         return "no break-even at a traffic that it can carry"
-    return f"above {tokens_range(each.tokens_per_month)}"
+    return f"above {rounding.tokens_range(each.tokens_per_month)}"
 
 
 def break_even_use(each: BreakEven) -> str:
@@ -425,12 +358,12 @@ def break_even_use(each: BreakEven) -> str:
     if not each.utilisation:
         return "n/a"
     of = f"{each.gpus:,} GPU{'' if each.gpus == 1 else 's'}" if each.gpus else "its capacity"
-    return f"{percent_range(each.utilisation)} of {of}"
+    return f"{rounding.percent_range(each.utilisation)} of {of}"
 
 
 def payback(each: BreakEven) -> str:
     """Return the month in which a bought option has paid back; `n/a`: it does not, or nothing was bought."""
-    return month_range(each.payback_month) if each.payback_month else "n/a"
+    return rounding.month_range(each.payback_month) if each.payback_month else "n/a"
 
 
 def tornado_of(result: PlanResult) -> str:
@@ -444,7 +377,7 @@ def tornado_of(result: PlanResult) -> str:
 def influence_values(each: Influence) -> str:
     """Return an input's range with its unit: `0.1-0.5 FTE`."""
     unit = "" if each.unit in _BARE else words_of(each.unit)
-    return f"{plain_number(each.low_value)}{DASH}{plain_number(each.high_value)}{' ' if unit else ''}{unit}"
+    return f"{rounding.plain_number(each.low_value)}{DASH}{rounding.plain_number(each.high_value)}{' ' if unit else ''}{unit}"
 
 
 def weak_sources(result: PlanResult, most: int = 8) -> tuple[tuple[Weak, ...], int]:

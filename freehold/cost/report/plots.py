@@ -10,6 +10,8 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -19,16 +21,8 @@ from matplotlib.ticker import MaxNLocator
 
 from freehold.cost.model.result import Curve, Influence, PlanOption, PlanResult
 from freehold.cost.model.rounding import amount, tokens
+from freehold.cost.report import outline
 from freehold.cost.report.clean import clean, cut
-from freehold.cost.report.outline import (
-    influence_values,
-    named,
-    names_by_id,
-    option_name,
-    shortlist,
-    topic,
-    words_of,
-)
 from freehold.cost.report.svg import inlined
 
 # All of these are our own choice. A plot is 331 points wide, so that it is not shrunk on a phone of 390 px; its letters
@@ -36,7 +30,7 @@ from freehold.cost.report.svg import inlined
 _WIDTH_IN = 4.6
 _HEIGHT_IN = 2.4
 _LEGEND_ROW_IN = 0.2
-_POINTS = 10.0
+_SMALL = 9.0
 _TORNADO_MOST = 8
 _CURVES_MOST = 5
 _LINES_MOST = 7
@@ -53,8 +47,11 @@ _VARIABLES: Mapping[str, str] = {
     _PAPER: "var(--paper, #ffffff)",
     **{stand_in: f"var(--s{index}, {_FALLBACKS[index]})" for index, stand_in in enumerate(_SERIES)},
 }
+_NOW: Mapping[str, Any] = {"color": _INK, "linewidth": 1.4, "linestyle": ":"}
+"""How what is paid or used today is drawn."""
 _BACKED = {"facecolor": _PAPER, "edgecolor": "none", "pad": 0.5}
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_STYLE = Path(__file__).with_name("plan.mplstyle")
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -89,18 +86,15 @@ def _break_even(result: PlanResult) -> ReportPlot | None:
     curves = [curve for curve in _usable(result.curves) if all(x > 0 and y > 0 for x, y in _points(curve))]
     if not curves:  # what is 0 has no place on a logarithmic axis
         return None
-    names, colours = names_by_id(result), _colours(result)
+    names = outline.names_by_id(result)
     now = result.summary.get("tokens_per_month")
 
     def draw(axes: Axes) -> None:
-        for curve in curves:
-            _line(axes, curve, index=colours[curve.option], name=names.get(curve.option, clean(curve.option)))
+        _draw_curves(axes, curves, result)
         axes.set_xscale("log")
         axes.set_yscale("log")
         if isinstance(now, int | float) and now > 0:
-            axes.axvline(
-                float(now), color=_INK, linewidth=1.4, linestyle=":", label=f"now: {tokens(float(now))}"
-            )
+            axes.axvline(float(now), label=f"now: {tokens(float(now))}", **_NOW)
         axes.xaxis.set_major_formatter(lambda value, _: tokens(value))
         axes.yaxis.set_major_formatter(_money)
         axes.minorticks_off()
@@ -126,21 +120,13 @@ def _sensitivities(result: PlanResult) -> list[ReportPlot | None]:
 
 
 def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> ReportPlot:
-    names, colours = names_by_id(result), _colours(result)
-    axis = named(over)
+    names, axis = outline.names_by_id(result), outline.named(over)
 
     def draw(axes: Axes) -> None:
-        for curve in curves:
-            _line(axes, curve, index=colours[curve.option], name=names.get(curve.option, clean(curve.option)))
+        _draw_curves(axes, curves, result)
         for index, option in enumerate(each for each in result.options if each.paid_today):
-            label = f"{cut(option_name(option), _NAME_MOST)} (today's)"
-            axes.axhline(
-                option.usd_per_month.p50,
-                color=_INK,
-                linewidth=1.4,
-                linestyle=":",
-                label=label if not index else "",
-            )
+            label = f"{cut(outline.option_name(option), _NAME_MOST)} (today's)"
+            axes.axhline(option.usd_per_month.p50, label=label if not index else "", **_NOW)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(_money)
         _dress(axes, x=axis, y="USD a month")
@@ -164,8 +150,7 @@ def _money(value: float, _: float) -> str:
 
 def _usable(curves: Iterable[Curve], most: int = _CURVES_MOST) -> list[Curve]:
     """Return the curves that have two finite points or more, at most `most`."""
-    found = [curve for curve in curves if len(_points(curve)) > 1]
-    return found[:most]
+    return [curve for curve in curves if len(_points(curve)) > 1][:most]
 
 
 def _points(curve: Curve) -> list[tuple[float, float]]:
@@ -179,29 +164,28 @@ def _colours(result: PlanResult) -> Mapping[str, int]:
     return {option: index % len(_SERIES) for index, option in enumerate(ids)}
 
 
-def _line(axes: Axes, curve: Curve, *, index: int, name: str) -> None:
-    xs, ys = zip(*_points(curve), strict=True)
-    axes.plot(
-        xs,
-        ys,
-        color=_SERIES[index],
-        linestyle=_STYLES[index % len(_STYLES)],
-        linewidth=2,
-        label=cut(name, _NAME_MOST),
-    )
+def _draw_curves(axes: Axes, curves: Sequence[Curve], result: PlanResult) -> None:
+    names, colours = outline.names_by_id(result), _colours(result)
+    for curve in curves:
+        index, label = colours[curve.option], cut(_name(curve, names), _NAME_MOST)
+        xs, ys = zip(*_points(curve), strict=True)
+        axes.plot(xs, ys, color=_SERIES[index], linestyle=_STYLES[index % len(_STYLES)], label=label)
+
+
+def _name(curve: Curve, names: Mapping[str, str]) -> str:
+    return names.get(curve.option, clean(curve.option))
 
 
 def _ends(curve: Curve, names: Mapping[str, str], write: Callable[[float], str]) -> str:
     (x0, y0), (x1, y1) = _points(curve)[0], _points(curve)[-1]
-    name = names.get(curve.option, clean(curve.option))
-    return f"{name}: {amount(y0)} USD at {write(x0)}, {amount(y1)} USD at {write(x1)}."
+    return f"{_name(curve, names)}: {amount(y0)} USD at {write(x0)}, {amount(y1)} USD at {write(x1)}."
 
 
 def _curve_table(
     curves: Sequence[Curve], names: Mapping[str, str], *, first: str, write: Callable[[float], str]
 ) -> Table:
     """Return every fifth point or so as a table, a column per curve."""
-    heads = (first, *(f"{names.get(curve.option, clean(curve.option))}, USD a month" for curve in curves))
+    heads = (first, *(f"{_name(curve, names)}, USD a month" for curve in curves))
     known = [dict(_points(curve)) for curve in curves]
     xs = sorted({x for points in known for x in points})
     step = max(1, math.ceil(len(xs) / 9))
@@ -210,12 +194,15 @@ def _curve_table(
 
 
 def _stack(result: PlanResult) -> ReportPlot | None:
-    options = _stacked(result)
+    options = [option for option in outline.shortlist(result, 1) if option.lines][
+        :5
+    ]  # what a decision is between
     if not options:
         return None
     lines = _lines(options)
-    names = [cut(option_name(option), _NAME_MOST) for option in options]
+    names = [cut(outline.option_name(option), _NAME_MOST) for option in options]
     parts = [[_part(option, line, lines) for line in lines] for option in options]
+    named_parts = list(zip(names, parts, strict=True))
 
     def draw(axes: Axes) -> None:
         left = [0.0] * len(options)
@@ -229,49 +216,28 @@ def _stack(result: PlanResult) -> ReportPlot | None:
                 color=_SERIES[index],
                 edgecolor=_PAPER,
                 linewidth=0.8,
-                label=cut(words_of(line), 24),
+                label=cut(outline.words_of(line), 24),
             )
             left = [a + b for a, b in zip(left, widths, strict=True)]
         for row, name in enumerate(names):
-            axes.text(
-                left[row],
-                row,
-                f" {amount(options[row].usd_per_month.p50)}",
-                color=_INK,
-                fontsize=_POINTS - 1,
-                va="center",
-            )
-            axes.text(0, row - 0.36, name, color=_INK, fontsize=_POINTS - 1, va="bottom", ha="left")
-        axes.set_yticks([])
+            cost = amount(options[row].usd_per_month.p50)
+            axes.text(left[row], row, f" {cost}", fontsize=_SMALL, va="center")
+            axes.text(0, row - 0.36, name, fontsize=_SMALL, va="bottom", ha="left")
         axes.set_xlim(right=1.2 * max(left) or 1)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(_money)
-        axes.set_ylim(len(options) - 0.5, -0.85)
+        _rows(axes, len(options), top=-0.85)
         _dress(axes, x="USD a month: middle of each line, and of the sum", y="", legend_columns=3)
 
     plot = ReportPlot(
         name="stack",
         title="What the cost is made of",
         alt="Cost lines of the best option of each kind, stacked. "
-        + " ".join(
-            f"{name}: {_most(dict(zip(lines, row, strict=True)))}."
-            for name, row in zip(names, parts, strict=True)
-        ),
+        + " ".join(f"{name}: {_most(dict(zip(lines, row, strict=True)))}." for name, row in named_parts),
         table=Table(
-            head=("option", *(words_of(line) for line in lines)),
-            rows=tuple(
-                (name, *(amount(part) if part else "" for part in row))
-                for name, row in zip(names, parts, strict=True)
-            ),
+            head=("option", *(outline.words_of(line) for line in lines)),
+            rows=tuple((name, *(amount(part) if part else "" for part in row)) for name, row in named_parts),
         ),
     )
     return _drawn(plot, draw)
-
-
-def _stacked(result: PlanResult) -> list[PlanOption]:
-    """Return the best complete option of each kind and today's: those that a decision is between."""
-    best = shortlist(result, 1)
-    return [option for option in best if option.lines][:5]
 
 
 _OTHER = "other"
@@ -298,7 +264,7 @@ def _finite(value: float) -> float:
 
 def _most(parts: Mapping[str, float]) -> str:
     ranked = sorted(parts, key=lambda line: -parts[line])[:3]
-    return ", ".join(f"{words_of(line)} {amount(parts[line])} USD" for line in ranked if parts[line])
+    return ", ".join(f"{outline.words_of(line)} {amount(parts[line])} USD" for line in ranked if parts[line])
 
 
 def _tornado(result: PlanResult) -> ReportPlot | None:
@@ -306,8 +272,7 @@ def _tornado(result: PlanResult) -> ReportPlot | None:
         each
         for each in result.tornado
         if math.isfinite(each.usd_per_month_at_low + each.usd_per_month_at_high)
-    ]
-    shown = shown[:_TORNADO_MOST]
+    ][:_TORNADO_MOST]
     if not shown:
         return None
 
@@ -317,21 +282,10 @@ def _tornado(result: PlanResult) -> ReportPlot | None:
             axes.barh(row, max(ends) - min(ends), left=min(ends), height=0.45, color=_SERIES[0])
         low, _ = axes.get_xlim()
         for row, each in enumerate(shown):
-            axes.text(
-                low,
-                row - 0.27,
-                _label(each),
-                color=_INK,
-                fontsize=_POINTS - 1,
-                va="bottom",
-                ha="left",
-                bbox=_BACKED,
-            )
+            label = cut(f"{outline.topic(each.name)}, {outline.influence_values(each)}", 52)
+            axes.text(low, row - 0.27, label, fontsize=_SMALL, va="bottom", ha="left", bbox=_BACKED)
         axes.axvline(0, color=_INK, linewidth=1, zorder=1.5)
-        axes.set_yticks([])
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(_money)
-        axes.set_ylim(len(shown) - 0.5, -0.95)
+        _rows(axes, len(shown), top=-0.95)
         _dress(axes, x="USD a month, best owned or rented minus API", y="")
 
     plot = ReportPlot(
@@ -348,25 +302,26 @@ def _tornado(result: PlanResult) -> ReportPlot | None:
     return _drawn(plot, draw, height_in=0.2 + 0.42 * len(shown))
 
 
-def _label(each: Influence) -> str:
-    return cut(f"{topic(each.name)}, {influence_values(each)}", 52)
+def _rows(axes: Axes, count: int, *, top: float) -> None:
+    """Make room for rows of bars over an axis of money, from the top down."""
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(_money)
+    axes.set_ylim(count - 0.5, top)
 
 
 def _told(each: Influence) -> str:
     ends = f"{amount(each.usd_per_month_at_low)} to {amount(each.usd_per_month_at_high)} USD"
-    return f"{topic(each.name)}, {influence_values(each)}: {ends}."
+    return f"{outline.topic(each.name)}, {outline.influence_values(each)}: {ends}."
 
 
 def _dress(axes: Axes, *, x: str, y: str, legend_columns: int = 1) -> None:
     """Give a plot its axis names, grid and legend below."""
-    axes.set_xlabel(x, color=_INK)
-    axes.set_ylabel(y, color=_INK)
-    axes.tick_params(colors=_INK, which="both")
-    axes.grid(visible=True, axis="both" if y else "x", color=_GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(visible=True, axis="both" if y else "x")
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom" or bool(y and side == "left"))
-        spine.set_color(_MUTED)
     _make_room(axes, axis_named=bool(y), legend_columns=legend_columns)
 
 
@@ -384,34 +339,12 @@ def _make_room(axes: Axes, *, axis_named: bool, legend_columns: int) -> None:
         left=left, right=1 - 0.2 / _WIDTH_IN, top=1 - 0.1 / height_in, bottom=(0.52 + legend_in) / height_in
     )
     if handles:
-        figure.legend(
-            handles,
-            labels,
-            loc="lower left",
-            bbox_to_anchor=(0.0, 0.0),
-            ncols=legend_columns,
-            frameon=False,
-            labelcolor=_INK,
-            borderaxespad=0.0,
-            borderpad=0.1,
-            labelspacing=0.3,
-            handlelength=2.4,
-            columnspacing=1.0,
-        )
+        figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=legend_columns)
 
 
 def _drawn(plot: ReportPlot, draw: Callable[[Axes], None], *, height_in: float = _HEIGHT_IN) -> ReportPlot:
     """Return the plot with what `draw` draws as an SVG element: the same bytes every time."""
-    with mpl.rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": "freehold",
-            "font.size": _POINTS,
-            "font.family": "sans-serif",
-            "text.parse_math": False,
-            "axes.unicode_minus": False,
-        }
-    ):
+    with mpl.rc_context(fname=_STYLE):
         figure = Figure(figsize=(_WIDTH_IN, height_in))
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())
@@ -423,4 +356,4 @@ def _drawn(plot: ReportPlot, draw: Callable[[Axes], None], *, height_in: float =
 
 def _influence_row(each: Influence) -> tuple[str, ...]:
     ends = (amount(each.usd_per_month_at_low), amount(each.usd_per_month_at_high))
-    return (topic(each.name), influence_values(each), *ends, "yes" if each.asked else "no")
+    return (outline.topic(each.name), outline.influence_values(each), *ends, "yes" if each.asked else "no")

@@ -3,17 +3,8 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from freehold.cost.model import rounding
 from freehold.cost.model.result import Percentiles
-from freehold.cost.model.rounding import (
-    amount,
-    chance,
-    percent,
-    percent_range,
-    plain_number,
-    tokens,
-    tokens_range,
-    usd_range,
-)
 from freehold.cost.report.clean import clean
 from freehold.cost.report.outline import words_of
 from freehold.cost.review.review import ReviewResult
@@ -37,20 +28,23 @@ def figures(result: ReviewResult) -> tuple[tuple[str, str], ...]:
     least = "at least " if result.incomplete else ""
     paid = result.usd_per_million_tokens
     rows = (
-        ("measured", f"{plain_number(result.days)} days until {clean(result.today)}, as a month of 730 h"),
-        ("served", f"{tokens(result.tokens_per_month)} tokens a month"),
+        (
+            "measured",
+            f"{rounding.plain_number(result.days)} days until {clean(result.today)}, as a month of 730 h",
+        ),
+        ("served", f"{rounding.tokens(result.tokens_per_month)} tokens a month"),
         (
             "really paid",
-            f"{least}{usd_range(paid)} USD per million tokens" if paid else "no token was served",
+            f"{least}{rounding.usd_range(paid)} USD per million tokens" if paid else "no token was served",
         ),
-        ("cost", f"{least}{usd_range(result.usd_per_month)} USD a month"),
+        ("cost", f"{least}{rounding.usd_range(result.usd_per_month)} USD a month"),
         (
             "of which running",
-            f"{least}{usd_range(result.running_usd_per_month)} USD a month, without what machines cost at the start",
+            f"{least}{rounding.usd_range(result.running_usd_per_month)} USD a month, without what machines cost at the start",
         ),
         (
             "utilisation",
-            f"{percent_range(result.utilisation)} of {tokens_range(result.capacity_tokens_per_month)} tokens a month within the SLO",
+            f"{rounding.percent_range(result.utilisation)} of {rounding.tokens_range(result.capacity_tokens_per_month)} tokens a month within the SLO",
         ),
     )
     return (*rows, *_alternative(result), ("trend", trend_text(result)))
@@ -60,8 +54,8 @@ def _alternative(result: ReviewResult) -> tuple[tuple[str, str], ...]:
     if not result.api:
         return (("API", "none to compare with"),)
     cost, part = result.api_usd_per_month, result.chance_api_cheaper
-    paid = "price unknown" if cost is None else f"{usd_range(cost)} USD a month"
-    share = "" if part is None else f", cheaper in {chance(part)} of the draws"
+    paid = "price unknown" if cost is None else f"{rounding.usd_range(cost)} USD a month"
+    share = "" if part is None else f", cheaper in {rounding.chance(part)} of the draws"
     return ((f"{clean(result.api)}", f"{paid}{share}"), ("break-even", break_even_text(result)))
 
 
@@ -71,7 +65,7 @@ def break_even_text(result: ReviewResult) -> str:
     if even is None:
         return "at no traffic" if result.position == "below" else "unknown"
     side = {"above": "; your traffic is above it", "below": "; your traffic is below it", "unknown": ""}
-    return f"at {tokens_range(even)} tokens a month{side[result.position]}"
+    return f"at {rounding.tokens_range(even)} tokens a month{side[result.position]}"
 
 
 def trend_text(result: ReviewResult) -> str:
@@ -82,7 +76,7 @@ def trend_text(result: ReviewResult) -> str:
     if trend.change is None:
         return trend.direction
     sign = "+" if trend.change > 0 else ""
-    return f"{trend.direction}, {sign}{percent(trend.change)} from the first third of the {_unit(trend.periods)} to the last"
+    return f"{trend.direction}, {sign}{rounding.percent(trend.change)} from the first third of the {_unit(trend.periods)} to the last"
 
 
 def _unit(periods: tuple[Period, ...]) -> str:
@@ -104,9 +98,9 @@ def _period_row(each: Period) -> tuple[str, ...]:
     cheaper = "n/a" if each.api_cheaper is None else "yes" if each.api_cheaper else "no"
     return (
         start,
-        tokens(each.tokens),
-        percent(each.utilisation),
-        "n/a" if paid is None else amount(paid),
+        rounding.tokens(each.tokens),
+        rounding.percent(each.utilisation),
+        "n/a" if paid is None else rounding.amount(paid),
         cheaper,
     )
 
@@ -122,9 +116,9 @@ def confidence_text(result: ReviewResult) -> str:
     if result.confidence is None:
         return ""
     reason = clean(result.confidence_reason).rstrip(".")
-    return f"{result.confidence_word}: {reason or f'it holds in {chance(result.confidence)} of the draws'}"
+    return f"{result.confidence_word}: {reason or f'it holds in {rounding.chance(result.confidence)} of the draws'}"
 
 
 def _small(cost: Percentiles) -> str:
     """Return a line's cost; what is below a cent is only said to be that."""
-    return "<0.01" if 0 < cost.p90 < CENT_USD and cost.p10 >= 0 else usd_range(cost)
+    return "<0.01" if 0 < cost.p90 < CENT_USD and cost.p10 >= 0 else rounding.usd_range(cost)

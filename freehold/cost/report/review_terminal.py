@@ -3,6 +3,8 @@
 It fits 80 columns and a pipe, as a plan does. Nothing that was not measured is shown as measured.
 """
 
+from collections.abc import Iterable, Sequence
+
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule as Line
@@ -28,11 +30,15 @@ def show(result: ReviewResult, console: Console | None = None) -> None:
     parts: list[RenderableType] = [heading("Review", result.today), pairs(outline.figures(result)), Text()]
     parts += [
         heading("What it is made of", "USD a month; middle (10th-90th percentile)"),
-        _lines(result),
+        _table(("line", "USD a month"), outline.line_rows(result.lines)),
         Text(),
     ]
     if result.trend.periods:
-        parts += [heading("Period by period", "at the middle cost"), _periods(result), Text()]
+        parts += [
+            heading("Period by period", "at the middle cost"),
+            _table(outline.PERIOD_HEADS, outline.period_rows(result)),
+            Text(),
+        ]
     for title, texts in (("Not measured", result.estimated), ("Without a price", result.incomplete)):
         if texts:
             parts += [heading(title), points(map(clean, texts)), Text()]
@@ -40,16 +46,9 @@ def show(result: ReviewResult, console: Console | None = None) -> None:
     print_command(result.next_command, console)
 
 
-def _lines(result: ReviewResult) -> RenderableType:
-    table = columns((("line", False), ("USD a month", True)))
-    for row in outline.line_rows(result.lines):
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _periods(result: ReviewResult) -> RenderableType:
-    table = columns([(title, index > 0) for index, title in enumerate(outline.PERIOD_HEADS)])
-    for row in outline.period_rows(result):
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
+    table = columns([(title, index > 0) for index, title in enumerate(heads)])
+    for row in rows:
         table.add_row(*map(Text, row))
     return table
 

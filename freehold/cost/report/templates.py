@@ -12,6 +12,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from freehold.cost.model.rounding import bound, chance
+from freehold.cost.report import outline
 from freehold.cost.report.clean import clean
 
 _URL = re.compile(r"https?://[^\s<>\"')\]]+")
@@ -34,7 +36,10 @@ def render(package: str, name: str, content: dict[str, Any]) -> str:
 def _environment(*, autoescape: bool) -> Environment:
     kind: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     made = Environment(autoescape=autoescape, **kind)  # noqa: S701 - Markdown is escaped by the filter md
-    made.filters.update(linked=linked, clean=clean, md=escaped, code=code, points=points)
+    made.filters.update(
+        linked=linked, clean=clean, md=escaped, code=code, points=points, chance=chance, bound=bound
+    )
+    made.filters["assumption"] = outline.assumption
     return made
 
 

@@ -175,9 +175,8 @@ def _option_blocks(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> Rend
 def _break_evens(result: PlanResult, _: Console) -> RenderableType | None:
     names = outline.names_by_id(result)
     texts = [outline.break_even_text(each, names) for each in outline.chosen_break_evens(result)]
-    more = outline.more_break_evens(result)
-    rest: list[RenderableType] = [Text(more, style="dim")] if more else []
-    return Group(heading("Break-even"), points(texts), *rest) if texts else None
+    more = Text(outline.more_break_evens(result), style="dim")
+    return Group(heading("Break-even"), points(texts), *[more] * bool(more)) if texts else None
 
 
 def _rules(result: PlanResult, _: Console) -> RenderableType | None:
@@ -191,12 +190,9 @@ def _rules(result: PlanResult, _: Console) -> RenderableType | None:
         most = _FIRST_MOST if index < _RULES_FIRST else _COMPUTED_MOST
         table.add_row(Text(cut(clean(rule.claim), _CLAIM_MOST)), word, Text(cut(clean(rule.computed), most)))
     more = len(result.rules) - _RULES_MOST
-    rest: list[RenderableType] = (
-        [Text(f"{more} more rules in --html and --json", style="dim")] if more > 0 else []
-    )
-    return Group(
-        heading("Rules of thumb beside your numbers", "in full in --html and --markdown"), table, *rest
-    )
+    rest = Text(f"{more} more rules in --html and --json", style="dim")
+    title = heading("Rules of thumb beside your numbers", "in full in --html and --markdown")
+    return Group(title, table, *[rest] * (more > 0))
 
 
 def _tornado(result: PlanResult, console: Console) -> RenderableType | None:

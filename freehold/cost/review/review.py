@@ -7,7 +7,7 @@ does not come back by going back to an API, so what they cost to run is compared
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from typing import Literal
 
@@ -140,15 +140,10 @@ def review(inputs: ReviewInputs) -> ReviewResult:
         position=_position(even, tokens),
         chance_api_cheaper=share(np.asarray(api.total < mine.total)) if api else None,
         trend=trend_of(_periods(inputs, mine, api)),
-        word=answer.word,
-        headline=answer.headline,
-        text=answer.text,
         estimated=tuple(_estimated(inputs, mine)),
         incomplete=mine.offer.incomplete,
-        confidence=answer.confidence,
-        confidence_word=answer.confidence_word,
-        confidence_reason=answer.confidence_reason,
         next_command=_next_command(inputs),
+        **asdict(answer),
     )
 
 

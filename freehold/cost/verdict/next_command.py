@@ -26,17 +26,17 @@ def next_command(word: Word, offer: Offer | None, ranking: Ranking) -> str:
         listed = [each.offer for each in ranking.options if each.offer.kind == "api" and each.offer.complete]
         names = [f"{each.provider}/{each.model}" for each in listed[:COMPARED]]
         if names and "--compare" not in said:
-            return _plan({**said, "--compare": [",".join(names)]})
+            return _line("plan", {**said, "--compare": [",".join(names)]})
     if offer and offer.fleet:
         return _size(offer.fleet, said, ranking)
     if word == "change-api" and offer:
-        return _plan(_changed_to(offer, said, ranking.inputs))
+        return _line("plan", _changed_to(offer, said, ranking.inputs))
     machines = ranking.machines
     fleet = machines.offer.fleet if machines else meant(ranking)
     gpu = fleet.sized.ask.gpu.id if fleet else ""
     if gpu and said.get("--gpu") != [gpu]:
-        return _plan({**said, "--gpu": [gpu]})
-    return _size(fleet, said, ranking) if fleet else _plan({**said, "--html": ["plan.html"]})
+        return _line("plan", {**said, "--gpu": [gpu]})
+    return _size(fleet, said, ranking) if fleet else _line("plan", {**said, "--html": ["plan.html"]})
 
 
 def said_words(inputs: PlanInputs) -> dict[str, list[str]]:
@@ -69,9 +69,9 @@ def _changed_to(offer: Offer, said: dict[str, list[str]], inputs: PlanInputs) ->
     return {**said, "--api": [chosen], "--compare": [",".join(dict.fromkeys(others))]}
 
 
-def _plan(flags: dict[str, list[str]]) -> str:
+def _line(command: str, flags: dict[str, list[str]]) -> str:
     words = [word for flag, values in flags.items() for value in values if value for word in (flag, value)]
-    return shlex.join(["freehold", "plan", *words])
+    return shlex.join(["freehold", command, *words])
 
 
 def _size(fleet: SizedFleet, said: dict[str, list[str]], ranking: Ranking) -> str:
@@ -90,5 +90,4 @@ def _size(fleet: SizedFleet, said: dict[str, list[str]], ranking: Ranking) -> st
         "--peak": [f"{ranking.setting.traffic.peak_over_mean:g}"],
         **kept,
     }
-    flat = [word for flag, values in words.items() for value in values for word in (flag, value)]
-    return shlex.join(["freehold", "size", *flat])
+    return _line("size", words)

@@ -161,14 +161,8 @@ def _moves(ranking: Ranking, leader: Ranked) -> Iterator[Move]:
 def _next_api(ranking: Ranking, leader: Ranked) -> Ranked | None:
     """Return the cheapest API of another word than the leader's: staying with one and changing to one are two ways."""
     word = word_of(leader.offer, ranking.inputs)
-    return next(
-        (
-            each
-            for each in ranking.options
-            if each.offer.kind == "api" and each.may_win and word_of(each.offer, ranking.inputs) != word
-        ),
-        None,
-    )
+    apis = (each for each in ranking.options if each.offer.kind == "api" and each.may_win)
+    return next((each for each in apis if word_of(each.offer, ranking.inputs) != word), None)
 
 
 def _priced(offer: Offer, now: float, what: str, unit: str, *, leads: bool) -> Iterator[Move]:

@@ -239,9 +239,10 @@ def _used(fleet: SizedFleet) -> str:
 
 def _nothing(ranking: Ranking, asks: tuple[str, ...]) -> PlanVerdict:
     lacking = sorted({what for each in ranking.options for what in each.offer.incomplete})
-    what = (
-        f"prices are missing: {', '.join(lacking)}" if lacking else "only options that are listed are known"
-    )
+    missing = ", ".join(lacking)
+    what = f"prices are missing: {missing}" if lacking else "only options that are listed are known"
+    none = f"No option is complete and may win; {what}."
+    turn = f"any price of these: {missing}" if lacking else "an API, a rental or a purchase to compare"
     return PlanVerdict(
         word="undecided",
         option="",
@@ -249,17 +250,8 @@ def _nothing(ranking: Ranking, asks: tuple[str, ...]) -> PlanVerdict:
         confidence_word="low",
         confidence_reason="no option can be advised",
         headline="Undecided: no option can be advised.",
-        text=f"No option is complete and may win; {what}."
-        if ranking.options
-        else "There is no option to compare.",
-        would_change_it=(
-            TurningPoint(
-                what=f"any price of these: {', '.join(lacking)}"
-                if lacking
-                else "an API, a rental or a purchase to compare",
-                to="a verdict",
-            ),
-        ),
+        text=none if ranking.options else "There is no option to compare.",
+        would_change_it=(TurningPoint(what=turn, to="a verdict"),),
         ask_first=asks,
         next_command=next_command("undecided", None, ranking),
     )

@@ -5,8 +5,8 @@ concluded; it is written whole views at a time, and a torn last line (the node d
 `Problem` with its line. It knows no probe.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -66,15 +66,6 @@ class ViewRecorder:
         self._file.flush()
 
 
-def record(path: Path, views: Iterable[View], head: RecordingHead | None = None) -> int:
-    """Write a whole recording and return how many views it has."""
-    head = head or RecordingHead()
-    whole = msgspec.structs.replace(head, format=FORMAT, version=VERSION)
-    lines = [_ENCODE.encode(whole), *(_ENCODE.encode(view) for view in views)]
-    path.write_bytes(b"\n".join(lines) + b"\n")
-    return len(lines) - 1
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
     """What a file held: all views that could be read, and all that is wrong with the rest."""
@@ -94,17 +85,6 @@ def load_recording(path: Path) -> Recording:
         else:
             views.append(item)
     return Recording(head=head, views=tuple(views), problems=tuple(problems))
-
-
-def replay(path: Path, on_problem: Callable[[Problem], None] | None = None) -> Iterator[View]:
-    """Yield the views, oldest first, without holding them all; pass each problem to `on_problem` and continue."""
-    for item in _items(path, on_problem or _ignore):
-        if isinstance(item, View):
-            yield item
-
-
-def _ignore(_problem: Problem) -> None:
-    """Without a callback problems are dropped."""
 
 
 def _items(path: Path, report: Callable[[Problem], None]) -> Iterator[RecordingHead | View]:
@@ -166,18 +146,3 @@ def _view(line: bytes, where: str) -> View | Problem:
     except _UNREADABLE as exc:
         torn = "" if line.endswith(b"\n") else "the last line is not whole: "
         return Problem(where=where, message=f"{torn}{exc}", hint="the other lines were read")
-
-
-@dataclass(slots=True, kw_only=True)
-class ScriptedReader:
-    """Gives views that were made beforehand, one per read, then the last for ever: what a test or a replay puts in a reader's place."""
-
-    views: Sequence[View]
-    reads: int = field(default=0, init=False)
-
-    async def read(self) -> View:
-        """Return the next view."""
-        assert self.views, "a scripted reader has at least one view"
-        view = self.views[min(self.reads, len(self.views) - 1)]
-        self.reads += 1
-        return view

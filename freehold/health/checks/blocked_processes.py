@@ -8,11 +8,11 @@ of each process is seen.
 import re
 from collections.abc import Sequence
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.rule_result import RuleResult
-from freehold.health.model.probe import Expected
-from freehold.health.model.view import View
+from freehold.health.model.view import Host, View
 
 DECLARED = declared(__name__)
 LONG_S = DECLARED.limit("long_s")
@@ -22,18 +22,10 @@ NAMED_MOST = 5
 _NVIDIA = re.compile(r"^\d+ nvidia")
 
 
-def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding on `processes`."""
-    newest = views[-1]
-    return [_judge(views, newest).finding(PROBE.name, "processes", newest)]
-
-
-def _judge(views: Sequence[View], newest: View) -> RuleResult:
-    if newest.host is None:
-        return RuleResult(Verdict.UNKNOWN, "not_read", "the host was not read")
-    stuck = {name: since_s for name, since_s in _since(views).items() if since_s >= LONG_S}
+def _judge(views: Sequence[View], host: Host) -> RuleResult:
+    stuck = {name: since_s for name, since_s in _since(views, host).items() if since_s >= LONG_S}
     if not stuck:
-        return RuleResult(Verdict.HEALTHY, "none", "no process hangs in the kernel")
+        return result.healthy("none", "no process hangs in the kernel")
     driver = sorted(name for name in stuck if _NVIDIA.match(name))
     shown = ", ".join((driver or sorted(stuck))[:NAMED_MOST])
     message = (
@@ -42,29 +34,28 @@ def _judge(views: Sequence[View], newest: View) -> RuleResult:
     evidence = tuple(
         Evidence(
             what=f"process {name} in state D",
-            value=f"{since_s:.0f} s in {newest.host.blocked.get(name, '?')}",
+            value=f"{since_s:.0f} s in {host.blocked.get(name, '?')}",
             source="/proc/PID/stat",
-            at_s=newest.at_s,
+            at_s=views[-1].at_s,
             baseline="under a second",
         )
         for name, since_s in sorted(stuck.items())[:NAMED_MOST]
     )
     if driver:
-        return RuleResult(Verdict.UNHEALTHY, "nvidia_blocked", message, Action.REBOOT, evidence)
-    return RuleResult(Verdict.DEGRADED, "blocked", message, Action.WATCH, evidence)
+        return result.unhealthy("nvidia_blocked", message, Action.REBOOT, evidence)
+    return result.degraded("blocked", message, Action.WATCH, evidence)
 
 
-def _since(views: Sequence[View]) -> dict[str, float]:
+def _since(views: Sequence[View], host: Host) -> dict[str, float]:
     """Return for how many seconds each process has been met in the same place in every view."""
-    newest = views[-1]
-    waits = dict(newest.host.blocked) if newest.host else {}
+    waits = dict(host.blocked)
     since_s = dict.fromkeys(waits, 0.0)
     for view in reversed(views[:-1]):
         if view.host is None:
             continue
         waits = {name: place for name, place in waits.items() if view.host.blocked.get(name) == place}
-        since_s |= dict.fromkeys(waits, newest.monotonic_s - view.monotonic_s)
+        since_s |= dict.fromkeys(waits, views[-1].monotonic_s - view.monotonic_s)
     return since_s
 
 
-PROBE = DECLARED.probe(check)
+PROBE = DECLARED.host_probe("processes", _judge)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence, Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.judge.series import failed, named
-from freehold.health.model.probe import Expected
-from freehold.health.model.view import View
+from freehold.health.model.view import Host, View
 
 DECLARED = declared(__name__)
 JUMP_S = DECLARED.limit("jump_s")
@@ -23,45 +23,40 @@ ERROR_MOST_S = DECLARED.limit("error_most_s")
 _JUDGED = ("wall_minus_monotonic_s", "estimated_error_s", "maximum_error_s")
 
 
-def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding on `clock`."""
-    newest = views[-1]
-    judged = _judge(views)
+def _judge(views: Sequence[View], host: Host) -> RuleResult:
+    judged = _result(views, host)
     evidence = tuple(
         Evidence(
             what=name.removesuffix("_s").replace("_", " "),
             value=f"{value:g}",
             source="adjtimex",
-            at_s=newest.at_s,
+            at_s=views[-1].at_s,
         )
         for name in ("synchronised", "estimated_error_s", "maximum_error_s")
-        if newest.host and (value := named(newest.host.clock, name)) is not None
+        if (value := named(host.clock, name)) is not None
     )
     action = Action.FIX_CONFIGURATION if judged.verdict is Verdict.DEGRADED else Action.NONE
-    return [replace(judged, action=action, evidence=evidence).finding(PROBE.name, "clock", newest)]
+    return replace(judged, action=action, evidence=evidence)
 
 
-def _judge(views: Sequence[View]) -> RuleResult:
-    host = views[-1].host
-    if host is None:
-        return RuleResult(Verdict.UNKNOWN, "not_read", "the host was not read")
+def _result(views: Sequence[View], host: Host) -> RuleResult:
     jump_s = _jump_s(views)
     if abs(jump_s) >= JUMP_S:
-        return RuleResult(Verdict.DEGRADED, "jumped", f"the wall clock jumped by {jump_s:+.1f} s")
+        return result.degraded("jumped", f"the wall clock jumped by {jump_s:+.1f} s")
     synchronised, error_s = named(host.clock, "synchronised"), named(host.clock, "maximum_error_s")
     if synchronised is None:
         message = "the kernel does not say whether its clock is synchronised"
-        return RuleResult(Verdict.UNKNOWN, "cannot_read", message)
+        return result.unknown("cannot_read", message)
     if not synchronised and (error_s is None or error_s >= ERROR_MOST_S):
         message = "no time service has kept this clock right lately"
-        return RuleResult(Verdict.DEGRADED, "not_synchronised", message)
+        return result.degraded("not_synchronised", message)
     estimated_s = named(host.clock, "estimated_error_s") or 0.0
     if synchronised and estimated_s >= JUMP_S:
         message = f"the time service itself expects an error of {estimated_s:.1f} s"
-        return RuleResult(Verdict.DEGRADED, "uncertain", message)
+        return result.degraded("uncertain", message)
     if bad := failed(host.clock, _JUDGED):
-        return RuleResult(Verdict.UNKNOWN, "cannot_read", f"could not be read: {', '.join(bad)}")
-    return RuleResult(Verdict.HEALTHY, "right", "the clock is kept right and did not jump")
+        return result.unknown("cannot_read", f"could not be read: {', '.join(bad)}")
+    return result.healthy("right", "the clock is kept right and did not jump")
 
 
 def _jump_s(views: Sequence[View]) -> float:
@@ -74,4 +69,4 @@ def _jump_s(views: Sequence[View]) -> float:
     return max((later - earlier for earlier, later in pairwise(seen)), key=abs, default=0.0)
 
 
-PROBE = DECLARED.probe(check)
+PROBE = DECLARED.host_probe("clock", _judge)

@@ -7,13 +7,13 @@ disk is, other checks judge; nothing here reads.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence
 from freehold.core.units import format_duration
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.rule_result import RuleResult, worst_result
 from freehold.health.judge.series import failed, number
-from freehold.health.judge.storage import judge_volumes, past_of
-from freehold.health.model.probe import Expected
+from freehold.health.judge.storage import past_of
 from freehold.health.model.view import State, View, Volume
 
 DECLARED = declared(__name__)
@@ -31,16 +31,11 @@ RATE_WINDOW_LEAST_S = DECLARED.limit("rate_window_least_s")
 _INODES = ("total_inodes", "free_inodes")
 
 
-def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding per watched volume."""
-    return judge_volumes(PROBE.name, views, _judge)
-
-
 def _judge(views: Sequence[View], volume: Volume) -> RuleResult:
     total, free = number(volume.total_bytes), number(volume.free_bytes)
     if not total or free is None:
         why = volume.free_bytes.detail or volume.detail or volume.free_bytes.state
-        return RuleResult(Verdict.UNKNOWN, "cannot_read", f"{volume.path} does not say how full it is: {why}")
+        return result.unknown("cannot_read", f"{volume.path} does not say how full it is: {why}")
     space = _bytes(volume.path, total, free)
     found = worst_result([space, *_inodes(volume), *_filling(views, volume.path)], space)
     share = Evidence(
@@ -57,26 +52,24 @@ def _bytes(path: str, total: float, free: float) -> RuleResult:
     share = free / total
     message = f"{path}: {free / 1e9:.1f} GB of {total / 1e9:.1f} GB are free ({share:.0%})"
     if free < FULL_BYTES or (share < BAD_SHARE and free < BAD_BYTES):
-        return RuleResult(Verdict.UNHEALTHY, "almost_full", message)
+        return result.unhealthy("almost_full", message)
     if share < WARN_SHARE and free < WARN_BYTES:
-        return RuleResult(Verdict.DEGRADED, "low", message)
-    return RuleResult(Verdict.HEALTHY, "enough", message)
+        return result.degraded("low", message)
+    return result.healthy("enough", message)
 
 
 def _inodes(volume: Volume) -> Iterator[RuleResult]:
     total, free = number(volume.total_inodes), number(volume.free_inodes)
     bad = failed({"total_inodes": volume.total_inodes, "free_inodes": volume.free_inodes}, _INODES)
     if bad:
-        yield RuleResult(
-            Verdict.UNKNOWN, "cannot_read", f"{volume.path}: could not be read: {', '.join(bad)}"
-        )
+        yield result.unknown("cannot_read", f"{volume.path}: could not be read: {', '.join(bad)}")
     if bad or not total or free is None:
         return
     message = f"{volume.path}: {free:.0f} of {total:.0f} inodes are free"
     if free / total < BAD_INODES_SHARE:
-        yield RuleResult(Verdict.UNHEALTHY, "inodes_almost_gone", message)
+        yield result.unhealthy("inodes_almost_gone", message)
     elif free / total < WARN_INODES_SHARE:
-        yield RuleResult(Verdict.DEGRADED, "inodes_low", message)
+        yield result.degraded("inodes_low", message)
 
 
 def _filling(views: Sequence[View], path: str) -> Iterator[RuleResult]:
@@ -97,7 +90,7 @@ def _filling(views: Sequence[View], path: str) -> Iterator[RuleResult]:
     if left_s > FULL_WITHIN_S:
         return
     message = f"{path} fills by {rate / 1e6:.1f} MB/s and is full in {format_duration(round(left_s, -1))}"
-    yield RuleResult(Verdict.DEGRADED, "filling", message)
+    yield result.degraded("filling", message)
 
 
 def _rate(earlier: tuple[float, float], later: tuple[float, float]) -> float:
@@ -105,4 +98,4 @@ def _rate(earlier: tuple[float, float], later: tuple[float, float]) -> float:
     return (earlier[1] - later[1]) / max(later[0] - earlier[0], 1e-9)
 
 
-PROBE = DECLARED.probe(check)
+PROBE = DECLARED.volume_probe(_judge)

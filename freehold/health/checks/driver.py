@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import newest_gpus
 from freehold.health.judge.rule_result import RuleResult
+from freehold.health.judge.series import failed
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpus, Reading, State, View
 
 DECLARED = declared(__name__)
 WINDOW_S = DECLARED.limit("window_s")
-VERSIONS_MOST = DECLARED.count("versions_most")
 
 _PLACES = {
     "driver_version": "nvml",
@@ -44,18 +45,16 @@ def _absent(gpus: Gpus, expected: Expected) -> RuleResult | None:
     """Return what there is to say where the library did not answer; None where it did."""
     if gpus.state is State.MISMATCH:
         message = f"The NVML library and the kernel module differ ({_text(gpus, 'disk_version') or '?'} on disk, {_text(gpus, 'module_version') or '?'} runs): no CUDA program will start."
-        return RuleResult(Verdict.UNHEALTHY, "mismatch", message, Action.REBOOT)
+        return result.unhealthy("mismatch", message, Action.REBOOT)
     wanted = bool(expected.driver_version or expected.gpus)
     if gpus.state is State.ABSENT and not _text(gpus, "module_version"):
         if not gpus.pci_addresses and not wanted:
-            return RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU and no driver here.")
+            return result.not_applicable("no_gpu", "There is no NVIDIA GPU and no driver here.")
         message = f"No NVIDIA driver is loaded: {gpus.detail}."
         verdict = Verdict.UNHEALTHY if wanted else Verdict.UNKNOWN
         return RuleResult(verdict, "not_loaded", message, Action.FIX_CONFIGURATION)
     if gpus.state is not State.OK:
-        return RuleResult(
-            Verdict.UNKNOWN, "not_read", f"The driver was not read: {gpus.detail}.", Action.WATCH
-        )
+        return result.unknown("not_read", f"The driver was not read: {gpus.detail}.", Action.WATCH)
     return None
 
 
@@ -64,37 +63,33 @@ def _compared(gpus: Gpus, expected: Expected) -> RuleResult:
     running = module or library
     if library and module and library != module:
         message = f"The library is {library}, the kernel module {module}."
-        return RuleResult(Verdict.UNHEALTHY, "mismatch", message, Action.REBOOT)
+        return result.unhealthy("mismatch", message, Action.REBOOT)
     if not running:
         return _unread(gpus)
     if expected.driver_version and running != expected.driver_version:
         message = f"Driver {running} runs, {expected.driver_version} is expected."
-        return RuleResult(Verdict.DEGRADED, "not_as_locked", message, Action.FIX_CONFIGURATION)
+        return result.degraded("not_as_locked", message, Action.FIX_CONFIGURATION)
     if disk and running not in disk.split(","):
         message = f"Driver {running} runs, {disk} is on disk: the next restart of a program or of the node changes it."
-        return RuleResult(Verdict.DEGRADED, "pending_upgrade", message, Action.REBOOT)
-    return _read_all(gpus) or RuleResult(Verdict.HEALTHY, "ok", f"Driver {running} runs.")
+        return result.degraded("pending_upgrade", message, Action.REBOOT)
+    return _read_all(gpus) or result.healthy("ok", f"Driver {running} runs.")
 
 
 def _unread(gpus: Gpus) -> RuleResult:
     if not gpus.gpus and not gpus.pci_addresses:
-        return RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU here.")
+        return result.not_applicable("no_gpu", "There is no NVIDIA GPU here.")
     unread = gpus.driver.get("driver_version", Reading(state=State.UNKNOWN, detail="not asked"))
     message = f"The driver's version could not be read: {unread.state.value} {unread.detail}".rstrip() + "."
-    return RuleResult(Verdict.UNKNOWN, "unreadable", message, Action.WATCH)
+    return result.unknown("unreadable", message, Action.WATCH)
 
 
 def _read_all(gpus: Gpus) -> RuleResult | None:
     """Return what hides a mismatch: a version that is there and failed to be read."""
-    bad = [
-        name
-        for name in _PLACES
-        if name in gpus.driver and gpus.driver[name].state not in (State.OK, State.UNSUPPORTED, State.ABSENT)
-    ]
+    bad = failed(gpus.driver, _PLACES)
     if not bad:
         return None
     message = f"Could not be read: {', '.join(bad)} ({gpus.driver[bad[0]].state.value})."
-    return RuleResult(Verdict.UNKNOWN, "unreadable", message, Action.WATCH)
+    return result.unknown("unreadable", message, Action.WATCH)
 
 
 def _refused(views: Sequence[View]) -> list[KernelEvent]:
@@ -128,9 +123,7 @@ def _with_refused(found: RuleResult, refused: Sequence[KernelEvent]) -> RuleResu
     )
     if not found.is_bad:
         message = f"The driver refused {program}: its library is {client}, the kernel module {module}."
-        found = RuleResult(
-            Verdict.DEGRADED, "client_mismatch", message, Action.FIX_CONFIGURATION, found.evidence
-        )
+        found = result.degraded("client_mismatch", message, Action.FIX_CONFIGURATION, found.evidence)
     return replace(found, evidence=(*found.evidence, seen))
 
 
@@ -139,7 +132,7 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     view = newest_gpus(views)
     gpus, refused = view.gpus, _refused(views)
     if gpus is None:
-        found = RuleResult(Verdict.UNKNOWN, "not_read", "The driver was not read.")
+        found = result.unknown("not_read", "The driver was not read.")
     else:
         found = _absent(gpus, expected) or _compared(gpus, expected)
         found = replace(found, evidence=_evidence(view, gpus, expected.driver_version or ""))

@@ -9,15 +9,14 @@ how fast, and it cannot see that an answer is nonsense.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import isfinite
-from typing import TypeVar
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.judge import series
+from freehold.core.findings import Action, Evidence
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.rule_result import RuleResult
+from freehold.health.judge.series import named, number
 from freehold.health.model.probe import Expected
-from freehold.health.model.view import EngineView, Reading, State, View
+from freehold.health.model.view import EngineView, State, View
 
 DECLARED = declared(__name__)
 STILL_S = DECLARED.limit("still_s")
@@ -83,7 +82,7 @@ class _EngineWindow:
         known = [
             (point.at_s, cpu_s)
             for point in self.since(seconds)
-            if (cpu_s := _number(point.view.cpu_s)) is not None
+            if (cpu_s := number(point.view.cpu_s)) is not None
         ]
         if len(known) < 2 or known[-1][0] <= known[0][0]:
             return None
@@ -95,22 +94,16 @@ class _EngineWindow:
         return {point.view.process_state for point in self.points if point.at_s >= start}
 
 
-def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding per engine of this node."""
-    newest = views[-1]
-    if newest.engines is None:
-        nothing = RuleResult(Verdict.UNKNOWN, "not_read", "the engines were not read")
-        return [nothing.finding(PROBE.name, "engine", newest)]
-    if not newest.engines:
-        nothing = RuleResult(Verdict.NOT_APPLICABLE, "no_engine", "no engine runs here")
-        return [nothing.finding(PROBE.name, "engine", newest)]
-    return [_judged(seen, newest) for seen in _seen(views, newest.engines)]
-
-
-def _seen(views: Sequence[View], engines: Sequence[EngineView]) -> Iterator[_EngineWindow]:
-    percent = _gpu_percent(views)
-    for engine in engines:
-        yield _EngineWindow(points=tuple(_points(views, engine)), gpu_percent=percent, at_s=views[-1].at_s)
+def _judge(views: Sequence[View], _expected: Expected) -> Iterator[tuple[str, RuleResult]]:
+    engines, percent = views[-1].engines, _gpu_percent(views)
+    if engines is None:
+        yield "engine", result.unknown("not_read", "the engines were not read")
+    elif not engines:
+        yield "engine", result.not_applicable("no_engine", "no engine runs here")
+    for engine in engines or ():
+        seen = _EngineWindow(points=tuple(_points(views, engine)), gpu_percent=percent, at_s=views[-1].at_s)
+        found = replace(_at_rest(seen.now) or _at_work(seen), evidence=tuple(_evidence(seen)))
+        yield f"engine:{engine.replica}", found
 
 
 def _points(views: Sequence[View], engine: EngineView) -> Iterator[_Point]:
@@ -121,34 +114,22 @@ def _points(views: Sequence[View], engine: EngineView) -> Iterator[_Point]:
         for each in view.engines or ():
             if each.replica != engine.replica or each.pid != engine.pid:
                 continue
-            now = _number(each.tokens_total)
+            now = number(each.tokens_total)
             moved = _differs(tokens, now) or _differs(passed, each.gateway_progress)
-            tokens, passed = _last(tokens, now), _last(passed, each.gateway_progress)
-            running = _last(running, _number(each.running))
+            tokens = tokens if now is None else now
+            passed = passed if each.gateway_progress is None else each.gateway_progress
+            running = running if (count := number(each.running)) is None else count
             works = _works(each, running)
             yield _Point(at_s=view.monotonic_s, view=each, works=works, moved=moved)
-
-
-def _number(reading: Reading) -> float | None:
-    """Return the number in a reading; None: there is none, or one that no counter has."""
-    value = series.number(reading)
-    return value if value is not None and isfinite(value) else None
 
 
 def _differs(before: float | None, now: float | None) -> bool:
     return before is not None and now is not None and before != now
 
 
-_Known = TypeVar("_Known", int, float)
-
-
-def _last(before: _Known | None, now: _Known | None) -> _Known | None:
-    return before if now is None else now
-
-
 def _works(view: EngineView, running: float | None) -> bool:
     """Return whether a request is under way; the engine's last reading counts where there is no newer one."""
-    if view.canary_waits_s or view.gateway_running or _number(view.running):
+    if view.canary_waits_s or view.gateway_running or number(view.running):
         return True
     return bool(running) and view.gateway_running is None and view.state is not State.OK
 
@@ -156,13 +137,8 @@ def _works(view: EngineView, running: float | None) -> bool:
 def _gpu_percent(views: Sequence[View]) -> float:
     recent = (view for view in reversed(views) if view.monotonic_s >= views[-1].monotonic_s - FRESH_S)
     gpus = next((view.gpus for view in recent if view.gpus is not None), None)
-    found = (series.named(gpu.readings, "utilisation_percent") for gpu in (gpus.gpus if gpus else ()))
+    found = (named(gpu.readings, "utilisation_percent") for gpu in (gpus.gpus if gpus else ()))
     return max((value for value in found if value is not None), default=0.0)
-
-
-def _judged(seen: _EngineWindow, newest: View) -> Finding:
-    found = replace(_at_rest(seen.now) or _at_work(seen), evidence=tuple(_evidence(seen)))
-    return found.finding(PROBE.name, f"engine:{seen.now.replica}", newest)
 
 
 # --- what needs no counters -----------------------------------------------------------------------------------------
@@ -172,19 +148,17 @@ def _at_rest(now: EngineView) -> RuleResult | None:
     """Return what process and fleet show without the engine's work; None: its work has to be looked at."""
     if now.serves in _GONE or (now.exit_text and not now.pid):
         why = now.exit_text or "it ended"
-        return RuleResult(Verdict.UNHEALTHY, "dead", f"no process: {why}", Action.WATCH)
+        return result.unhealthy("dead", f"no process: {why}", Action.WATCH)
     if now.process_state in ("X", "Z"):
         message = f"its process {now.pid} has ended"
-        return RuleResult(Verdict.UNHEALTHY, "dead", message, Action.WATCH)
+        return result.unhealthy("dead", message, Action.WATCH)
     if now.process_state == "T":
-        return _stalled(f"its process {now.pid} is stopped (state T): it cannot work")
+        return result.unhealthy(
+            "stalled", f"its process {now.pid} is stopped (state T): it cannot work", Action.RESTART_ENGINE
+        )
     if now.serves in _NOT_SERVING:
-        return RuleResult(Verdict.NOT_APPLICABLE, "not_serving", f"it is {now.serves}")
+        return result.not_applicable("not_serving", f"it is {now.serves}")
     return None
-
-
-def _stalled(message: str) -> RuleResult:
-    return RuleResult(Verdict.UNHEALTHY, "stalled", message, Action.RESTART_ENGINE)
 
 
 # --- with and without work ------------------------------------------------------------------------------------------
@@ -197,7 +171,7 @@ def _at_work(seen: _EngineWindow) -> RuleResult:
         return _idle(seen)
     still_s = seen.still_s()
     if still_s < STILL_S:
-        return _healthy("progressing", f"{_how_many(seen.now)} under way, and it makes progress")
+        return result.healthy("progressing", f"{_how_many(seen.now)} under way, and it makes progress")
     share = seen.cpu_share(still_s)
     if _is_busy(seen, share, still_s):
         return _busy(still_s, share)
@@ -221,8 +195,8 @@ def _busy(still_s: float, share: float | None) -> RuleResult:
     cpu = "CPU time not known" if share is None else f"{share:.2f} cores of CPU time"
     if still_s >= NO_PROGRESS_S:
         message = f"it works ({cpu}), but nothing has come of it for {still_s:.0f} s"
-        return RuleResult(Verdict.DEGRADED, "no_progress", message, Action.WATCH)
-    return _healthy("busy", f"nothing has moved for {still_s:.0f} s, but it works ({cpu})")
+        return result.degraded("no_progress", message, Action.WATCH)
+    return result.healthy("busy", f"nothing has moved for {still_s:.0f} s, but it works ({cpu})")
 
 
 def _still(seen: _EngineWindow, share: float | None, still_s: float) -> RuleResult:
@@ -231,64 +205,61 @@ def _still(seen: _EngineWindow, share: float | None, still_s: float) -> RuleResu
     state = f"{_how_many(now)} under way, nothing has moved for {still_s:.0f} s"
     if share is None:
         message = f"{state}; its processes cannot be seen"
-        return RuleResult(Verdict.DEGRADED, "no_progress", message, Action.WATCH)
+        return result.degraded("no_progress", message, Action.WATCH)
     if "D" in seen.states(STILL_S):
         message = f"{state}: its threads wait in the kernel (state D)"
-        return RuleResult(Verdict.UNHEALTHY, "blocked", message, Action.WATCH)
-    if _number(now.running) == 0 and not now.canary_waits_s:
+        return result.unhealthy("blocked", message, Action.WATCH)
+    if number(now.running) == 0 and not now.canary_waits_s:
         # The engine has none: the gateway's requests may be on their way to slow clients.
         message = f"{state} by the gateway's count, while the engine knows of none"
         return _idle_with(now, message, still_s)
-    return _stalled(f"{state} and it used {share:.3f} cores of CPU time: it hangs")
+    message = f"{state} and it used {share:.3f} cores of CPU time: it hangs"
+    return result.unhealthy("stalled", message, Action.RESTART_ENGINE)
 
 
 def _idle_with(now: EngineView, message: str, still_s: float) -> RuleResult:
     if still_s >= max(REMOTE_STILL_S, now.stall_s):
-        return RuleResult(Verdict.DEGRADED, "no_progress", message, Action.WATCH)
-    return _healthy("idle", message)
+        return result.degraded("no_progress", message, Action.WATCH)
+    return result.healthy("idle", message)
 
 
 def _idle(seen: _EngineWindow) -> RuleResult:
     now = seen.now
     if now.canary.state is State.HUNG:
         message = f"a tiny completion got no answer: {now.canary.detail}"
-        return RuleResult(Verdict.UNHEALTHY, "canary_failed", message, Action.RESTART_ENGINE)
+        return result.unhealthy("canary_failed", message, Action.RESTART_ENGINE)
     recent = seen.since(UNANSWERED_S)
     if seen.now_s - recent[0].at_s < UNANSWERED_S or any(p.view.state is not State.HUNG for p in recent):
-        return _healthy("idle", "no request is under way")
+        return result.healthy("idle", "no request is under way")
     if (seen.cpu_share(UNANSWERED_S) or 0.0) >= CPU_SHARE:
-        return _healthy("busy", f"it has not answered for {UNANSWERED_S:.0f} s, but it works")
+        return result.healthy("busy", f"it has not answered for {UNANSWERED_S:.0f} s, but it works")
     message = f"no answer for {UNANSWERED_S:.0f} s, and no CPU time used"
-    return RuleResult(Verdict.DEGRADED, "unresponsive", message, Action.RESTART_ENGINE)
+    return result.degraded("unresponsive", message, Action.RESTART_ENGINE)
 
 
 def _is_readable(view: EngineView) -> bool:
     """Return whether a look has any reading of the engine's work: its own, its processes', or the gateway's."""
-    by_itself = view.state is State.OK and _number(view.running) is not None
-    return by_itself or _number(view.cpu_s) is not None or view.gateway_running is not None
+    by_itself = view.state is State.OK and number(view.running) is not None
+    return by_itself or number(view.cpu_s) is not None or view.gateway_running is not None
 
 
 def _unreadable(now: EngineView) -> RuleResult:
     message = f"it cannot be read: {now.tokens_total.detail or now.state}"
-    return RuleResult(Verdict.UNKNOWN, "unreadable", message)
-
-
-def _healthy(reason: str, message: str) -> RuleResult:
-    return RuleResult(Verdict.HEALTHY, reason, message)
+    return result.unknown("unreadable", message)
 
 
 # --- one look -------------------------------------------------------------------------------------------------------
 
 
 def _how_many(view: EngineView) -> str:
-    count = round(max(_number(view.running) or 0, view.gateway_running or 0, view.canary_waits_s > 0))
+    count = round(max(number(view.running) or 0, view.gateway_running or 0, view.canary_waits_s > 0))
     return "1 request" if count == 1 else f"{count} requests"
 
 
 def _evidence(seen: _EngineWindow) -> Iterator[Evidence]:
     now, at_s = seen.now, seen.at_s
     for what, reading in (("counters", now.tokens_total), ("requests running", now.running)):
-        count = _number(reading)
+        count = number(reading)
         value = str(reading.state) if count is None else f"{count:g}"
         yield Evidence(what=what, value=value, source="engine metrics", at_s=at_s)
     if now.gateway_running is not None:
@@ -301,4 +272,4 @@ def _evidence(seen: _EngineWindow) -> Iterator[Evidence]:
         yield Evidence(what="process state", value=now.process_state, source="/proc/PID/stat", at_s=at_s)
 
 
-PROBE = DECLARED.probe(check)
+PROBE = DECLARED.probe_of(_judge)

@@ -5,16 +5,14 @@ very many, or far more than on the node's other GPUs. A reading that a card does
 not read XIDs: gpu_xid does, and diagnosis combines them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from statistics import median
 
-from freehold.core.findings import Action, Finding, Verdict
+from freehold.core.findings import Action
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, GpuWindow, gpu_windows, judge_gpus
+from freehold.health.judge.gpus import GpuWindow, gpu_windows
 from freehold.health.judge.rule_result import RuleResult
-from freehold.health.model.probe import Expected
-from freehold.health.model.view import View
 
 DECLARED = declared(__name__)
 PAGES_GROWING = DECLARED.limit("pages_growing")
@@ -28,43 +26,29 @@ _DOUBLE_BIT = "retired_pages_uncorrected"
 def _pages_growing(gpu: GpuWindow) -> Iterable[RuleResult]:
     pages, rise = gpu.value(_DOUBLE_BIT), gpu.rise(_DOUBLE_BIT)
     if pages is not None and pages > PAGES_GROWING and rise is not None and rise.amount > 0:
-        yield RuleResult(
-            verdict=Verdict.UNHEALTHY,
-            reason="pages_growing",
-            message=f"{pages:g} pages are retired for double-bit errors, {rise.amount:g} more within the window.",
-            action=Action.REPLACE_HARDWARE,
-            evidence=(gpu.evidence(_DOUBLE_BIT),),
+        yield result.unhealthy(
+            "pages_growing",
+            f"{pages:g} pages are retired for double-bit errors, {rise.amount:g} more within the window.",
+            Action.REPLACE_HARDWARE,
+            (gpu.evidence(_DOUBLE_BIT),),
         )
 
 
-def _outlier(gpu: GpuWindow, others: Sequence[float]) -> Iterable[RuleResult]:
+def _outlier(gpu: GpuWindow) -> Iterable[RuleResult]:
     rise = gpu.rise("ecc_volatile_corrected")
-    if rise is None or rise.amount < OUTLIER_LEAST or not others:
+    if rise is None or rise.amount < OUTLIER_LEAST:
         return
-    usual = median(others)
-    if rise.amount < usual * OUTLIER_FACTOR:
+    rises = {one.component: one.rise("ecc_volatile_corrected") for one in gpu_windows(gpu.views)}
+    others = [one.amount for name, one in rises.items() if name != gpu.component and one is not None]
+    if not others or rise.amount < (usual := median(others)) * OUTLIER_FACTOR:
         return
     shown = f"+{rise.amount:g} in {rise.seconds:.0f} s"
-    yield RuleResult(
-        verdict=Verdict.DEGRADED,
-        reason="corrected_errors_outlier",
-        message=f"{rise.amount:g} corrected errors in {rise.seconds:.0f} s; the node's other GPUs have {usual:g}.",
-        action=Action.WATCH,
-        evidence=(gpu.evidence("ecc_volatile_corrected", value=shown, baseline=f"+{usual:g} on the others"),),
+    yield result.degraded(
+        "corrected_errors_outlier",
+        f"{rise.amount:g} corrected errors in {rise.seconds:.0f} s; the node's other GPUs have {usual:g}.",
+        Action.WATCH,
+        (gpu.evidence("ecc_volatile_corrected", value=shown, baseline=f"+{usual:g} on the others"),),
     )
 
 
-def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
-    """Return one finding per GPU."""
-    rises = {gpu.component: gpu.rise("ecc_volatile_corrected") for gpu in gpu_windows(views)}
-
-    def faults(gpu: GpuWindow) -> Iterable[RuleResult]:
-        others = [rise.amount for name, rise in rises.items() if name != gpu.component and rise is not None]
-        yield from over_limits(gpu, DECLARED.gpu.limits)
-        yield from _pages_growing(gpu)
-        yield from _outlier(gpu, others)
-
-    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=faults)
-
-
-PROBE = DECLARED.probe(check, common=REASONS)
+PROBE = DECLARED.gpu_probe(DECLARED.past_limits, _pages_growing, _outlier)

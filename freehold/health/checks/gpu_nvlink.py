@@ -5,15 +5,13 @@ it was up before in the window, or if other GPUs of the same model have more. A 
 lack a bridge, and is only degraded. The check does not decode XID 74 registers: diagnosis does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from freehold.core.findings import Action, Finding, Verdict
+from freehold.core.findings import Action
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number
+from freehold.health.judge.gpus import GpuWindow, number
 from freehold.health.judge.rule_result import RuleResult
-from freehold.health.model.probe import Expected
-from freehold.health.model.view import View
 
 DECLARED = declared(__name__)
 
@@ -26,20 +24,13 @@ def _down(gpu: GpuWindow) -> Iterable[RuleResult]:
     shown = (gpu.evidence("nvlink_up", baseline=f"{usual:g}"), gpu.evidence("nvlink_down"))
     if before == 0:
         message = f"No NVLink is up where other GPUs of its kind have {usual:g}: it has no bridge, or all of them are down."
-        yield RuleResult(
-            verdict=Verdict.DEGRADED,
-            reason="no_links",
-            message=message,
-            action=Action.CHECK_CABLE,
-            evidence=shown,
-        )
+        yield result.degraded("no_links", message, Action.CHECK_CABLE, shown)
         return
-    yield RuleResult(
-        verdict=Verdict.UNHEALTHY,
-        reason="link_down",
-        message=f"{up:g} NVLinks are up where {usual:g} were or the other GPUs have; down: {gpu.shown('nvlink_down')}.",
-        action=Action.INSPECT_HARDWARE,
-        evidence=shown,
+    yield result.unhealthy(
+        "link_down",
+        f"{up:g} NVLinks are up where {usual:g} were or the other GPUs have; down: {gpu.shown('nvlink_down')}.",
+        Action.INSPECT_HARDWARE,
+        shown,
     )
 
 
@@ -49,14 +40,4 @@ def _others(gpu: GpuWindow) -> list[float]:
     return [value for other in same if (value := number(other, "nvlink_up")) is not None]
 
 
-def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
-    yield from _down(gpu)
-    yield from over_limits(gpu, DECLARED.gpu.limits)
-
-
-def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
-    """Return one finding per GPU."""
-    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=_faults)
-
-
-PROBE = DECLARED.probe(check, common=REASONS)
+PROBE = DECLARED.gpu_probe(_down, DECLARED.past_limits)

@@ -5,16 +5,15 @@ are judged by what a healthy link's bit error rate allows. It reads no AER lines
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from freehold.catalog.load_xids import pcie_replays
-from freehold.core.findings import Action, Finding, Verdict
+from freehold.core.findings import Action
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number
+from freehold.health.judge.gpus import GpuWindow, number
 from freehold.health.judge.rule_result import RuleResult
-from freehold.health.model.probe import Expected, Threshold
-from freehold.health.model.view import Gpu, View
+from freehold.health.model.view import Gpu
 
 DECLARED = declared(__name__)
 LOADED_PERCENT = DECLARED.limit("loaded_percent")
@@ -44,12 +43,11 @@ def _slow(gpu: GpuWindow) -> Iterable[RuleResult]:
     looks = [one for _, one in gpu.past][-LOADED_LOOKS:]
     if len(looks) < LOADED_LOOKS or not all(_is_slow(one) for one in looks):
         return
-    yield RuleResult(
-        verdict=Verdict.DEGRADED,
-        reason="slow_link",
-        message=f"Under load the PCIe link is generation {gpu.shown('pcie_gen')} of {gpu.shown('pcie_gen_max')}.",
-        action=Action.INSPECT_HARDWARE,
-        evidence=(
+    yield result.degraded(
+        "slow_link",
+        f"Under load the PCIe link is generation {gpu.shown('pcie_gen')} of {gpu.shown('pcie_gen_max')}.",
+        Action.INSPECT_HARDWARE,
+        (
             gpu.evidence("pcie_gen", baseline=gpu.shown("pcie_gen_max")),
             gpu.evidence("utilisation_percent"),
         ),
@@ -66,35 +64,20 @@ def _replays(gpu: GpuWindow) -> Iterable[RuleResult]:
     if allowed is None or per_minute <= allowed:
         return
     shown = f"+{rise.amount:g} in {rise.seconds:.0f} s"
-    yield RuleResult(
-        verdict=Verdict.DEGRADED,
-        reason="replays",
-        message=f"{per_minute:.0f} PCIe replays a minute; a healthy link of generation {generation:g} x{lanes:g} has at most {allowed}.",
-        action=Action.INSPECT_HARDWARE,
-        evidence=(gpu.evidence("pcie_replays", value=shown, baseline=f"{allowed} a minute"),),
+    yield result.degraded(
+        "replays",
+        f"{per_minute:.0f} PCIe replays a minute; a healthy link of generation {generation:g} x{lanes:g} has at most {allowed}.",
+        Action.INSPECT_HARDWARE,
+        (gpu.evidence("pcie_replays", value=shown, baseline=f"{allowed} a minute"),),
     )
 
 
-def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
-    yield from over_limits(gpu, DECLARED.gpu.limits)
-    yield from _slow(gpu)
-    yield from _replays(gpu)
-
-
-def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
-    """Return one finding per GPU."""
-    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=_faults)
-
-
-PROBE = DECLARED.probe(
-    check,
-    first=[
-        Threshold(
-            name=f"replays_per_lane_minute_gen{generation}",
-            value=known.per_lane_per_minute,
-            source="DCGM: bit error rate 1e-12",
-        )
+PROBE = DECLARED.gpu_probe(
+    DECLARED.past_limits,
+    _slow,
+    _replays,
+    first={
+        f"replays_per_lane_minute_gen{generation}": (known.per_lane_per_minute, "DCGM: bit error rate 1e-12")
         for generation, known in pcie_replays().items()
-    ],
-    common=REASONS,
+    },
 )

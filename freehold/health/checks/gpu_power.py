@@ -7,12 +7,11 @@ without progress confirms. The check does not judge throttling: gpu_throttle doe
 
 from collections.abc import Iterable, Sequence
 
-from freehold.core.findings import Action, Finding, Verdict
+from freehold.core.findings import Action
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus
+from freehold.health.judge.gpus import GpuWindow
 from freehold.health.judge.rule_result import RuleResult
-from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
 
 DECLARED = declared(__name__)
@@ -27,12 +26,11 @@ def _stuck(gpu: GpuWindow) -> Iterable[RuleResult]:
     power = gpu.value("power_w")
     if energy is None or energy.amount > 0 or energy.seconds < STUCK_S or not power:
         return
-    yield RuleResult(
-        verdict=Verdict.DEGRADED,
-        reason="stuck",
-        message=f"The energy counter has not moved for {energy.seconds:.0f} s at {power:g} W: its power reading cannot be believed.",
-        action=Action.WATCH,
-        evidence=(gpu.evidence("energy_mj", value=f"+0 in {energy.seconds:.0f} s"), gpu.evidence("power_w")),
+    yield result.degraded(
+        "stuck",
+        f"The energy counter has not moved for {energy.seconds:.0f} s at {power:g} W: its power reading cannot be believed.",
+        Action.WATCH,
+        (gpu.evidence("energy_mj", value=f"+0 in {energy.seconds:.0f} s"), gpu.evidence("power_w")),
     )
 
 
@@ -56,15 +54,14 @@ def _engines_move(views: Sequence[View]) -> bool:
     return False
 
 
-def _busy_at_idle_power(gpu: GpuWindow, *, moving: bool) -> Iterable[RuleResult]:
-    if moving or not _idle_but_busy(gpu):
+def _busy_at_idle_power(gpu: GpuWindow) -> Iterable[RuleResult]:
+    if not _idle_but_busy(gpu) or _engines_move(gpu.views):
         return
-    yield RuleResult(
-        verdict=Verdict.DEGRADED,
-        reason="busy_at_idle_power",
-        message=f"It says {gpu.shown('utilisation_percent')} % busy but draws {gpu.shown('power_w')} W: a kernel is resident that does no work.",
-        action=Action.RESTART_ENGINE,
-        evidence=(
+    yield result.degraded(
+        "busy_at_idle_power",
+        f"It says {gpu.shown('utilisation_percent')} % busy but draws {gpu.shown('power_w')} W: a kernel is resident that does no work.",
+        Action.RESTART_ENGINE,
+        (
             gpu.evidence("utilisation_percent"),
             gpu.evidence("power_w", baseline=f"over {IDLE_SHARE:.0%} of the limit when it works"),
             gpu.evidence("sm_clock_mhz"),
@@ -72,16 +69,4 @@ def _busy_at_idle_power(gpu: GpuWindow, *, moving: bool) -> Iterable[RuleResult]
     )
 
 
-def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
-    """Return one finding per GPU."""
-    moving = _engines_move(views)
-
-    def faults(gpu: GpuWindow) -> Iterable[RuleResult]:
-        yield from over_limits(gpu, DECLARED.gpu.limits)
-        yield from _stuck(gpu)
-        yield from _busy_at_idle_power(gpu, moving=moving)
-
-    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=faults)
-
-
-PROBE = DECLARED.probe(check, common=REASONS)
+PROBE = DECLARED.gpu_probe(DECLARED.past_limits, _stuck, _busy_at_idle_power)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from freehold.catalog.load_xids import recovery_actions
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import REASONS, GpuWindow, finding_of, gpu_windows, newest_gpus, no_gpus
 from freehold.health.judge.rule_result import RuleResult
@@ -25,24 +26,14 @@ NEEDS = ("recovery_action",)
 
 
 def _lost(gpu: GpuWindow) -> Iterable[RuleResult]:
-    for state, reason, message, action in (
-        (State.LOST, "lost", "The driver says that the GPU is lost.", Action.CORDON),
-        (
-            State.RESET_REQUIRED,
-            "reset_required",
-            "The driver says that the GPU must be reset.",
-            Action.RESET_GPU,
-        ),
+    for state, reason, what, action in (
+        (State.LOST, "lost", "is lost", Action.CORDON),
+        (State.RESET_REQUIRED, "reset_required", "must be reset", Action.RESET_GPU),
     ):
         named = [name for name, reading in gpu.gpu.readings.items() if reading.state is state]
         if named:
-            yield RuleResult(
-                verdict=Verdict.UNHEALTHY,
-                reason=reason,
-                message=message,
-                action=action,
-                evidence=tuple(gpu.evidence(name) for name in named[:2]),
-            )
+            seen = tuple(gpu.evidence(name) for name in named[:2])
+            yield result.unhealthy(reason, f"The driver says that the GPU {what}.", action, seen)
 
 
 def _recovery(gpu: GpuWindow) -> Iterable[RuleResult]:
@@ -51,12 +42,11 @@ def _recovery(gpu: GpuWindow) -> Iterable[RuleResult]:
         return
     known = recovery_actions().get(int(wanted))
     wanted_action = known.name.replace("_", " ") if known else f"code {wanted:g}, which no catalogue knows"
-    yield RuleResult(
-        verdict=Verdict.UNHEALTHY,
-        reason="recovery_action",
-        message=f"The driver itself asks for: {wanted_action}.",
-        action=known.action if known else Action.DRAIN,
-        evidence=(gpu.evidence("recovery_action", baseline="0"),),
+    yield result.unhealthy(
+        "recovery_action",
+        f"The driver itself asks for: {wanted_action}.",
+        known.action if known else Action.DRAIN,
+        (gpu.evidence("recovery_action", baseline="0"),),
     )
 
 
@@ -128,11 +118,11 @@ def _count_fault(views: Sequence[View], gpus: Gpus, expected: Expected) -> RuleR
 
 
 def _bad(reason: str, message: str, evidence: tuple[Evidence, ...]) -> RuleResult:
-    return RuleResult(Verdict.UNHEALTHY, reason, message, Action.CORDON, evidence)
+    return result.unhealthy(reason, message, Action.CORDON, evidence)
 
 
 def _odd(reason: str, message: str, evidence: tuple[Evidence, ...]) -> RuleResult:
-    return RuleResult(Verdict.DEGRADED, reason, message, Action.FIX_CONFIGURATION, evidence)
+    return result.degraded(reason, message, Action.FIX_CONFIGURATION, evidence)
 
 
 def _counts(view: View, gpus: Gpus, expected: Expected) -> tuple[Evidence, ...]:
@@ -156,13 +146,11 @@ def _count(views: Sequence[View], expected: Expected) -> Finding:
         message = (
             f"{len(gpus.pci_addresses)} NVIDIA GPUs are on the PCI bus and no driver answers: {gpus.detail}."
         )
-        found = RuleResult(Verdict.UNKNOWN, "no_driver", message)
+        found = result.unknown("no_driver", message)
     elif not gpus.gpus and not gpus.pci_addresses and not expected.gpus and not _most_before(views):
         return no_gpus(PROBE.name, view, expected)
     else:
-        found = _count_fault(views, gpus, expected) or RuleResult(
-            Verdict.HEALTHY, "ok", f"{_seen(gpus)} GPUs are there."
-        )
+        found = _count_fault(views, gpus, expected) or result.healthy("ok", f"{_seen(gpus)} GPUs are there.")
     return found.finding(PROBE.name, "gpus", view)
 
 
@@ -171,9 +159,7 @@ def _not_read(view: View, gpus: Gpus | None) -> Finding:
         return no_gpus(PROBE.name, view, Expected(gpus=1))
     evidence = (Evidence(what="NVML call", value=gpus.detail, source=gpus.source, at_s=view.at_s),)
     message = f"Reading the GPUs hangs: {gpus.detail}."
-    return RuleResult(Verdict.UNKNOWN, "hung", message, Action.WATCH, evidence).finding(
-        PROBE.name, "gpus", view
-    )
+    return result.unknown("hung", message, Action.WATCH, evidence).finding(PROBE.name, "gpus", view)
 
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:

@@ -4,15 +4,13 @@ Cards differ by tens of degrees in what they bear; each reports its margin and t
 a margin its own slowdown threshold is used. The check does not judge fans or the room; many cards at once only hint at them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from freehold.core.findings import Action, Finding, Verdict
+from freehold.core.findings import Action, Verdict
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number, whole_node
+from freehold.health.judge.gpus import GpuWindow, number, whole_node
 from freehold.health.judge.rule_result import RuleResult
-from freehold.health.model.probe import Expected
-from freehold.health.model.view import Gpu, View
+from freehold.health.model.view import Gpu
 
 DECLARED = declared(__name__)
 MARGIN_LOW_C = DECLARED.limit("margin_low_c")
@@ -46,22 +44,12 @@ def _core(gpu: GpuWindow) -> Iterable[RuleResult]:
     where = " So are all GPUs of the node: look at fans and inlet air." if everywhere else ""
     past = headroom[0] < 0
     yield RuleResult(
-        verdict=Verdict.UNHEALTHY if past else Verdict.DEGRADED,
-        reason="past_slowdown" if past else "near_slowdown",
-        message=f"{headroom[0]:g} °C below its slowdown threshold, at {gpu.shown('temperature_c')} °C.{where}",
-        action=Action.CHECK_FACILITY if everywhere else Action.INSPECT_HARDWARE if past else Action.WATCH,
-        evidence=tuple(gpu.evidence(name) for name in _SHOWN),
+        Verdict.UNHEALTHY if past else Verdict.DEGRADED,
+        "past_slowdown" if past else "near_slowdown",
+        f"{headroom[0]:g} °C below its slowdown threshold, at {gpu.shown('temperature_c')} °C.{where}",
+        Action.CHECK_FACILITY if everywhere else Action.INSPECT_HARDWARE if past else Action.WATCH,
+        tuple(gpu.evidence(name) for name in _SHOWN),
     )
 
 
-def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
-    yield from _core(gpu)
-    yield from over_limits(gpu, DECLARED.gpu.limits)
-
-
-def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
-    """Return one finding per GPU by its newest readings."""
-    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=_faults)
-
-
-PROBE = DECLARED.probe(check, common=REASONS)
+PROBE = DECLARED.gpu_probe(_core, DECLARED.past_limits)

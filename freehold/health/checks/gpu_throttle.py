@@ -5,15 +5,15 @@ a moment at any change of clocks, so that one look proves nothing. All GPUs of a
 power, one alone to its own cooling. It does not measure temperature: gpu_temperature does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence, Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number, whole_node
+from freehold.health.judge.gpus import GpuWindow, number, whole_node
 from freehold.health.judge.rule_result import RuleResult
-from freehold.health.model.probe import Expected
-from freehold.health.model.view import Gpu, View
+from freehold.health.model.view import Gpu
 
 DECLARED = declared(__name__)
 TIME_SHARE = DECLARED.limit("time_share")
@@ -69,23 +69,25 @@ def _share(gpu: GpuWindow, kind: _Throttle) -> tuple[float, Evidence] | None:
     return held / len(bits) * TIME_SHARE / LOOKS_SHARE, shown
 
 
-def _held(gpu: GpuWindow, kind: _Throttle) -> Iterable[RuleResult]:
+def _held(gpu: GpuWindow) -> Iterable[RuleResult]:
+    return (found for kind in _THROTTLES for found in _held_by(gpu, kind))
+
+
+def _held_by(gpu: GpuWindow, kind: _Throttle) -> Iterable[RuleResult]:
     share = _share(gpu, kind)
     if share is None or share[0] < TIME_SHARE:
         return
-    everywhere = bool(kind.bit) and whole_node(gpu, lambda one: _has_bit(one, kind.bit))
+    everywhere = bool(kind.bit) and whole_node(
+        gpu, lambda one: int(number(one, "throttle_bits") or 0) & kind.bit > 0
+    )
     where = " So are all GPUs of the node: look at power, fans and inlet air." if everywhere else ""
     yield RuleResult(
-        verdict=Verdict.UNHEALTHY if share[0] >= TIME_SHARE_BAD else Verdict.DEGRADED,
-        reason=kind.reason,
-        message=f"The GPU was {kind.effect} ({share[1].value}).{where}",
-        action=Action.CHECK_FACILITY if everywhere else kind.action,
-        evidence=(share[1], gpu.evidence("temperature_c"), gpu.evidence("throttle_bits")),
+        Verdict.UNHEALTHY if share[0] >= TIME_SHARE_BAD else Verdict.DEGRADED,
+        kind.reason,
+        f"The GPU was {kind.effect} ({share[1].value}).{where}",
+        Action.CHECK_FACILITY if everywhere else kind.action,
+        (share[1], gpu.evidence("temperature_c"), gpu.evidence("throttle_bits")),
     )
-
-
-def _has_bit(gpu: Gpu, bit: int) -> bool:
-    return bool(int(number(gpu, "throttle_bits") or 0) & bit)
 
 
 def _slow(gpu: GpuWindow) -> Iterable[RuleResult]:
@@ -93,12 +95,11 @@ def _slow(gpu: GpuWindow) -> Iterable[RuleResult]:
     looks = [one for _, one in gpu.past][-LOOKS_LEAST:]
     if len(looks) < LOOKS_LEAST or not all(_is_slow(one) for one in looks):
         return
-    yield RuleResult(
-        verdict=Verdict.DEGRADED,
-        reason="slow_clock",
-        message=f"Loaded, it runs at {gpu.shown('sm_clock_mhz')} of {gpu.shown('sm_clock_max_mhz')} MHz and gives no reason.",
-        action=Action.WATCH,
-        evidence=(
+    yield result.degraded(
+        "slow_clock",
+        f"Loaded, it runs at {gpu.shown('sm_clock_mhz')} of {gpu.shown('sm_clock_max_mhz')} MHz and gives no reason.",
+        Action.WATCH,
+        (
             gpu.evidence("sm_clock_mhz"),
             gpu.evidence("throttle_bits"),
             gpu.evidence("utilisation_percent"),
@@ -115,15 +116,4 @@ def _is_slow(gpu: Gpu) -> bool:
     return not explained and busy >= LOADED_PERCENT and clock < most * SLOW_CLOCK_SHARE
 
 
-def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
-    for kind in _THROTTLES:
-        yield from _held(gpu, kind)
-    yield from _slow(gpu)
-
-
-def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
-    """Return one finding per GPU."""
-    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=_faults)
-
-
-PROBE = DECLARED.probe(check, common=REASONS)
+PROBE = DECLARED.gpu_probe(_held, _slow)

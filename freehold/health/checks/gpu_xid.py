@@ -4,9 +4,11 @@ XIDs of a program's own mistakes leave the GPU healthy; messages name the number
 what NVML measures, and diagnosis finds what caused an incident; nothing here reads.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 
-from freehold.core.findings import Finding, Verdict
+from freehold.core.findings import Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import has_no_gpu
 from freehold.health.judge.kernel_window import BLIND_S, SILENCE_S, unread
@@ -19,15 +21,15 @@ from freehold.health.judge.xid import (
     judge_switch,
 )
 from freehold.health.kernel_log.events import KernelEvent, Kind, pci_key, read_events, uuids
-from freehold.health.model.probe import Expected, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpus, View
 
 DECLARED = declared(__name__)
 WINDOW_S = DECLARED.limit("window_s")
 
 
-def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding per GPU that is known or named by a line, and one per NVSwitch that a line names."""
+def _judge(views: Sequence[View], _expected: Expected) -> Iterable[tuple[str, RuleResult]]:
+    """Return the result of each GPU that is known or named by a line, and of each NVSwitch that a line names."""
     now = views[-1]
     lines = [line for view in views if view.kernel for line in view.kernel.lines]
     events = [event for event in read_events(lines) if event.at_s > now.at_s - WINDOW_S]
@@ -45,7 +47,7 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     found |= _switches(events, against)
     if not names and not any(each.verdict > Verdict.HEALTHY for each in judged.values()):
         found.setdefault("gpu", _without_gpus(gpus, quiet))
-    return [each.finding(PROBE.name, part, now) for part, each in sorted(found.items())]
+    return sorted(found.items(), key=itemgetter(0))
 
 
 def _names(gpus: Gpus | None, events: Sequence[KernelEvent]) -> dict[str, str]:
@@ -81,8 +83,8 @@ def _without_gpus(gpus: Gpus | None, quiet: RuleResult) -> RuleResult:
     if quiet.verdict is Verdict.UNKNOWN:
         return quiet
     if gpus and has_no_gpu(gpus):
-        return RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "no NVIDIA GPU on the bus")
-    return RuleResult(Verdict.UNKNOWN, "gpus_unknown", "which GPUs there are was not read")
+        return result.not_applicable("no_gpu", "no NVIDIA GPU on the bus")
+    return result.unknown("gpus_unknown", "which GPUs there are was not read")
 
 
 def _switches(
@@ -103,18 +105,12 @@ def _switches(
     )
 
 
-PROBE = DECLARED.probe(
-    check,
-    first=(
-        Threshold(
-            name="repeated_times", value=REPEATED_TIMES, source="NVSentinel: XID 13 and 31 twice on one GPU"
-        ),
-        Threshold(
-            name="incident_silence_s", value=SILENCE_S, source="NVIDIA Fleet Intelligence, NVSentinel: 3 min"
-        ),
-        Threshold(name="xid_13_burst_s", value=BURST_XID_13_S, source="NVSentinel: 15 s for XID 13"),
-        Threshold(
-            name="blind_s", value=BLIND_S, source="our own choice: ten minutes after records were lost"
-        ),
-    ),
+PROBE = DECLARED.probe_of(
+    _judge,
+    first={
+        "repeated_times": (REPEATED_TIMES, "NVSentinel: XID 13 and 31 twice on one GPU"),
+        "incident_silence_s": (SILENCE_S, "NVIDIA Fleet Intelligence, NVSentinel: 3 min"),
+        "xid_13_burst_s": (BURST_XID_13_S, "NVSentinel: 15 s for XID 13"),
+        "blind_s": (BLIND_S, "our own choice: ten minutes after records were lost"),
+    },
 )

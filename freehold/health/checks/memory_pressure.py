@@ -7,11 +7,11 @@ look full. Corrected errors are evidence and no verdict; a single one means noth
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.rule_result import RuleResult, worst_result
 from freehold.health.judge.series import failed, growth, named
-from freehold.health.model.probe import Expected
 from freehold.health.model.view import Host, View
 
 DECLARED = declared(__name__)
@@ -25,27 +25,17 @@ STALLED_LEAST_S = DECLARED.limit("stalled_least_s")
 _JUDGED = ("total_bytes", "available_bytes", "limit_available_bytes", "pressure_full_s", "oom_kills")
 
 
-def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding on `memory`."""
-    newest = views[-1]
-    evidence = tuple(_evidence(newest.host, newest.at_s)) if newest.host else ()
-    return [replace(_judge(views), evidence=evidence).finding(PROBE.name, "memory", newest)]
-
-
-def _judge(views: Sequence[View]) -> RuleResult:
-    host = views[-1].host
-    if host is None:
-        return RuleResult(Verdict.UNKNOWN, "not_read", "the host was not read")
-    found = [*_errors(views), *_kills(views), *_stalled(views), *_left(host)]
-    return worst_result(found, _quiet(host))
+def _judge(views: Sequence[View], host: Host) -> RuleResult:
+    found = [*_errors(views, host), *_kills(views), *_stalled(views), *_left(host)]
+    return replace(worst_result(found, _quiet(host)), evidence=tuple(_evidence(host, views[-1].at_s)))
 
 
 def _quiet(host: Host) -> RuleResult:
     if named(host.memory, "available_bytes") is None:
-        return RuleResult(Verdict.UNKNOWN, "cannot_read", "how much memory is available could not be read")
+        return result.unknown("cannot_read", "how much memory is available could not be read")
     if bad := failed(host.memory, _JUDGED):
-        return RuleResult(Verdict.UNKNOWN, "cannot_read", f"could not be read: {', '.join(bad)}")
-    return RuleResult(Verdict.HEALTHY, "enough", _share(host))
+        return result.unknown("cannot_read", f"could not be read: {', '.join(bad)}")
+    return result.healthy("enough", _share(host))
 
 
 def _grew(views: Sequence[View], pick: Callable[[Host], float | None]) -> tuple[float, float]:
@@ -53,23 +43,22 @@ def _grew(views: Sequence[View], pick: Callable[[Host], float | None]) -> tuple[
     return growth((view.monotonic_s, pick(view.host) if view.host else None) for view in views) or (0.0, 0.0)
 
 
-def _errors(views: Sequence[View]) -> Iterator[RuleResult]:
-    host = views[-1].host
-    count = host.edac.get("ue_count", 0) if host else 0
+def _errors(views: Sequence[View], host: Host) -> Iterator[RuleResult]:
+    count = host.edac.get("ue_count", 0)
     grown, _ = _grew(views, lambda host: host.edac.get("ue_count"))
     if grown:
         message = f"{grown:.0f} uncorrected memory errors just now, {count} since boot"
-        yield RuleResult(Verdict.UNHEALTHY, "uncorrected_error", message, Action.REPLACE_HARDWARE)
+        yield result.unhealthy("uncorrected_error", message, Action.REPLACE_HARDWARE)
     elif count:
         message = f"{count} uncorrected memory errors since boot"
-        yield RuleResult(Verdict.DEGRADED, "uncorrected_error_before", message, Action.INSPECT_HARDWARE)
+        yield result.degraded("uncorrected_error_before", message, Action.INSPECT_HARDWARE)
 
 
 def _kills(views: Sequence[View]) -> Iterator[RuleResult]:
     kills, _ = _grew(views, lambda host: named(host.memory, "oom_kills"))
     if kills:
         message = f"the kernel killed {kills:.0f} processes for want of memory"
-        yield RuleResult(Verdict.DEGRADED, "oom_kill", message, Action.WATCH)
+        yield result.degraded("oom_kill", message, Action.WATCH)
 
 
 def _stalled(views: Sequence[View]) -> Iterator[RuleResult]:
@@ -79,9 +68,9 @@ def _stalled(views: Sequence[View]) -> Iterator[RuleResult]:
     share = stalled_s / elapsed_s
     message = f"all tasks waited for memory {share:.0%} of the last {elapsed_s:.0f} s"
     if share >= STALLED_BAD_SHARE:
-        yield RuleResult(Verdict.UNHEALTHY, "stalled", message, Action.DRAIN)
+        yield result.unhealthy("stalled", message, Action.DRAIN)
     elif share >= STALLED_WARN_SHARE:
-        yield RuleResult(Verdict.DEGRADED, "stalled", message, Action.WATCH)
+        yield result.degraded("stalled", message, Action.WATCH)
 
 
 def _left(host: Host) -> Iterator[RuleResult]:
@@ -91,9 +80,9 @@ def _left(host: Host) -> Iterator[RuleResult]:
             continue
         message = f"{available / 1e9:.1f} GB of {total / 1e9:.1f} GB {of} are available"
         if available < BAD_BYTES:
-            yield RuleResult(Verdict.UNHEALTHY, "almost_gone", message, Action.DRAIN)
+            yield result.unhealthy("almost_gone", message, Action.DRAIN)
         elif available / total < LOW_SHARE:
-            yield RuleResult(Verdict.DEGRADED, "low", message, Action.FIX_CONFIGURATION)
+            yield result.degraded("low", message, Action.FIX_CONFIGURATION)
 
 
 _MACHINE = ("available_bytes", "total_bytes", "of memory")
@@ -124,4 +113,4 @@ def _evidence(host: Host, at_s: float) -> Iterator[Evidence]:
         yield Evidence(what=f"memory errors since boot ({name})", value=str(count), source="edac", at_s=at_s)
 
 
-PROBE = DECLARED.probe(check)
+PROBE = DECLARED.host_probe("memory", _judge)

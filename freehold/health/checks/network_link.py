@@ -4,12 +4,13 @@ A port that never had a cable, or that is switched off, is not a fault unless th
 it. Loss on the way to peers is judged by `network_loss`, RDMA ports by `rdma`; nothing here reads.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.rule_result import RuleResult, worst_result
+from freehold.health.judge.rule_result import RuleResult, missing, worst_result
 from freehold.health.judge.series import failed, growth, number
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Interface, View
@@ -25,28 +26,18 @@ _ERRORS = ("rx_errors", "tx_errors", "rx_missed_errors", "rx_over_errors", "tx_c
 _CABLE = ("rx_crc_errors", "tx_carrier_errors")
 
 
-def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
-    """Return one finding per interface that counts, and one for each that should be here and is not."""
+def _judge(views: Sequence[View], expected: Expected) -> Iterable[tuple[str, RuleResult]]:
+    """Return the result of each interface that counts, and of each that should be here and is not."""
     network = views[-1].network
     if network is None:
-        nothing = RuleResult(Verdict.UNKNOWN, "not_read", "the network was not read")
-        return [nothing.finding(PROBE.name, "link", views[-1])]
-    found = [_interface(views, link, expected) for link in network.interfaces]
-    here = {link.name for link in network.interfaces}
-    for name in sorted(expected.link_mbit_s.keys() - here):
-        judged = RuleResult(
-            Verdict.UNHEALTHY, "missing", f"{name} should be here and is not", Action.INSPECT_HARDWARE
-        )
-        found.append(judged.finding(PROBE.name, f"link:{name}", views[-1]))
-    if not found:
-        judged = RuleResult(
-            Verdict.NOT_APPLICABLE, "no_interfaces", "no interface with hardware behind it was found"
-        )
-        return [judged.finding(PROBE.name, "link", views[-1])]
-    return found
+        return [("link", result.unknown("not_read", "the network was not read"))]
+    nothing = result.not_applicable("no_interfaces", "no interface with hardware behind it was found")
+    found = {f"link:{link.name}": _interface(views, link, expected) for link in network.interfaces}
+    found |= missing(expected.link_mbit_s.keys() - {link.name for link in network.interfaces})
+    return (found or {"link": nothing}).items()
 
 
-def _interface(views: Sequence[View], link: Interface, expected: Expected) -> Finding:
+def _interface(views: Sequence[View], link: Interface, expected: Expected) -> RuleResult:
     past = [
         (view.monotonic_s, each)
         for view in views
@@ -58,8 +49,7 @@ def _interface(views: Sequence[View], link: Interface, expected: Expected) -> Fi
     if judged is None:
         found = [*_flapping(link, past), *_slow(link, past, expected), *_losing(link, past)]
         judged = worst_result(found, _quiet(link))
-    judged = replace(judged, evidence=tuple(_evidence(views, link)))
-    return judged.finding(PROBE.name, f"link:{link.name}", views[-1])
+    return replace(judged, evidence=tuple(_evidence(views, link)))
 
 
 def _quiet(link: Interface) -> RuleResult:
@@ -67,10 +57,8 @@ def _quiet(link: Interface) -> RuleResult:
     rows = {"carrier": link.carrier, "carrier changes": link.carrier_changes, "speed": link.speed_mbit_s}
     unread = [f"{name} ({rows[name].detail or rows[name].state})" for name in failed(rows, rows)]
     if unread:
-        return RuleResult(
-            Verdict.UNKNOWN, "cannot_read", f"{link.name}: {', '.join(unread)} could not be read"
-        )
-    return RuleResult(Verdict.HEALTHY, "up", f"{link.name} is up{_speed(link)}")
+        return result.unknown("cannot_read", f"{link.name}: {', '.join(unread)} could not be read")
+    return result.healthy("up", f"{link.name} is up{_speed(link)}")
 
 
 def _speed(link: Interface) -> str:
@@ -82,7 +70,7 @@ def _without_link(link: Interface, *, named: bool) -> RuleResult | None:
     """Return the result for an interface without a link; None: it has one."""
     carrier, ups = number(link.carrier), number(link.carrier_ups)
     if not link.wanted_up and not named:
-        return RuleResult(Verdict.NOT_APPLICABLE, "not_used", f"{link.name} is switched off")
+        return result.not_applicable("not_used", f"{link.name} is switched off")
     if carrier == 1:
         return None
     down = carrier == 0 or link.operstate in {"down", "lowerlayerdown"} or not link.wanted_up
@@ -90,20 +78,18 @@ def _without_link(link: Interface, *, named: bool) -> RuleResult | None:
         return (
             None
             if link.operstate == "up"
-            else RuleResult(Verdict.UNKNOWN, "cannot_read", f"{link.name}: {link.carrier.detail}")
+            else result.unknown("cannot_read", f"{link.name}: {link.carrier.detail}")
         )
     if named or (ups is not None and ups > 0):
-        return RuleResult(
-            Verdict.UNHEALTHY, "link_down", f"{link.name} has lost its link", Action.CHECK_CABLE
-        )
-    return RuleResult(Verdict.NOT_APPLICABLE, "not_used", f"{link.name} has never had a link")
+        return result.unhealthy("link_down", f"{link.name} has lost its link", Action.CHECK_CABLE)
+    return result.not_applicable("not_used", f"{link.name} has never had a link")
 
 
 def _flapping(link: Interface, past: Sequence[tuple[float, Interface]]) -> Iterator[RuleResult]:
     grown = growth((at_s, number(each.carrier_changes)) for at_s, each in past)
     if grown and grown[0] > CHANGES_MOST:
         message = f"the link of {link.name} came or went {grown[0]:.0f} times in {grown[1]:.0f} s"
-        yield RuleResult(Verdict.DEGRADED, "link_flapping", message, Action.CHECK_CABLE)
+        yield result.degraded("link_flapping", message, Action.CHECK_CABLE)
 
 
 def _slow(
@@ -114,7 +100,7 @@ def _slow(
     should = expected.link_mbit_s.get(link.name) or max([*speeds, link.fastest_mbit_s])
     if now is not None and should and now < should:
         message = f"{link.name} runs at {now:.0f} Mbit/s and should at {should:.0f}"
-        yield RuleResult(Verdict.DEGRADED, "link_slow", message, Action.CHECK_CABLE)
+        yield result.degraded("link_slow", message, Action.CHECK_CABLE)
 
 
 def _losing(link: Interface, past: Sequence[tuple[float, Interface]]) -> Iterator[RuleResult]:
@@ -123,12 +109,10 @@ def _losing(link: Interface, past: Sequence[tuple[float, Interface]]) -> Iterato
     drops = _grew(past, ("rx_dropped", "tx_dropped"))
     if errors >= ERRORS_LEAST and errors >= ERRORS_SHARE * packets:
         message = f"{link.name} counted {errors:.0f} errors in {packets:.0f} packets"
-        yield RuleResult(
-            Verdict.DEGRADED, "link_errors", message, Action.CHECK_CABLE if cable else Action.WATCH
-        )
+        yield result.degraded("link_errors", message, Action.CHECK_CABLE if cable else Action.WATCH)
     if drops >= ERRORS_LEAST and drops >= DROPS_SHARE * (packets + drops):
         message = f"{link.name} dropped {drops:.0f} of {packets + drops:.0f} packets"
-        yield RuleResult(Verdict.DEGRADED, "link_drops", message, Action.WATCH)
+        yield result.degraded("link_drops", message, Action.WATCH)
 
 
 def _grew(past: Sequence[tuple[float, Interface]], names: Sequence[str]) -> float:
@@ -152,4 +136,4 @@ def _evidence(views: Sequence[View], link: Interface) -> Iterator[Evidence]:
             yield Evidence(what=f"{name} since boot", value=str(count), source="/sys/class/net", at_s=at_s)
 
 
-PROBE = DECLARED.probe(check)
+PROBE = DECLARED.probe_of(_judge)

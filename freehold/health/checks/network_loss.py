@@ -6,10 +6,11 @@ is an outage. Then the majority names the node: a node that others lose too is a
 others lose none is this one. With only two nodes neither can be named. The check measures nothing.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence, Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.mesh.loss_bounds import (
@@ -25,7 +26,7 @@ from freehold.health.mesh.loss_bounds import (
     odds_of_node,
     small_counts,
 )
-from freehold.health.model.probe import Expected, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import LossWindow, Peer, State, View
 
 DECLARED = declared(__name__)
@@ -34,7 +35,6 @@ CUT = DECLARED.count("cut_datagrams")
 LARGE_RUN = DECLARED.count("large_run_datagrams")
 SETTLED_MIN = DECLARED.count("settled_min_datagrams")
 
-NAME = "network_loss"
 OWN = "network"
 """Component of what is this node's own fault."""
 RECENT_S = 5.0
@@ -45,23 +45,13 @@ NOBODY = "not known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _PeerState:
-    """How one peer looks from here."""
-
-    reason: str
-    verdict: Verdict
-    action: Action
-    words: str
-    window: LossWindow | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
     """One view's peers, what they looked like, and who else loses them."""
 
     view: View
     peers: Mapping[str, Peer]
-    kinds: Mapping[str, _PeerState] = field(default_factory=dict)
+    kinds: Mapping[str, RuleResult] = field(default_factory=dict)
+    """How each peer looks from here; without evidence: it is silent, or was hardly heard."""
 
 
 _LOSING = {
@@ -77,23 +67,21 @@ _LOSING = {
 """Kinds that this node's own network could be the cause of; a peer that refuses or is stopped it cannot."""
 
 
-def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return a finding per peer, and one on this node's own network."""
+def _judge(views: Sequence[View], _expected: Expected) -> Iterable[tuple[str, RuleResult]]:
+    """Return the result of this node's own network, and of each peer."""
     view = views[-1]
     if view.network is None:
-        return [_own(view, "no_data", Verdict.UNKNOWN, words="The mesh gave no readings.")]
+        return [(OWN, result.unknown("no_data", "The mesh gave no readings."))]
     if view.network.mesh_error:
         words = f"The mesh does not run: {view.network.mesh_error}."
-        return [_own(view, "not_running", Verdict.UNKNOWN, words=words, action=Action.FIX_CONFIGURATION)]
+        return [(OWN, result.unknown("not_running", words, Action.FIX_CONFIGURATION))]
     if not view.network.peers:
-        return [_own(view, "no_peers", Verdict.NOT_APPLICABLE, words="No peers are configured.")]
-    peers = {peer.name: peer for peer in view.network.peers}
-    look = _Look(view=view, peers=peers)
-    kinds = {name: _kind_of(_history(views, name), look) for name in peers}
-    look = _Look(view=view, peers=peers, kinds=kinds)
+        return [(OWN, result.not_applicable("no_peers", "No peers are configured."))]
+    look = _Look(view=view, peers={peer.name: peer for peer in view.network.peers})
+    look = replace(look, kinds={name: _kind_of(_history(views, name), look) for name in look.peers})
     own = _judge_own(look)
-    at_fault = own.verdict in {Verdict.DEGRADED, Verdict.UNHEALTHY}
-    return [own, *(_finding(name, look, own_fault=at_fault) for name in peers)]
+    peers = ((f"peer:{name}", _with_witnesses(name, look, own_fault=own.is_bad)) for name in look.peers)
+    return [(OWN, own), *peers]
 
 
 def _history(views: Sequence[View], name: str) -> list[Peer]:
@@ -106,7 +94,7 @@ def _history(views: Sequence[View], name: str) -> list[Peer]:
 # ---- one peer, as it looks from here -----------------------------------------------------------------------------
 
 
-def _kind_of(history: Sequence[Peer], look: _Look) -> _PeerState:
+def _kind_of(history: Sequence[Peer], look: _Look) -> RuleResult:
     peer = history[-1]
     if peer.silent_s >= SILENT_S:
         return _silent(history, look)
@@ -114,51 +102,34 @@ def _kind_of(history: Sequence[Peer], look: _Look) -> _PeerState:
         words = (
             f"{peer.name} sends, but it has received none of the last {peer.unconfirmed} datagrams from here"
         )
-        return _PeerState(reason="cut_out", verdict=Verdict.UNHEALTHY, action=Action.CHECK_CABLE, words=words)
-    return _speaking(peer, _windows(history), alarm_chance(len(look.peers)))
+        return result.unhealthy("cut_out", words, Action.CHECK_CABLE)
+    return _speaking(peer, _windows(history), look)
 
 
-def _silent(history: Sequence[Peer], look: _Look) -> _PeerState:
+def _silent(history: Sequence[Peer], look: _Look) -> RuleResult:
     peer = history[-1]
     name, silence = peer.name, f"silent for {peer.silent_s:.1f} s"
     if peer.link is State.LOST:
         words = f"{name} is {silence}, and {peer.interface or 'the interface'} here has no carrier"
-        return _unhealthy("own_link", Action.CHECK_CABLE, words)
+        return result.unhealthy("own_link", words, Action.CHECK_CABLE)
     if any(past.refused for past in history):
-        return _unhealthy(
-            "peer_down",
-            Action.WATCH,
-            f"{name} is {silence} and its host refuses: its agent does not run",
-        )
+        words = f"{name} is {silence} and its host refuses: its agent does not run"
+        return result.unhealthy("peer_down", words, Action.WATCH)
     if any(past.foreign for past in history):
         words = f"{name} sends, but not to this mesh: it has another key, other names for the nodes, or another version"
-        return _PeerState(
-            reason="peer_differs", verdict=Verdict.DEGRADED, action=Action.FIX_CONFIGURATION, words=words
-        )
+        return result.degraded("peer_differs", words, Action.FIX_CONFIGURATION)
     if peer.control in GONE or (peer.control is State.UNKNOWN and peer.unreachable):
-        return _unhealthy(
-            "peer_unreachable",
-            Action.CORDON,
-            f"{name} is {silence} and its host does not answer ({peer.control})",
-        )
-    if _reached_by(name, look):
-        return _unhealthy(
-            "cut_back",
-            Action.CHECK_CABLE,
-            f"{name} is {silence} here, but not for {', '.join(_reached_by(name, look))}",
-        )
+        words = f"{name} is {silence} and its host does not answer ({peer.control})"
+        return result.unhealthy("peer_unreachable", words, Action.CORDON)
+    if reached := _reached_by(name, look):
+        words = f"{name} is {silence} here, but not for {', '.join(reached)}"
+        return result.unhealthy("cut_back", words, Action.CHECK_CABLE)
     if peer.control is State.OK:
-        return _unhealthy(
-            "peer_stopped",
-            Action.WATCH,
-            f"{name} is {silence}, though its host answers: its agent is stopped, or does not know this node",
+        words = (
+            f"{name} is {silence}, though its host answers: its agent is stopped, or does not know this node"
         )
-    words = f"{name} is {silence}; whether its host answers is not known yet"
-    return _PeerState(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
-
-
-def _unhealthy(reason: str, action: Action, words: str) -> _PeerState:
-    return _PeerState(reason=reason, verdict=Verdict.UNHEALTHY, action=action, words=words)
+        return result.unhealthy("peer_stopped", words, Action.WATCH)
+    return result.unknown("no_data", f"{name} is {silence}; whether its host answers is not known yet")
 
 
 def _reached_by(name: str, look: _Look) -> list[str]:
@@ -170,30 +141,22 @@ def _reached_by(name: str, look: _Look) -> list[str]:
     ]
 
 
-def _speaking(peer: Peer, windows: Sequence[LossWindow], chance: float) -> _PeerState:
-    minute = windows[0]
+def _speaking(peer: Peer, windows: Sequence[LossWindow], look: _Look) -> RuleResult:
+    minute, chance = windows[0], alarm_chance(len(look.peers))
     if hole := _black_hole(peer, minute):
         return hole
     out, back = (lossy_window(windows, back=back, chance=chance) for back in (False, True))
-    window = out or back
-    if window:
+    if window := out or back:
         reason = "lossy" if out and back else "lossy_out" if out else "lossy_back"
         words = _loss_words(peer.name, reason, window)
-        return _PeerState(
-            reason=reason,
-            verdict=Verdict.DEGRADED,
-            action=Action.CHECK_CABLE,
-            words=words,
-            window=window,
-        )
+        return result.degraded(reason, words, Action.CHECK_CABLE, _lost(look, window))
     if min(minute.settled_out, minute.settled_back) < SETTLED_MIN:
         words = f"{peer.name}: too few datagrams yet to say anything ({minute.settled_out} out, {minute.settled_back} back)"
-        return _PeerState(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
-    words = _loss_words(peer.name, "ok", minute)
-    return _PeerState(reason="ok", verdict=Verdict.HEALTHY, action=Action.NONE, words=words, window=minute)
+        return result.unknown("no_data", words)
+    return result.healthy("ok", _loss_words(peer.name, "ok", minute), evidence=_lost(look, minute))
 
 
-def _black_hole(peer: Peer, minute: LossWindow) -> _PeerState | None:
+def _black_hole(peer: Peer, minute: LossWindow) -> RuleResult | None:
     for back, run in ((False, peer.large_run_out), (True, peer.large_run_back)):
         sent, lost = small_counts(minute, back=back)
         by_chance = (lost / sent) ** run if sent else 1.0
@@ -202,7 +165,7 @@ def _black_hole(peer: Peer, minute: LossWindow) -> _PeerState | None:
             words = (
                 f"the last {run} datagrams of full MTU size {way} were lost, of small ones {lost} of {sent}"
             )
-            return _unhealthy("mtu_black_hole", Action.FIX_CONFIGURATION, words)
+            return result.unhealthy("mtu_black_hole", words, Action.FIX_CONFIGURATION)
     return None
 
 
@@ -230,7 +193,7 @@ def _windows(history: Sequence[Peer]) -> Sequence[LossWindow]:
 # ---- the majority -----------------------------------------------------------------------------------------------
 
 
-def _judge_own(look: _Look) -> Finding:
+def _judge_own(look: _Look) -> RuleResult:
     """Judge this node itself: it is at fault where it loses all its peers and they do not lose each other."""
     cut = sorted(
         {peer.interface for peer in look.peers.values() if look.kinds[peer.name].reason == "own_link"}
@@ -238,17 +201,17 @@ def _judge_own(look: _Look) -> Finding:
     silent = all(peer.silent_s >= SILENT_S for peer in look.peers.values())
     if cut and silent:
         words = f"No peer sends, and {', '.join(filter(None, cut)) or 'the interface'} has no carrier."
-        return _own(look.view, "own_link", Verdict.UNHEALTHY, words=words, action=Action.CHECK_CABLE)
+        return result.unhealthy("own_link", words, Action.CHECK_CABLE, _fault_of(look.view.node, look))
     losing = [name for name in look.peers if _loses(name, look)]
     alarmed = [name for name in losing if look.kinds[name].reason in _LOSING]
     if len(look.peers) > 1 and len(losing) == len(look.peers) and alarmed and not _others_lose(look):
         worst = any(look.kinds[name].verdict is Verdict.UNHEALTHY for name in alarmed)
-        words = f"This node loses all of its {len(losing)} peers, and they do not lose each other: {look.kinds[alarmed[0]].words}."
+        words = f"This node loses all of its {len(losing)} peers, and they do not lose each other: {look.kinds[alarmed[0]].message}."
         verdict = Verdict.UNHEALTHY if worst else Verdict.DEGRADED
-        return _own(look.view, "own_loss", verdict, words=words, action=Action.CHECK_CABLE)
+        return RuleResult(verdict, "own_loss", words, Action.CHECK_CABLE, _fault_of(look.view.node, look))
     if all(kind.verdict is Verdict.UNKNOWN for kind in look.kinds.values()):
-        return _own(look.view, "no_data", Verdict.UNKNOWN, words="No peer can be judged yet.")
-    return _own(look.view, "ok", Verdict.HEALTHY, words="Not all peers are lost from here.")
+        return result.unknown("no_data", "No peer can be judged yet.")
+    return result.healthy("ok", "Not all peers are lost from here.")
 
 
 def _loses(name: str, look: _Look) -> bool:
@@ -315,89 +278,64 @@ def _odds(name: str, seen: int, look: _Look) -> float:
 # ---- findings ----------------------------------------------------------------------------------------------------
 
 
-def _finding(name: str, look: _Look, *, own_fault: bool) -> Finding:
-    kind = look.kinds[name]
+def _with_witnesses(name: str, look: _Look, *, own_fault: bool) -> RuleResult:
+    kind = found = look.kinds[name]
+    losing: list[str] = []
     if own_fault and kind.reason in {*_LOSING, "ok", "no_data"}:
         words = f"{name} cannot be judged from here: this node's own network is at fault"
-        kind = _PeerState(reason="not_judged", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
-        return _make(name, look, kind)
-    if kind.reason not in _LOSING:
-        return _make(name, look, kind)
-    losing, fine = _witnesses(name, look)
-    if losing:
-        more, action = f"lost by {', '.join(losing)} as well: it is {name}", kind.action
-    elif fine:
-        more, action = f"not lost by {', '.join(fine)}: the path between, not the node", Action.WATCH
-    elif len(look.peers) > 1:
-        more, action = "whether it is the node or the path is not known yet", Action.WATCH
-    else:
-        more, action = "there is no third node that could tell", kind.action
-    with_witnesses = _PeerState(
-        reason=kind.reason,
-        verdict=kind.verdict,
-        action=action,
-        words=f"{kind.words}; {more}",
-        window=kind.window,
-    )
-    return _make(name, look, with_witnesses, at_fault=name if losing else NOBODY)
+        found = result.unknown("not_judged", words)
+    elif kind.reason in _LOSING:
+        losing, fine = _witnesses(name, look)
+        if losing:
+            more, action = f"lost by {', '.join(losing)} as well: it is {name}", kind.action
+        elif fine:
+            more, action = f"not lost by {', '.join(fine)}: the path between, not the node", Action.WATCH
+        elif len(look.peers) > 1:
+            more, action = "whether it is the node or the path is not known yet", Action.WATCH
+        else:
+            more, action = "there is no third node that could tell", kind.action
+        found = replace(kind, message=f"{kind.message}; {more}", action=action)
+    evidence = found.evidence or _silence(look.peers[name], look)
+    if found.reason in _LOSING:
+        evidence = (*evidence, *_fault_of(name if losing else NOBODY, look))
+    return replace(found, message=f"{found.message}.", evidence=evidence)
 
 
-def _make(name: str, look: _Look, kind: _PeerState, *, at_fault: str = "") -> Finding:
-    evidence = list(_evidence(look, name, kind))
-    if at_fault:
-        evidence.append(
-            Evidence(what=AT_FAULT, value=at_fault, source="reports of the mesh", at_s=look.view.at_s)
-        )
-    found = RuleResult(kind.verdict, kind.reason, f"{kind.words}.", kind.action, tuple(evidence))
-    return found.finding(NAME, f"peer:{name}", look.view)
+def _silence(peer: Peer, look: _Look) -> tuple[Evidence, ...]:
+    at_s, silent = look.view.at_s, f"{peer.silent_s:.1f} s"
+    silence = Evidence(what="silence", value=silent, source="UDP mesh", at_s=at_s, baseline="0.1 s")
+    host = Evidence(what="host answers TCP", value=peer.control, source="connect", at_s=at_s)
+    return (silence, host) if peer.silent_s >= SILENT_S else (silence,)
 
 
-def _evidence(look: _Look, name: str, kind: _PeerState) -> Sequence[Evidence]:
-    source, peer, at_s = "UDP mesh", look.peers[name], look.view.at_s
+def _lost(look: _Look, window: LossWindow) -> tuple[Evidence, ...]:
     chance = alarm_chance(len(look.peers))
-    if kind.window is None:
-        silence = Evidence(
-            what="silence", value=f"{peer.silent_s:.1f} s", source=source, at_s=at_s, baseline="0.1 s"
-        )
-        host = Evidence(what="host answers TCP", value=peer.control, source="connect", at_s=at_s)
-        return (silence, host) if peer.silent_s >= SILENT_S else (silence,)
-    ways = (("lost out", False), ("lost back", True))
-    return [
+    return tuple(
         Evidence(
-            what=f"{what} in {kind.window.seconds:g} s",
-            value=f"{counts(kind.window, back=back)[1]} of {counts(kind.window, back=back)[0]}",
-            source=source,
-            at_s=at_s,
-            baseline=f"fewer than {limit(counts(kind.window, back=back)[0], chance)}",
+            what=f"lost {way} in {window.seconds:g} s",
+            value=f"{lost} of {sent}",
+            source="UDP mesh",
+            at_s=look.view.at_s,
+            baseline=f"fewer than {limit(sent, chance)}",
         )
-        for what, back in ways
-    ]
+        for way in ("out", "back")
+        for sent, lost in (counts(window, back=way == "back"),)
+    )
 
 
-def _own(view: View, reason: str, verdict: Verdict, *, words: str, action: Action = Action.NONE) -> Finding:
-    evidence = (Evidence(what=AT_FAULT, value=view.node, source="reports of the mesh", at_s=view.at_s),)
-    seen = evidence if verdict is not Verdict.UNKNOWN and action is not Action.NONE else ()
-    return RuleResult(verdict, reason, words, action, seen).finding(NAME, OWN, view)
+def _fault_of(node: str, look: _Look) -> tuple[Evidence, ...]:
+    return (Evidence(what=AT_FAULT, value=node, source="reports of the mesh", at_s=look.view.at_s),)
 
 
-PROBE = DECLARED.probe(
-    check,
-    first=(
-        Threshold(name="background_loss", value=BACKGROUND, source="Pingmesh: 1e-5 to 1e-4"),
-        Threshold(
-            name="false_alarm_chance",
-            value=FALSE_ALARM,
-            source="our own choice; with more than two peers they share it",
+PROBE = DECLARED.probe_of(
+    _judge,
+    first={
+        "background_loss": (BACKGROUND, "Pingmesh: 1e-5 to 1e-4"),
+        "false_alarm_chance": (FALSE_ALARM, "our own choice; with more than two peers they share it"),
+        "corroboration_chance": (
+            CORROBORATION,
+            "our own choice: what others lose besides, next to an alarm that met the first bound",
         ),
-        Threshold(
-            name="corroboration_chance",
-            value=CORROBORATION,
-            source="our own choice: what others lose besides, next to an alarm that met the first bound",
-        ),
-        Threshold(
-            name="node_odds",
-            value=NODE_ODDS,
-            source="our own choice: cable, port and NIC serve all paths of a node",
-        ),
-    ),
+        "node_odds": (NODE_ODDS, "our own choice: cable, port and NIC serve all paths of a node"),
+    },
 )

@@ -4,16 +4,17 @@ The limits are facts of the catalog (`rdma_counters`). A counter that cannot be 
 links below RoCE are also judged by `network_link`; nothing here reads.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from freehold.catalog.load_xids import rdma_counters
 from freehold.catalog.xid_facts import RdmaCounter
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence, Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.rule_result import RuleResult, worst_result
+from freehold.health.judge.rule_result import RuleResult, missing, worst_result
 from freehold.health.judge.series import growth
-from freehold.health.model.probe import Expected, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import RdmaPort, View
 
 DECLARED = declared(__name__)
@@ -30,31 +31,23 @@ _UP = ("ACTIVE", "LinkUp")
 _Past = Sequence[tuple[float, RdmaPort]]
 
 
-def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
-    """Return one finding per port, and one for each that should be here and is not (`DEVICE/PORT` or `DEVICE`)."""
+def _judge(views: Sequence[View], expected: Expected) -> Iterable[tuple[str, RuleResult]]:
+    """Return the result of each port, and of each that should be here and is not (`DEVICE/PORT` or `DEVICE`)."""
     network = views[-1].network
     if network is None:
-        nothing = RuleResult(Verdict.UNKNOWN, "not_read", "the network was not read")
-        return [nothing.finding(PROBE.name, "link", views[-1])]
+        return [("link", result.unknown("not_read", "the network was not read"))]
     wanted = set(expected.rdma_ports or ())
-    found = [_port(views, port, named=bool(_names(port) & wanted)) for port in network.rdma]
-    here = {name for port in network.rdma for name in _names(port)}
-    for name in sorted(wanted - here):
-        judged = RuleResult(
-            Verdict.UNHEALTHY, "missing", f"{name} should be here and is not", Action.INSPECT_HARDWARE
-        )
-        found.append(judged.finding(PROBE.name, f"link:{name}", views[-1]))
-    if not found:
-        nothing = RuleResult(Verdict.NOT_APPLICABLE, "no_ports", "this node has no RDMA device")
-        return [nothing.finding(PROBE.name, "link", views[-1])]
-    return found
+    nothing = result.not_applicable("no_ports", "this node has no RDMA device")
+    found = {f"link:{port.device}/{port.port}": _port(views, port, wanted) for port in network.rdma}
+    found |= missing(wanted - {name for port in network.rdma for name in _names(port)})
+    return (found or {"link": nothing}).items()
 
 
 def _names(port: RdmaPort) -> set[str]:
     return {port.device, f"{port.device}/{port.port}"}
 
 
-def _port(views: Sequence[View], port: RdmaPort, *, named: bool) -> Finding:
+def _port(views: Sequence[View], port: RdmaPort, wanted: set[str]) -> RuleResult:
     past = [
         (view.monotonic_s, each)
         for view in views
@@ -64,8 +57,12 @@ def _port(views: Sequence[View], port: RdmaPort, *, named: bool) -> Finding:
     ]
     at_s = views[-1].at_s
     name = f"{port.device}/{port.port}"
-    found = [*_down(port, past, named=named), *_flapping(name, past), *_counters(name, past, at_s)]
-    return worst_result(found, _quiet(name, port)).finding(PROBE.name, f"link:{name}", views[-1])
+    found = [
+        *_down(port, past, named=bool(_names(port) & wanted)),
+        *_flapping(name, past),
+        *_counters(name, past, at_s),
+    ]
+    return worst_result(found, _quiet(name, port))
 
 
 def _is_up(port: RdmaPort) -> bool:
@@ -75,9 +72,9 @@ def _is_up(port: RdmaPort) -> bool:
 def _quiet(name: str, port: RdmaPort) -> RuleResult:
     if port.denied and not port.counters:
         message = f"{name} is active; its {len(port.denied)} error counters may not be read"
-        return RuleResult(Verdict.UNKNOWN, "counters_denied", message)
+        return result.unknown("counters_denied", message)
     blind = f"; {', '.join(port.denied)} may not be read" if port.denied else ""
-    return RuleResult(Verdict.HEALTHY, "active", f"{name} is active, its counters are quiet{blind}")
+    return result.healthy("active", f"{name} is active, its counters are quiet{blind}")
 
 
 def _down(port: RdmaPort, past: _Past, *, named: bool) -> Iterator[RuleResult]:
@@ -88,7 +85,7 @@ def _down(port: RdmaPort, past: _Past, *, named: bool) -> Iterator[RuleResult]:
     seen_up = port.was_up or any(_is_up(each) for _, each in past)
     had_link = seen_up or port.counters.get("link_downed", 0) > 0
     if not named and not had_link:
-        yield RuleResult(Verdict.NOT_APPLICABLE, "not_used", f"{state} and no link is expected there")
+        yield result.not_applicable("not_used", f"{state} and no link is expected there")
         return
     down_s = _down_for(past)
     long = down_s >= DROP_S or down_s >= past[-1][0] - past[0][0]
@@ -115,7 +112,7 @@ def _flapping(name: str, past: _Past) -> Iterator[RuleResult]:
     falls = sum(1 for earlier, later in pairwise(ups) if earlier and not later)
     if falls >= FLAPS_MOST:
         message = f"{name} went down {falls} times"
-        yield RuleResult(Verdict.UNHEALTHY, "port_flapping", message, Action.CHECK_CABLE)
+        yield result.unhealthy("port_flapping", message, Action.CHECK_CABLE)
 
 
 def _counters(name: str, past: _Past, at_s: float) -> Iterator[RuleResult]:
@@ -135,10 +132,10 @@ def _over(name: str, limit: RdmaCounter, grown: tuple[float, float], *, at_s: fl
     )
     message = f"{name}: {limit.name} grew by {growth_shown}"
     if _above(limit.fatal_per_s, grown):
-        yield RuleResult(Verdict.UNHEALTHY, "fatal_counter", message, Action.CHECK_CABLE, (seen,))
+        yield result.unhealthy("fatal_counter", message, Action.CHECK_CABLE, (seen,))
     elif _above(limit.warn_per_s, grown):
         reason = "ack_timeouts" if limit.name == _BOTH_ENDS else "high_counter"
-        yield RuleResult(Verdict.DEGRADED, reason, message, Action.WATCH, (seen,))
+        yield result.degraded(reason, message, Action.WATCH, (seen,))
 
 
 def _above(limit_per_s: float | None, grown: tuple[float, float]) -> bool:
@@ -149,13 +146,13 @@ def _above(limit_per_s: float | None, grown: tuple[float, float]) -> bool:
     return count / max(elapsed_s, RATE_LEAST_S, EVENTS_LEAST / limit_per_s) > limit_per_s
 
 
-def _thresholds() -> Iterator[Threshold]:
-    source = "NVIDIA/NVSentinel defaults (catalog: rdma_counters)"
-    for limit in rdma_counters().values():
-        if limit.fatal_per_s is not None:
-            yield Threshold(name=f"{limit.name}_fatal_per_s", value=limit.fatal_per_s, source=source)
-        if limit.warn_per_s is not None:
-            yield Threshold(name=f"{limit.name}_warn_per_s", value=limit.warn_per_s, source=source)
-
-
-PROBE = DECLARED.probe(check, first=tuple(_thresholds()))
+_SOURCE = "NVIDIA/NVSentinel defaults (catalog: rdma_counters)"
+PROBE = DECLARED.probe_of(
+    _judge,
+    first={
+        f"{limit.name}_{kind}": (rate, _SOURCE)
+        for limit in rdma_counters().values()
+        for kind in ("fatal_per_s", "warn_per_s")
+        if (rate := getattr(limit, kind)) is not None
+    },
+)

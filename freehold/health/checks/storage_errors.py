@@ -10,10 +10,12 @@ disks also `reallocated_sectors`, `pending_sectors`, `uncorrectable_sectors`.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence, Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.kernel_window import (
     BLIND_S,
@@ -27,7 +29,7 @@ from freehold.health.judge.rule_result import RuleResult, strongest_result
 from freehold.health.judge.series import failed, number
 from freehold.health.judge.storage import component_of, past_of
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
-from freehold.health.model.probe import Expected, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import View, Volume
 
 DECLARED = declared(__name__)
@@ -50,8 +52,8 @@ _KINDS = frozenset(
 )
 
 
-def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding per watched volume, and one per other disk that the log names."""
+def _judge(views: Sequence[View], _expected: Expected) -> Iterable[tuple[str, RuleResult]]:
+    """Return the result of each watched volume, and of each other disk that the log names."""
     now = views[-1]
     lines = [line for view in views if view.kernel for line in view.kernel.lines]
     by_device: defaultdict[str, list[KernelEvent]] = defaultdict(list)
@@ -63,7 +65,7 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
         judged[f"disk:{device}"] = _milder(judge_disk(events))
     if not judged:
         judged["disk"] = _nothing(views)
-    return [each.finding(PROBE.name, part, now) for part, each in sorted(judged.items())]
+    return sorted(judged.items(), key=itemgetter(0))
 
 
 def _watched(
@@ -102,7 +104,7 @@ def _controller(name: str) -> str:
 
 def judge_disk(events: Sequence[KernelEvent]) -> RuleResult:
     """Return the worst result of the kernel's lines on one disk."""
-    nothing = RuleResult(Verdict.HEALTHY, "no_errors", "no disk error in the window")
+    nothing = result.healthy("no_errors", "no disk error in the window")
     return strongest_result(_judgements(events), nothing)
 
 
@@ -154,11 +156,11 @@ def _file_system(events: list[KernelEvent]) -> RuleResult:
 
 
 def _bad(reason: str, message: str, events: list[KernelEvent], action: Action) -> RuleResult:
-    return RuleResult(Verdict.UNHEALTHY, reason, message, action, event_evidence(events))
+    return result.unhealthy(reason, message, action, event_evidence(events))
 
 
 def _mild(reason: str, message: str, events: list[KernelEvent], action: Action) -> RuleResult:
-    return RuleResult(Verdict.DEGRADED, reason, message, action, event_evidence(events))
+    return result.degraded(reason, message, action, event_evidence(events))
 
 
 def _milder(judged: RuleResult) -> RuleResult:
@@ -173,9 +175,8 @@ def _milder(judged: RuleResult) -> RuleResult:
 
 def _smart(volumes: Sequence[Volume], at_s: float) -> Iterator[RuleResult]:
     newest = _numbers(volumes[-1])
-    for faults in (_warned(newest), _grown(newest, volumes), _unreadable(newest), _worn(newest)):
-        for each in faults:
-            yield _smart_result(each, newest[each[1]], at_s)
+    for each in _smart_faults(newest, volumes):
+        yield _smart_result(each, newest[each[1]], at_s)
 
 
 _SmartFaults = Iterator[tuple[str, str, str, Action]]
@@ -191,7 +192,7 @@ def _smart_result(fault: tuple[str, str, str, Action], value: float, at_s: float
     return RuleResult(verdict, reason, f"SMART {counter} {value:g}, normal {normal}", action, (seen,))
 
 
-def _warned(newest: Mapping[str, float]) -> _SmartFaults:
+def _smart_faults(newest: Mapping[str, float], volumes: Sequence[Volume]) -> _SmartFaults:
     warning = int(newest.get("critical_warning", 0))
     if warning & ~_WARNING_TEMPERATURE:
         yield "smart_warning", "critical_warning", "0", Action.REPLACE_HARDWARE
@@ -200,22 +201,13 @@ def _warned(newest: Mapping[str, float]) -> _SmartFaults:
     least = newest.get("available_spare_threshold_pct")
     if least is not None and newest.get("available_spare_pct", least) < least:
         yield "smart_spare", "available_spare_pct", f"at least {least:g}", Action.REPLACE_HARDWARE
-
-
-def _grown(newest: Mapping[str, float], volumes: Sequence[Volume]) -> _SmartFaults:
     for name in _GROWING:
         counts = [found[name] for found in map(_numbers, volumes) if name in found]
         if name in newest and newest[name] > counts[0]:
             yield "smart_media_errors", name, f"{counts[0]:g}", Action.DRAIN
-
-
-def _unreadable(newest: Mapping[str, float]) -> _SmartFaults:
     for name in _UNREADABLE:
         if newest.get(name, 0.0) >= SECTORS_LEAST:
             yield "smart_sectors", name, "0", Action.DRAIN
-
-
-def _worn(newest: Mapping[str, float]) -> _SmartFaults:
     used = newest.get("percentage_used_pct", 0.0)
     if used > USED_BAD_PCT:
         yield "smart_worn", "percentage_used_pct", f"at most {USED_BAD_PCT:g}", Action.DRAIN
@@ -235,7 +227,7 @@ def _unread_smart(volume: Volume) -> RuleResult | None:
         return None
     reading = volume.smart[bad[0]]
     message = f"SMART could not be read: {reading.state} {reading.detail}".rstrip()
-    return RuleResult(Verdict.UNKNOWN, "smart_not_read", message)
+    return result.unknown("smart_not_read", message)
 
 
 def _nothing(views: Sequence[View]) -> RuleResult:
@@ -243,7 +235,7 @@ def _nothing(views: Sequence[View]) -> RuleResult:
     if (why := unread(views)) is not None:
         return why
     if not _volumes(views):
-        return RuleResult(Verdict.UNKNOWN, "no_volumes", "which volumes matter was not read")
+        return result.unknown("no_volumes", "which volumes matter was not read")
     return judge_disk(())
 
 
@@ -251,12 +243,10 @@ def _volumes(views: Sequence[View]) -> tuple[Volume, ...]:
     return next((view.volumes for view in reversed(views) if view.volumes), ())
 
 
-PROBE = DECLARED.probe(
-    check,
-    first=(
-        Threshold(name="incident_silence_s", value=SILENCE_S, source="NVIDIA Fleet Intelligence: 3 min"),
-        Threshold(
-            name="blind_s", value=BLIND_S, source="our own choice: ten minutes after records were lost"
-        ),
-    ),
+PROBE = DECLARED.probe_of(
+    _judge,
+    first={
+        "incident_silence_s": (SILENCE_S, "NVIDIA Fleet Intelligence: 3 min"),
+        "blind_s": (BLIND_S, "our own choice: ten minutes after records were lost"),
+    },
 )

@@ -10,12 +10,12 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence, Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.judge.series import number
 from freehold.health.judge.storage import (
-    judge_volumes,
     median_of,
     milliseconds,
     named,
@@ -23,7 +23,6 @@ from freehold.health.judge.storage import (
     queue_evidence,
     queue_of,
 )
-from freehold.health.model.probe import Expected
 from freehold.health.model.view import State, View, Volume
 
 DECLARED = declared(__name__)
@@ -79,11 +78,6 @@ _NETWORK = _Cause(
     Action.FIX_CONFIGURATION,
 )
 _UNCLEAR = _Cause("slow", "the cause is not known", Action.WATCH, Action.DRAIN)
-
-
-def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding per watched volume."""
-    return judge_volumes(PROBE.name, views, _judge)
 
 
 class _Series:
@@ -154,7 +148,7 @@ def _judge(views: Sequence[View], volume: Volume) -> RuleResult:
         return _hung(series)
     if volume.state not in {State.OK, State.TRANSIENT}:
         message = f"{named(volume)} is not measured: {volume.detail or volume.state}"
-        return RuleResult(Verdict.UNKNOWN, "cannot_read", message)
+        return result.unknown("cannot_read", message)
     if errors := series.errors:
         return _failed(series, errors)
     if len(series.reads_s) < READS_LEAST:
@@ -182,7 +176,7 @@ def _hung(series: _Series) -> RuleResult:
     elif at_device == 0 and volume.limits:
         reason, action = "hung_throttled", Action.FIX_CONFIGURATION
     message = f"a read of {named(volume)} does not end: {volume.detail}"
-    return RuleResult(Verdict.UNHEALTHY, reason, message, action, tuple(seen))
+    return result.unhealthy(reason, message, action, tuple(seen))
 
 
 def _failed(series: _Series, errors: Sequence[str]) -> RuleResult:
@@ -206,7 +200,7 @@ def _failed(series: _Series, errors: Sequence[str]) -> RuleResult:
 
 def _few(series: _Series) -> RuleResult:
     message = f"{len(series.reads_s)} of {READS_LEAST} reads of {named(series.newest)}: too few to judge"
-    return RuleResult(Verdict.UNKNOWN, "learning", message)
+    return result.unknown("learning", message)
 
 
 def _slow(series: _Series, median_s: float) -> RuleResult:
@@ -248,7 +242,7 @@ def _stalls(series: _Series) -> RuleResult | None:
     if len(bad) < STALLS_MOST:
         return None
     message = f"{len(bad)} reads of {named(series.newest)} took {milliseconds(min(bad))} or more, the longest {milliseconds(max(bad))}"
-    return RuleResult(Verdict.DEGRADED, "slow_at_times", message, Action.WATCH, series.evidence())
+    return result.degraded("slow_at_times", message, Action.WATCH, series.evidence())
 
 
 def _quick(series: _Series, median_s: float) -> RuleResult:
@@ -257,7 +251,7 @@ def _quick(series: _Series, median_s: float) -> RuleResult:
         f"a 4 KiB read of {named(series.newest)} takes {milliseconds(median_s)}, the longest of the last "
         f"{len(series.reads_s)} {milliseconds(longest_s)}"
     )
-    return RuleResult(Verdict.HEALTHY, "as_usual", message, evidence=series.evidence())
+    return result.healthy("as_usual", message, evidence=series.evidence())
 
 
-PROBE = DECLARED.probe(check)
+PROBE = DECLARED.volume_probe(_judge)

@@ -8,19 +8,18 @@ says, other checks judge; this one reads and writes nothing.
 import statistics
 from collections.abc import Sequence
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence, Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.judge.storage import (
     is_elsewhere,
-    judge_volumes,
     milliseconds,
     named,
     past_of,
     queue_evidence,
     queue_of,
 )
-from freehold.health.model.probe import Expected
 from freehold.health.model.view import State, View, Volume
 
 DECLARED = declared(__name__)
@@ -34,14 +33,9 @@ _FULL = frozenset({"ENOSPC", "EDQUOT"})
 _REFUSED = frozenset({"EACCES", "EPERM", "ENOENT", "ENOTDIR", "EISDIR", "EEXIST"})
 
 
-def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding per watched volume."""
-    return judge_volumes(PROBE.name, views, _judge)
-
-
 def _judge(views: Sequence[View], newest: Volume) -> RuleResult:
     if not newest.writing:
-        return RuleResult(Verdict.NOT_APPLICABLE, "off", f"test writes to {newest.path} are off")
+        return result.not_applicable("off", f"test writes to {newest.path} are off")
     if newest.write_waits_s >= HUNG_S:
         return _hung(views, newest)
     if newest.write_error:
@@ -51,10 +45,10 @@ def _judge(views: Sequence[View], newest: Volume) -> RuleResult:
     if newest.write_waits_s >= BAD_S:
         writes_s.append(newest.write_waits_s)  # one that has not ended counts with what it has waited
     if not writes_s and newest.state is State.ABSENT:
-        return RuleResult(Verdict.UNKNOWN, "cannot_write", f"{newest.path} is not there: {newest.detail}")
+        return result.unknown("cannot_write", f"{newest.path} is not there: {newest.detail}")
     if len(writes_s) < WRITES_LEAST:
         message = f"{len(writes_s)} of {WRITES_LEAST} writes to {named(newest)}: too few to judge"
-        return RuleResult(Verdict.UNKNOWN, "learning", message)
+        return result.unknown("learning", message)
     return _timed(views, past, writes_s)
 
 
@@ -63,14 +57,14 @@ def _timed(views: Sequence[View], past: Sequence[Volume], writes_s: Sequence[flo
     message = f"a 4 KiB write to {named(newest)} takes {milliseconds(median_s)} to reach the disk"
     evidence = (_write_evidence(views, writes_s), *queue_evidence(past, views[-1].at_s))
     if median_s < WARN_S:
-        return RuleResult(Verdict.HEALTHY, "as_usual", message, evidence=evidence)
+        return result.healthy("as_usual", message, evidence=evidence)
     message = f"{message}, normal is under {milliseconds(WARN_S)}"
     bad = median_s >= BAD_S
     verdict = Verdict.UNHEALTHY if bad else Verdict.DEGRADED
     if is_elsewhere(newest):
         return RuleResult(verdict, "slow_write_elsewhere", message, Action.WATCH, evidence)
     if (queue_of(past) or 0.0) >= QUEUE_BUSY:
-        return RuleResult(Verdict.DEGRADED, "slow_write_busy", message, Action.WATCH, evidence)
+        return result.degraded("slow_write_busy", message, Action.WATCH, evidence)
     return RuleResult(verdict, "slow_write", message, Action.DRAIN if bad else Action.WATCH, evidence)
 
 
@@ -93,7 +87,7 @@ def _hung(views: Sequence[View], newest: Volume) -> RuleResult:
     message = f"a write to {named(newest)} does not end: no answer for {waits}"
     action = Action.FIX_CONFIGURATION if is_elsewhere(newest) else Action.CORDON
     seen = _seen(views, "write without an answer", waits)
-    return RuleResult(Verdict.UNHEALTHY, "hung_write", message, action, seen)
+    return result.unhealthy("hung_write", message, action, seen)
 
 
 def _failed(views: Sequence[View], newest: Volume) -> RuleResult:
@@ -101,34 +95,30 @@ def _failed(views: Sequence[View], newest: Volume) -> RuleResult:
     seen = _seen(views, "newest write failed", error)
     if error in _FULL:
         how = "no space is left on" if error == "ENOSPC" else "the quota is used up on"
-        return RuleResult(Verdict.UNHEALTHY, "full", f"{how} {what}", Action.FREE_SPACE, seen)
+        return result.unhealthy("full", f"{how} {what}", Action.FREE_SPACE, seen)
     if error == "EROFS":
         return _read_only(newest, seen)
     if error in _REFUSED:
         return _cannot(newest)
-    return RuleResult(
-        Verdict.UNHEALTHY,
-        "write_error",
-        f"a write to {what} failed: {error}",
-        Action.INSPECT_HARDWARE,
-        seen,
+    return result.unhealthy(
+        "write_error", f"a write to {what} failed: {error}", Action.INSPECT_HARDWARE, seen
     )
 
 
 def _cannot(newest: Volume) -> RuleResult:
     message = f"the agent cannot write to {named(newest)}: {newest.write_error}"
-    return RuleResult(Verdict.UNKNOWN, "cannot_write", message)
+    return result.unknown("cannot_write", message)
 
 
 def _read_only(newest: Volume, seen: tuple[Evidence, ...]) -> RuleResult:
     what = named(newest)
     if newest.wrote or newest.read_only == "file_system":
         how = "made itself read-only" if newest.read_only == "file_system" else "has become read-only"
-        return RuleResult(Verdict.UNHEALTHY, "read_only", f"{what} {how}", Action.CORDON, seen)
+        return result.unhealthy("read_only", f"{what} {how}", Action.CORDON, seen)
     if newest.read_only != "mount":
         return _cannot(newest)  # neither is known: a read-only subvolume, or no mount table
     message = f"{what} is mounted read-only"
-    return RuleResult(Verdict.NOT_APPLICABLE, "mounted_read_only", message, evidence=seen)
+    return result.not_applicable("mounted_read_only", message, evidence=seen)
 
 
-PROBE = DECLARED.probe(check)
+PROBE = DECLARED.volume_probe(_judge)

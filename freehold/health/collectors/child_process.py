@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
+_Child = TypeVar("_Child", bound="ChildProcess")
 READ_BYTES = 65_536
 """Per read of the child's output: a pipe's capacity on Linux (pipe(7))."""
 
@@ -80,3 +82,28 @@ class ChildProcess:
             assert pipe is not None
             with contextlib.suppress(OSError):
                 pipe.close()
+
+
+class ChildSlot(Generic[_Child]):
+    """The child that works now, and those before it that did not die."""
+
+    def __init__(self) -> None:
+        self.now: _Child | None = None
+        self.stuck: list[_Child] = []
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Return the processes that are alive, those abandoned included."""
+        self.reap()
+        return tuple(child.pid for child in (*self.stuck, *([self.now] if self.now else [])))
+
+    def reap(self) -> None:
+        """Forget those of the abandoned that have ended."""
+        self.stuck = [child for child in self.stuck if not child.gone()]
+
+    def abandon(self) -> None:
+        """Kill the child and leave it behind."""
+        if self.now is not None:
+            self.now.abandon()
+            self.stuck.append(self.now)
+            self.now = None

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from freehold.health.collectors.driver_files import driver_versions, nvidia_pci_addresses
+from freehold.health.collectors.driver_files import with_files
 from freehold.health.collectors.plain_http import BODY_BYTES_MOST, fetch
 from freehold.health.gpu_readings.nvml_answers import answering, measured
 from freehold.health.gpu_readings.table import IDENTITY, READINGS, GpuReading
@@ -136,12 +135,7 @@ class DcgmReader:
         """Return its reading, with the most GPUs that it ever showed and what the file system shows of cards and driver."""
         gpus = await self._asked()
         self._most = max(self._most, answering(gpus.gpus))
-        return msgspec.structs.replace(
-            gpus,
-            most=self._most,
-            driver={**gpus.driver, **driver_versions(self.root)},
-            pci_addresses=nvidia_pci_addresses(self.root),
-        )
+        return with_files(gpus, self._most, self.root)
 
     async def _asked(self) -> Gpus:
         """Return its reading; HUNG past the deadline, UNKNOWN where no exporter listens and for anything else than its text."""

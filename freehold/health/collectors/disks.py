@@ -26,6 +26,7 @@ from freehold.health.collectors.block_device import (
     ticks_of,
     waited_s,
 )
+from freehold.health.collectors.child_process import ChildSlot
 from freehold.health.collectors.disk_process import DiskProcess, DiskReport, Space
 from freehold.health.collectors.pressure import grown, pressure_s
 from freehold.health.collectors.smart import SmartReaders
@@ -139,8 +140,7 @@ class DiskReader:
     def __init__(self, path: str, options: DiskOptions | None = None) -> None:
         self._path = path
         self._options = options or DiskOptions()
-        self._child: DiskProcess | None = None
-        self._stuck: list[DiskProcess] = []
+        self._children = ChildSlot[DiskProcess]()
         self._given_up_s: float | None = None
         self._unanswered_s: float | None = None
         self._start_s = 0.0
@@ -163,33 +163,25 @@ class DiskReader:
     @property
     def pids(self) -> tuple[int, ...]:
         """Return the child processes that are alive, those abandoned included."""
-        self._reap()
-        alive = [*self._stuck, *([self._child] if self._child else [])]
-        return tuple(child.pid for child in alive)
+        return self._children.pids
 
     def read(self) -> Volume:
         """Return what was seen since the call before; the first call starts the child and sees little."""
         now_s = clock.monotonic_s()
-        self._reap()
+        self._children.reap()
         self._start(now_s)
         volume = self._counted(now_s, self._from_child(now_s))
         return msgspec.structs.replace(volume, smart=self._smart_of())
 
     def close(self) -> None:
         """End the child; one that is stuck is left behind."""
-        if self._child is not None:
-            self._child.abandon()
-            self._stuck.append(self._child)
-            self._child = None
+        self._children.abandon()
         if self._smart is not None:
             self._smart.close()
-        self._reap()
-
-    def _reap(self) -> None:
-        self._stuck = [child for child in self._stuck if not child.gone()]
+        self._children.reap()
 
     def _start(self, now_s: float) -> None:
-        if self._child is not None or len(self._stuck) >= STUCK_MOST or now_s < self._start_s:
+        if self._children.now is not None or len(self._children.stuck) >= STUCK_MOST or now_s < self._start_s:
             return
         options = self._options
         mount = mount_of(os.path.normpath(self._path), self._mountinfo())
@@ -197,7 +189,7 @@ class DiskReader:
         probe = f"{self._path}/{options.file}"
         arguments = [self._path, probe, str(size_bytes), str(options.interval_s)]
         arguments += [f"{self._path}/{options.write_file}", str(options.write_interval_s)]
-        self._child = DiskProcess(arguments, kill=options.kill)
+        self._children.now = DiskProcess(arguments, kill=options.kill)
         self._heard_s, self._born_s, self._reads = now_s, now_s, False
 
     def _from_child(self, now_s: float) -> Volume:
@@ -206,7 +198,7 @@ class DiskReader:
         errors: list[str] = []
         writes_s: list[float] = []
         waits_s = 0.0
-        child = self._child
+        child = self._children.now
         if child is not None:
             alive = child.listen()
             report = child.report
@@ -265,7 +257,7 @@ class DiskReader:
         if not alive:
             self._why = self._why or f"the disk reading process ended (code {child.code})"
             child.abandon()
-            self._child, self._start_s = None, now_s + self._pause_s
+            self._children.now, self._start_s = None, now_s + self._pause_s
             self._pause_s = min(2 * self._pause_s, RESTART_MOST_S)
             return
         limit_s = MAKING_S if report.making else deadline_s
@@ -275,9 +267,8 @@ class DiskReader:
             self._given_up_s = since_s
         elif not (report.refused and now_s - self._born_s >= REFUSED_S):
             return
-        child.abandon()
-        self._stuck.append(child)
-        self._child, self._start_s = None, now_s
+        self._children.abandon()
+        self._start_s = now_s
 
     def _late(self, now_s: float, *, ended: bool) -> tuple[float, ...]:
         """Return the read that was given up just now with what it has waited; until a read ends nothing is well again."""
@@ -294,7 +285,7 @@ class DiskReader:
 
     def _state(self, now_s: float) -> tuple[State, str]:
         if self._unanswered_s is not None:
-            stuck = ", ".join(str(child.pid) for child in self._stuck)
+            stuck = ", ".join(str(child.pid) for child in self._children.stuck)
             of = f" (process {stuck} cannot be ended)" if stuck else ""
             return State.HUNG, f"no answer for {now_s - self._unanswered_s:.1f} s{of}"
         if self._why:
@@ -338,15 +329,15 @@ class DiskReader:
 
     def _waited(self) -> Reading:
         found = None
-        if self._child is not None and self._devices():
-            found = waited_s(self._child.pid, self._devices(), self._options.root)
+        if self._children.now is not None and self._devices():
+            found = waited_s(self._children.now.pid, self._devices(), self._options.root)
         if found is None:
             return Reading(state=State.UNSUPPORTED, detail="the kernel counts no wait for a blkio limit")
         return Reading(value=found)
 
     def _limits_now(self, now_s: float) -> tuple[str, ...]:
-        if self._child is not None and self._devices() and now_s >= self._limits_s:
-            self._limits = limits_of(self._child.pid, self._devices(), self._options.root)
+        if self._children.now is not None and self._devices() and now_s >= self._limits_s:
+            self._limits = limits_of(self._children.now.pid, self._devices(), self._options.root)
             self._limits_s = now_s + LIMITS_EVERY_S
         return self._limits
 

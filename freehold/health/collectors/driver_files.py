@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from freehold.health.collectors.kernel_files import text_of
-from freehold.health.model.view import Reading, State
+from freehold.health.model.view import Gpus, Reading, State
 
 _VERSION = re.compile(r"(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)")
 """`580.159.04`, `535.183`. Source: NVIDIA's driver version scheme as /proc/driver/nvidia/version prints it."""
@@ -32,6 +34,16 @@ _VENDOR = "0x10de"
 """NVIDIA. Source: the PCI ID repository."""
 _CLASSES = ("0x0300", "0x0302")
 """VGA compatible and 3D controllers; the last two digits are the programming interface. Source: PCI Code and ID Assignment Specification."""
+
+
+def with_files(gpus: Gpus, most: int, root: Path) -> Gpus:
+    """Return the GPUs with the most that ever answered, and with what the file system shows of cards and driver."""
+    return msgspec.structs.replace(
+        gpus,
+        most=most,
+        driver={**gpus.driver, **driver_versions(root)},
+        pci_addresses=nvidia_pci_addresses(root),
+    )
 
 
 def driver_versions(root: Path = Path("/")) -> dict[str, Reading]:

@@ -177,7 +177,8 @@ class EnginesReader:
         """Return its counters by our names; where versions differ in their pages, one that is missing is not a failure."""
         page: Mapping[str, float] = {}
         try:
-            page = _counters(await self._get(target, str(engine.metrics_path)), engine)
+            got = await self._get(target, str(engine.metrics_path))
+            page = read_metrics(got.body.decode("utf-8", "replace"), engine.metrics)
         except ValueError:
             if not engine.more_pages:
                 raise
@@ -238,10 +239,6 @@ def _with_process(view: EngineView, group: ProcessGroup, *, threads: bool) -> En
     state, cpu_s = group.read(threads=threads)
     reading = Reading(state=State.ABSENT, detail="no such process") if cpu_s is None else Reading(value=cpu_s)
     return msgspec.structs.replace(view, process_state=state, cpu_s=reading)
-
-
-def _counters(got: Got, engine: Engine) -> dict[str, float]:
-    return read_metrics(got.body.decode("utf-8", "replace"), engine.metrics)
 
 
 def _sum(page: Mapping[str, float], names: "frozenset[str] | set[str]") -> Reading:

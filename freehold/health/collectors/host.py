@@ -7,7 +7,7 @@ most; of their threads only the first is seen. Nothing here judges, and nothing 
 import ctypes
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from freehold.core import clock
@@ -32,25 +32,12 @@ class _Timex(ctypes.Structure):
 
     _fields_ = (
         ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
+        *((name, ctypes.c_long) for name in ("offset", "freq", "maxerror", "esterror")),
         ("status", ctypes.c_int),
-        ("constant", ctypes.c_long),
-        ("precision", ctypes.c_long),
-        ("tolerance", ctypes.c_long),
-        ("seconds", ctypes.c_long),
-        ("microseconds", ctypes.c_long),
-        ("tick", ctypes.c_long),
-        ("ppsfreq", ctypes.c_long),
-        ("jitter", ctypes.c_long),
+        *((name, ctypes.c_long) for name in ("constant", "precision", "tolerance", "seconds")),
+        *((name, ctypes.c_long) for name in ("microseconds", "tick", "ppsfreq", "jitter")),
         ("shift", ctypes.c_int),
-        ("stabil", ctypes.c_long),
-        ("jitcnt", ctypes.c_long),
-        ("calcnt", ctypes.c_long),
-        ("errcnt", ctypes.c_long),
-        ("stbcnt", ctypes.c_long),
+        *((name, ctypes.c_long) for name in ("stabil", "jitcnt", "calcnt", "errcnt", "stbcnt")),
         ("tai", ctypes.c_int),
         ("reserved", ctypes.c_int * 11),
     )
@@ -60,7 +47,8 @@ class _Timex(ctypes.Structure):
 class Synchronised:
     """What the kernel knows of its own clock."""
 
-    synchronised: bool
+    synchronised: int
+    """1 or 0."""
     estimated_error_s: float
     maximum_error_s: float
 
@@ -75,7 +63,7 @@ def ask_kernel_clock() -> Synchronised | None:
     if adjtimex(ctypes.byref(timex)) < 0:
         return None
     return Synchronised(
-        synchronised=not timex.status & STA_UNSYNC,
+        synchronised=int(not timex.status & STA_UNSYNC),
         estimated_error_s=timex.esterror / 1e6,
         maximum_error_s=timex.maxerror / 1e6,
     )
@@ -119,11 +107,7 @@ class HostReader:
         if kernel is None:
             missing = Reading(state=State.UNSUPPORTED, detail="no adjtimex here")
             return readings | dict.fromkeys(("synchronised", "estimated_error_s", "maximum_error_s"), missing)
-        return readings | {
-            "synchronised": Reading(value=int(kernel.synchronised)),
-            "estimated_error_s": Reading(value=kernel.estimated_error_s),
-            "maximum_error_s": Reading(value=kernel.maximum_error_s),
-        }
+        return readings | {name: Reading(value=value) for name, value in asdict(kernel).items()}
 
 
 def _memory(root: Path) -> dict[str, Reading]:
@@ -166,7 +150,7 @@ def _edac(root: Path) -> dict[str, int]:
         return found
     for folder in controllers:
         for name in ("ce_count", "ue_count"):
-            text = text_of(folder / name).strip()
+            text = text_of(folder / name)
             if text.isdigit():
                 found[name] = found.get(name, 0) + int(text)
     return found
@@ -185,7 +169,7 @@ def blocked_processes(root: Path) -> dict[str, str]:
     for pid in pids:
         name = _blocked_name(root, pid)
         if name and len(found) < BLOCKED_MOST:
-            found[f"{pid} {name}"] = text_of(root / "proc" / pid / "wchan").strip() or "?"
+            found[f"{pid} {name}"] = text_of(root / "proc" / pid / "wchan") or "?"
     return found
 
 

@@ -25,19 +25,13 @@ IFF_UP = 0x1
 RDMA_UP = ("ACTIVE", "LinkUp")
 """Words of state and phys_state of a port that works (kernel Documentation/ABI/stable/sysfs-class-infiniband)."""
 COUNTERS = (
-    *(
-        "rx_packets",
-        "tx_packets",
-        "rx_bytes",
-        "tx_bytes",
-        "rx_errors",
-        "tx_errors",
-        "rx_dropped",
-        "tx_dropped",
-    ),
+    *(f"{way}_{count}" for count in ("packets", "bytes", "errors", "dropped") for way in ("rx", "tx")),
     *("rx_crc_errors", "rx_missed_errors", "rx_over_errors", "tx_carrier_errors"),
 )
 """Of /sys/class/net/X/statistics (kernel Documentation/ABI/testing/sysfs-class-net-statistics)."""
+
+
+_MARKS = ("device", "bonding")
 
 
 def read_interfaces(root: Path = Path("/"), *, named: Iterable[str] = ()) -> tuple[Interface, ...]:
@@ -48,11 +42,11 @@ def read_interfaces(root: Path = Path("/"), *, named: Iterable[str] = ()) -> tup
         names = sorted(os.listdir(folder))  # noqa: PTH208 -- names, not paths
     except OSError:
         return ()
-    return tuple(_interface(folder / name) for name in names if name in always or _counts(folder / name))
-
-
-def _counts(folder: Path) -> bool:
-    return any((folder / mark).exists() for mark in ("device", "bonding"))
+    return tuple(
+        _interface(folder / name)
+        for name in names
+        if name in always or any((folder / name / mark).exists() for mark in _MARKS)
+    )
 
 
 def _interface(folder: Path) -> Interface:

@@ -14,7 +14,7 @@ from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.health.collectors.links import RdmaReader, read_interfaces, read_tcp
 from freehold.health.model.targets import MeshOptions
-from freehold.health.model.view import Interface, Network, Peer, Reading, State
+from freehold.health.model.view import Interface, Network, Peer, RdmaPort, Reading, State
 from freehold.telemetry.logs import get_logger
 
 LINKS_EVERY_S = 10.0
@@ -52,19 +52,17 @@ class NetworkReader:
         now_s = self._clock.monotonic_s()
         if now_s - self._links_s >= LINKS_EVERY_S:
             self._links_s = now_s
-            self._interfaces, self._tcp = self._links(), read_tcp(self._root)
+            found = read_interfaces(self._root, named=self._named)
+            self._interfaces, self._tcp = tuple(map(self._remembered, found)), read_tcp(self._root)
         retransmitted, sent = self._tcp
         return Network(
             peers=self._peers(now_s),
             mesh_error=self._mesh_error,
             interfaces=self._interfaces,
-            rdma=self._rdma_reader().read() if self._has_rdma() else (),
+            rdma=self._ports(),
             tcp_retransmitted=retransmitted,
             tcp_sent=sent,
         )
-
-    def _links(self) -> tuple[Interface, ...]:
-        return tuple(map(self._remembered, read_interfaces(self._root, named=self._named)))
 
     def _remembered(self, link: Interface) -> Interface:
         """Return it with the most that it ever ran at: a link that fell back is slow for longer than any window."""
@@ -79,16 +77,15 @@ class NetworkReader:
             await self._mesh.end()
             self._mesh = None
 
-    def _has_rdma(self) -> bool:
-        return (self._root / "sys/class/infiniband").is_dir()
-
-    def _rdma_reader(self) -> RdmaReader:
+    def _ports(self) -> tuple[RdmaPort, ...]:
+        if not (self._root / "sys/class/infiniband").is_dir():
+            return ()
         if self._rdma is None:
             # The table of counters is read where there is a port: it costs megabytes.
             from freehold.catalog.load_xids import rdma_counters  # noqa: PLC0415
 
             self._rdma = RdmaReader(self._root, counters=rdma_counters(), time=self._clock)
-        return self._rdma
+        return self._rdma.read()
 
     def _peers(self, now_s: float) -> tuple[Peer, ...]:
         options = self._options
@@ -99,7 +96,9 @@ class NetworkReader:
         if self._mesh is None and now_s - self._mesh_s >= _RETRY_S:
             self._mesh_s = now_s
             self._begin(options)
-        return self._silent(options) if self._mesh is None else self._mesh.mesh.sample()
+        if self._mesh is not None:
+            return self._mesh.mesh.sample()
+        return tuple(Peer(name=peer.name) for peer in options.peers)  # nothing was received or sent
 
     def _begin(self, options: MeshOptions) -> None:
         try:
@@ -116,10 +115,6 @@ class NetworkReader:
         _log.error("mesh_ended", why=self._mesh_error, again_s=_RETRY_S)
         ended.mesh.close()
         self._mesh = None
-
-    def _silent(self, options: MeshOptions) -> tuple[Peer, ...]:
-        """Return peers without readings: nothing was received from them or sent to them."""
-        return tuple(Peer(name=peer.name) for peer in options.peers)
 
 
 class _Running:

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from freehold.core import clock
-from freehold.health.collectors.driver_files import driver_versions, nvidia_pci_addresses
+from freehold.health.collectors.child_process import ChildSlot
+from freehold.health.collectors.driver_files import with_files
 from freehold.health.collectors.nvml_process import (
     ChildEnded,
     ChildHung,
@@ -64,8 +65,7 @@ class NvmlReader:
 
     def __init__(self, options: NvmlOptions | None = None) -> None:
         self._options = options or NvmlOptions()
-        self._child: NvmlProcess | None = None
-        self._abandoned: list[NvmlProcess] = []
+        self._children = ChildSlot[NvmlProcess]()
         self._known: dict[int, Gpu] = {}
         self._constants: dict[str, dict[str, Reading]] = {}
         self._sweeps = self._most = 0
@@ -76,34 +76,26 @@ class NvmlReader:
     @property
     def pids(self) -> tuple[int, ...]:
         """Return the processes that are alive: the current child's and those abandoned."""
-        self._reap()
-        alive = [*self._abandoned, *([self._child] if self._child else [])]
-        return tuple(child.pid for child in alive)
+        return self._children.pids
 
     async def read(self) -> Gpus:
         """Return what every GPU says; takes at most the deadlines, and is never an exception of the driver's making."""
         async with self._lock:
             gpus = await self._read()
-        root = self._options.root
         self._most = max(self._most, answering(gpus.gpus))
-        return msgspec.structs.replace(
-            gpus,
-            most=self._most,
-            driver={**gpus.driver, **driver_versions(root)},
-            pci_addresses=nvidia_pci_addresses(root),
-        )
+        return with_files(gpus, self._most, self._options.root)
 
     async def close(self) -> None:
         """End the child, so that the driver can be unloaded or a GPU reset; a later `read` starts a new one."""
-        self._abandon()
-        self._reap()
+        self._children.abandon()
+        self._children.reap()
 
     async def _read(self) -> Gpus:
-        self._reap()
-        if self._child is None and clock.monotonic_s() < self._wait_until_s:
+        self._children.reap()
+        if self._children.now is None and clock.monotonic_s() < self._wait_until_s:
             return self._last
-        if self._child is None and len(self._abandoned) >= ALIVE_MOST:
-            pids = ", ".join(str(child.pid) for child in self._abandoned)
+        if self._children.now is None and len(stuck := self._children.stuck) >= ALIVE_MOST:
+            pids = ", ".join(str(child.pid) for child in stuck)
             detail = f"the processes {pids} hang in the driver; no further one is started"
             return self._nothing(Reading(state=State.HUNG, detail=detail))
         self._last = await self._ask()
@@ -116,35 +108,23 @@ class NvmlReader:
                 Reading(state=State.UNKNOWN, detail="the Python package nvidia-ml-py is not installed")
             )
         answers: list[dict[str, Any]] = []
-        full = self._child is None or self._sweeps % FULL_EVERY == 0
+        full = self._children.now is None or self._sweeps % FULL_EVERY == 0
         self._sweeps += 1
         try:
-            await self._child_of(folder).sweep(answers, full=full)
+            if self._children.now is None:
+                self._children.now = NvmlProcess(folder, self._options.deadlines, kill=self._options.kill)
+            await self._children.now.sweep(answers, full=full)
         except ChildHung as exc:
-            self._abandon()
+            self._children.abandon()
             return self._gpus(answers, full=full, broken=Reading(state=State.HUNG, detail=str(exc)))
         except ChildEnded as exc:
-            self._abandon()
+            self._children.abandon()
             self._wait_until_s = clock.monotonic_s() + self._options.retry_s
             return self._gpus(answers, full=full, broken=Reading(state=State.UNKNOWN, detail=str(exc)))
         except asyncio.CancelledError:
-            self._abandon()  # its answer would be taken for that to the next question
+            self._children.abandon()  # its answer would be taken for that to the next question
             raise
         return self._gpus(answers, full=full)
-
-    def _child_of(self, folder: str) -> NvmlProcess:
-        if self._child is None:
-            self._child = NvmlProcess(folder, self._options.deadlines, kill=self._options.kill)
-        return self._child
-
-    def _abandon(self) -> None:
-        if self._child is not None:
-            self._child.abandon()
-            self._abandoned.append(self._child)
-            self._child = None
-
-    def _reap(self) -> None:
-        self._abandoned = [child for child in self._abandoned if not child.gone()]
 
     def _gpus(self, answers: list[dict[str, Any]], *, full: bool, broken: Reading | None = None) -> Gpus:
         """Return the view of the answers that came; with `broken`, what did not come has its state."""
@@ -165,7 +145,7 @@ class NvmlReader:
 
     def _refused(self, code: int) -> Gpus:
         if code not in NO_LIBRARY:
-            self._abandon()
+            self._children.abandon()
             self._wait_until_s = clock.monotonic_s() + self._options.retry_s
         return self._nothing(state_of(code))
 

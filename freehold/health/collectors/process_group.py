@@ -53,10 +53,7 @@ class ProcessGroup:
         if now_s < self._due_s:
             return
         self._due_s = now_s + MEMBERS_EVERY_S
-        self._members = self._found()
-
-    def _found(self) -> list[int]:
-        return [self.pid, *self._others()]
+        self._members = [self.pid, *self._others()]
 
     def _others(self) -> Iterator[int]:
         mine = str(self.pid)

@@ -7,13 +7,12 @@ weighs, and nothing of Freehold's own is read by its words.
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
 import msgspec
 
 from freehold.catalog.load_evidence import THERMAL, load_evidence
-from freehold.core.places import read_tree
+from freehold.core.own_files import read_own
 
 _LINE_MOST = 2000
 """Characters of a line that are searched: its first and last thousand. Source: our own choice: an error's name stands at one end, and a hostile
@@ -59,10 +58,7 @@ def _rules(part: str) -> tuple[_Rule, ...]:
 
 @cache
 def _file() -> _PatternFile:
-    tree = read_tree((files(__package__) / "patterns.yaml").read_text("utf-8"), "patterns.yaml")
-    if tree.mistakes:
-        raise ValueError(f"patterns.yaml: {tree.mistakes}")
-    found = msgspec.convert(tree.data, _PatternFile)
+    found = read_own(__package__, "patterns.yaml", _PatternFile)
     signs = {row.sign for part in found.__struct_fields__ for row in getattr(found, part)}
     if unknown := signs - load_evidence().signs.keys() - {THERMAL}:
         raise ValueError(f"patterns.yaml: unknown signs {sorted(unknown)}")

@@ -59,7 +59,7 @@ def program() -> dict[str, Any]:
     """Return what the child is to ask, as JSON: one step per distinct way of asking, constants marked."""
     steps = [
         {
-            "asks": [[ask.call, ask.args, ask.struct] for ask in asks],
+            "asks": [[ask.call, ask.arguments, ask.struct] for ask in asks],
             "constant": all(r.constant for r in rows),
         }
         for asks, rows in _steps()

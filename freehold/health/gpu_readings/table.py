@@ -4,11 +4,10 @@ Nothing here calls anything: `nvml` and `dcgm` do. What is asked, not what it me
 """
 
 from collections.abc import Mapping
-from importlib.resources import files
 
 import msgspec
 
-from freehold.core.places import read_tree
+from freehold.core.own_files import read_own
 
 FIELD = "nvmlDeviceGetFieldValues"
 """Asked once per sweep for all fields together."""
@@ -18,18 +17,28 @@ PER_LINK = -1
 """A scope that stands for every link in turn; our own mark, no NVML value."""
 
 
-class NvmlQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to ask NVML."""
+class NvmlQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One way to ask NVML: a call, or a field."""
 
-    call: str
-    """The function of nvidia-ml-py; `FIELD` with args (field,) or (field, scope); `LINK_STATE` and per-link fields run over all links."""
+    call: str = FIELD
+    """The function of nvidia-ml-py."""
     args: tuple[int, ...] = ()
     """What follows the device's handle."""
     struct: str = ""
     """The ctypes structure that the caller must bring, filled by the call."""
+    field: int | None = None
+    """Of `FIELD`, with `each_link` asked over all links."""
+    each_link: bool = False
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """Return what follows the device's handle: of a field its number, and the scope that stands for every link."""
+        if self.field is None:
+            return self.args
+        return (self.field, PER_LINK) if self.each_link else (self.field,)
 
 
-class GpuReading(msgspec.Struct, frozen=True, kw_only=True):
+class GpuReading(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One reading: where it comes from and how its raw value becomes the named one."""
 
     name: str
@@ -46,47 +55,7 @@ class GpuReading(msgspec.Struct, frozen=True, kw_only=True):
     """It does not change while the driver is loaded; asked on the first sweep and now and then."""
 
 
-class _QueryRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One way to ask as the file has it: a call, or a field."""
-
-    call: str = FIELD
-    args: tuple[int, ...] = ()
-    struct: str = ""
-    field: int | None = None
-    each_link: bool = False
-
-    def ask(self) -> NvmlQuery:
-        """Return the call with its arguments."""
-        scope = (PER_LINK,) if self.each_link else ()
-        args = self.args if self.field is None else (self.field, *scope)
-        return NvmlQuery(call=self.call, args=args, struct=self.struct)
-
-
-class _ReadingRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One reading as the file has it."""
-
-    name: str
-    asks: tuple[_QueryRow, ...] = ()
-    pick: int | str | None = None
-    scale: float = 1.0
-    dcgm: tuple[str, ...] = ()
-    dcgm_scale: float = 1.0
-    constant: bool = False
-
-    def reading(self) -> GpuReading:
-        """Return the reading."""
-        plain = {name: getattr(self, name) for name in self.__struct_fields__ if name != "asks"}
-        return GpuReading(asks=tuple(row.ask() for row in self.asks), **plain)
-
-
-def _readings() -> tuple[GpuReading, ...]:
-    """Return the table. The file is ours: one that is not as it must be raises when this is imported."""
-    tree = read_tree((files(__package__) / "table.yaml").read_text("utf-8"), "table.yaml")
-    assert not tree.mistakes, tree.mistakes
-    return tuple(row.reading() for row in msgspec.convert(tree.data, tuple[_ReadingRow, ...]))
-
-
-READINGS = _readings()
+READINGS = read_own(__package__, "table.yaml", tuple[GpuReading, ...])
 """All of them."""
 BY_NAME: Mapping[str, GpuReading] = {reading.name: reading for reading in READINGS}
 IDENTITY = ("name", "uuid", "serial", "pci")

@@ -6,12 +6,11 @@ Values come out in one unit: seconds, watts, per cent. Nothing here judges.
 import re
 from collections.abc import Iterable
 from functools import cache
-from importlib.resources import files
 
 import msgspec
 
 from freehold.catalog.load_xids import rdma_counters, recovery_actions
-from freehold.core.places import read_tree
+from freehold.core.own_files import read_own
 from freehold.health.evidence.quantity import MeasuredQuantity, Number, ReadingChange
 from freehold.health.incident_file.names import of_counter
 from freehold.health.incident_file.schema import CounterEntry, SiblingEntry
@@ -50,10 +49,7 @@ class _NameRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @cache
 def _rows() -> tuple[tuple[str, re.Pattern[str], MeasuredQuantity], ...]:
-    tree = read_tree((files(__package__) / "counter_names.yaml").read_text("utf-8"), "counter_names.yaml")
-    if tree.mistakes:
-        raise ValueError(f"counter_names.yaml: {tree.mistakes}")
-    rows = msgspec.convert(tree.data, tuple[_NameRow, ...])
+    rows = read_own(__package__, "counter_names.yaml", tuple[_NameRow, ...])
     return tuple((row.of, re.compile(row.name), row.quantity) for row in rows)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.findings import Action, Evidence, Finding
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.rule_result import RuleResult, worst_result
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, Gpus, Reading, State, View
@@ -55,6 +56,8 @@ class GpuWindow:
     source: str
     view: View
     """The newest with GPUs."""
+    views: Sequence[View]
+    """The whole window."""
 
     @property
     def gpu(self) -> Gpu:
@@ -149,6 +152,7 @@ def gpu_windows(views: Sequence[View]) -> list[GpuWindow]:
             siblings=tuple(gpu for gpu in newest.gpus.gpus if gpu is not now),
             source=newest.gpus.source,
             view=newest,
+            views=views,
         )
         for now in newest.gpus.gpus
     ]
@@ -177,7 +181,7 @@ def judge_gpus(
     *,
     expected: Expected,
     needs: Sequence[str],
-    faults: Callable[[GpuWindow], Iterable[RuleResult]],
+    faults: Sequence[Callable[[GpuWindow], Iterable[RuleResult]]],
 ) -> list[Finding]:
     """Return one finding per GPU, or the one that says why there is none.
 
@@ -187,18 +191,20 @@ def judge_gpus(
     seen = gpu_windows(views)
     if not seen:
         return [no_gpus(probe, newest_gpus(views), expected)]
-    found = {gpu.component: list(faults(gpu)) for gpu in seen}
-    return [finding_of(probe, gpu, faults=found[gpu.component], needs=needs) for gpu in seen]
+    return [
+        finding_of(probe, gpu, faults=[found for each in faults for found in each(gpu)], needs=needs)
+        for gpu in seen
+    ]
 
 
 def no_gpus(probe: str, view: View, expected: Expected) -> Finding:
     """Return the finding where no GPU can be judged: NOT_APPLICABLE only where there is none and none is expected."""
     gpus = view.gpus
     if gpus is not None and has_no_gpu(gpus) and not expected.gpus:
-        nothing = RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU here.")
+        nothing = result.not_applicable("no_gpu", "There is no NVIDIA GPU here.")
     else:
         why = "no collector read them" if gpus is None else gpus.detail or gpus.state.value
-        nothing = RuleResult(Verdict.UNKNOWN, "not_read", f"The GPUs were not read: {why}.")
+        nothing = result.unknown("not_read", f"The GPUs were not read: {why}.")
     return nothing.finding(probe, "gpus", view)
 
 
@@ -227,11 +233,11 @@ def _quiet(gpu: GpuWindow, needs: Sequence[str]) -> RuleResult:
     if failed := gpu.failed(needs):
         message = f"Could not be read: {', '.join(failed)} ({gpu.shown(failed[0])})."
         evidence = tuple(gpu.evidence(name) for name in failed[:8])
-        return RuleResult(Verdict.UNKNOWN, "unreadable", message, Action.WATCH, evidence)
+        return result.unknown("unreadable", message, Action.WATCH, evidence)
     if not gpu.supported(needs):
         message = "This card, driver or exporter has none of the readings."
-        return RuleResult(Verdict.NOT_APPLICABLE, "unsupported", message)
-    return RuleResult(Verdict.HEALTHY, "ok", "Nothing wrong was seen.")
+        return result.not_applicable("unsupported", message)
+    return result.healthy("ok", "Nothing wrong was seen.")
 
 
 def whole_node(gpu: GpuWindow, is_so: Callable[[Gpu], bool]) -> bool:

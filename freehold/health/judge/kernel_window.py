@@ -6,10 +6,11 @@ Nothing here knows what an event means or which component a device is: the check
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from freehold.core.findings import Evidence, Verdict
+from freehold.core.findings import Evidence
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.kernel_log.events import KernelEvent
-from freehold.health.model.view import Kernel, State, View
+from freehold.health.model.view import State, View
 
 EVIDENCE_MOST = 5
 """Lines that a finding carries, the newest; our own choice."""
@@ -49,21 +50,16 @@ def how_often(times: int) -> str:
     return {1: "once", 2: "twice"}.get(times, f"{times} times")
 
 
-def newest_kernel(views: Sequence[View]) -> Kernel | None:
-    """Return the newest reading of the log that is not older than `STALE_S`."""
-    recent = (view.kernel for view in reversed(views) if view.at_s > views[-1].at_s - STALE_S)
-    return next((kernel for kernel in recent if kernel is not None), None)
-
-
 def unread(views: Sequence[View]) -> RuleResult | None:
     """Return why an empty log means nothing, UNKNOWN with reason `not_read` or `records_lost`; None: the log was read."""
-    newest = newest_kernel(views)
+    fresh = (view.kernel for view in reversed(views) if view.at_s > views[-1].at_s - STALE_S)
+    newest = next((kernel for kernel in fresh if kernel is not None), None)
     if newest is None or newest.state is not State.OK:
         detail = (newest.detail or newest.state) if newest else "no collector read it"
-        return RuleResult(Verdict.UNKNOWN, "not_read", f"the kernel's log was not read: {detail}")
+        return result.unknown("not_read", f"the kernel's log was not read: {detail}")
     recent = [view.kernel for view in views if view.kernel and view.at_s > views[-1].at_s - BLIND_S]
     lost = sum(kernel.lost for kernel in recent)
     if lost:
         message = f"the kernel overwrote {lost} records before they were read"
-        return RuleResult(Verdict.UNKNOWN, "records_lost", message)
+        return result.unknown("records_lost", message)
     return None

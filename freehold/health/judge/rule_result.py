@@ -3,8 +3,9 @@
 Nothing here knows what an event or a reading means: the checks do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.model.view import View
@@ -41,6 +42,22 @@ class RuleResult:
             evidence=self.evidence,
             at_s=self.evidence[-1].at_s if self.evidence else view.at_s,
             node=view.node,
+        )
+
+
+unknown = partial(RuleResult, Verdict.UNKNOWN)
+not_applicable = partial(RuleResult, Verdict.NOT_APPLICABLE)
+healthy = partial(RuleResult, Verdict.HEALTHY)
+degraded = partial(RuleResult, Verdict.DEGRADED)
+unhealthy = partial(RuleResult, Verdict.UNHEALTHY)
+
+
+def missing(names: Iterable[str]) -> Iterator[tuple[str, RuleResult]]:
+    """Yield the component and result of each link that should be here and is not."""
+    for name in sorted(names):
+        yield (
+            f"link:{name}",
+            unhealthy("missing", f"{name} should be here and is not", Action.INSPECT_HARDWARE),
         )
 
 

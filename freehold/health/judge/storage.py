@@ -7,7 +7,8 @@ wrong machine. Nothing here reads, or judges a volume.
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
-from freehold.core.findings import Evidence, Finding, Verdict
+from freehold.core.findings import Evidence, Finding
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.judge.series import number
 from freehold.health.model.view import View, Volume
@@ -19,9 +20,9 @@ def judge_volumes(
     """Return one finding per watched volume, or the one that says why there is none."""
     newest = views[-1].volumes
     if newest is None:
-        nothing = RuleResult(Verdict.UNKNOWN, "not_read", "the volumes were not read")
+        nothing = result.unknown("not_read", "the volumes were not read")
     elif not newest:
-        nothing = RuleResult(Verdict.NOT_APPLICABLE, "no_volumes", "no volume is watched")
+        nothing = result.not_applicable("no_volumes", "no volume is watched")
     else:
         return [judge(views, volume).finding(probe, component_of(volume), views[-1]) for volume in newest]
     return [nothing.finding(probe, "disk", views[-1])]

@@ -12,6 +12,7 @@ from dataclasses import replace
 from freehold.catalog.load_xids import recovery_actions, xid
 from freehold.catalog.xid_facts import Xid, XidClass
 from freehold.core.findings import Action, Verdict
+from freehold.health.judge import rule_result as result
 from freehold.health.judge.kernel_window import SILENCE_S, event_evidence, how_often, incidents
 from freehold.health.judge.rule_result import RuleResult, strongest_result
 from freehold.health.kernel_log.events import KernelEvent, Kind
@@ -64,7 +65,7 @@ def _outlives_reload(event: KernelEvent) -> bool:
 
 def judge_gpu(events: Sequence[KernelEvent], *, elsewhere: frozenset[int] = frozenset()) -> RuleResult:
     """Return the worst result of a GPU's events. `elsewhere`: XIDs that other GPUs had in the window as well."""
-    nothing = RuleResult(Verdict.HEALTHY, "no_xid", "no XID in the window")
+    nothing = result.healthy("no_xid", "no XID in the window")
     return strongest_result(_judgements(events, elsewhere), nothing)
 
 
@@ -99,34 +100,31 @@ def _recovery(event: KernelEvent) -> RuleResult:
     code = event.number or 0
     known = recovery_actions().get(code)
     name = known.name.replace("_", " ") if known else f"code {code}, which no catalogue knows"
-    return RuleResult(
-        verdict=Verdict.UNHEALTHY,
-        reason="recovery_action",
-        message=f"the driver itself asks for: {name}",
-        action=known.action if known else Action.DRAIN,
-        evidence=event_evidence([event]),
+    return result.unhealthy(
+        "recovery_action",
+        f"the driver itself asks for: {name}",
+        known.action if known else Action.DRAIN,
+        event_evidence([event]),
     )
 
 
 def _off_bus(events: list[KernelEvent]) -> RuleResult:
     times = incidents(events)
     again = times >= REPEATED_TIMES
-    return RuleResult(
-        verdict=Verdict.UNHEALTHY,
-        reason="off_bus_again" if again else "off_bus",
-        message=f"the GPU fell off the bus {how_often(times)}: card, slot, riser or power",
-        action=Action.INSPECT_HARDWARE if again else Action.CORDON,
-        evidence=event_evidence(events),
+    return result.unhealthy(
+        "off_bus_again" if again else "off_bus",
+        f"the GPU fell off the bus {how_often(times)}: card, slot, riser or power",
+        Action.INSPECT_HARDWARE if again else Action.CORDON,
+        event_evidence(events),
     )
 
 
 def _init_failed(events: list[KernelEvent]) -> RuleResult:
-    return RuleResult(
-        verdict=Verdict.UNHEALTHY,
-        reason="init_failed",
-        message="the driver could not start the GPU",
-        action=Action.INSPECT_HARDWARE if incidents(events) >= REPEATED_TIMES else Action.REBOOT,
-        evidence=event_evidence(events),
+    return result.unhealthy(
+        "init_failed",
+        "the driver could not start the GPU",
+        Action.INSPECT_HARDWARE if incidents(events) >= REPEATED_TIMES else Action.REBOOT,
+        event_evidence(events),
     )
 
 
@@ -135,11 +133,11 @@ def _pcie(events: list[KernelEvent]) -> RuleResult:
         event.kind is Kind.AER_UNRECOVERED or event.fields.get("severity") == "fatal" for event in events
     )
     return RuleResult(
-        verdict=Verdict.UNHEALTHY if broken else Verdict.DEGRADED,
-        reason="pcie_fatal" if broken else "pcie_error",
-        message="uncorrected PCIe errors at the GPU's address: card, slot, riser or power",
-        action=Action.CORDON if broken else Action.WATCH,
-        evidence=event_evidence(events),
+        Verdict.UNHEALTHY if broken else Verdict.DEGRADED,
+        "pcie_fatal" if broken else "pcie_error",
+        "uncorrected PCIe errors at the GPU's address: card, slot, riser or power",
+        Action.CORDON if broken else Action.WATCH,
+        event_evidence(events),
     )
 
 
@@ -222,10 +220,4 @@ def _switch(events: list[KernelEvent], verdict: Verdict, reason: str, action: Ac
         "switch_thermal": "the switch is too warm and may slow its links: look at cooling",
         "switch_non_fatal": "not fatal",
     }
-    return RuleResult(
-        verdict=verdict,
-        reason=reason,
-        message=f"SXid {numbers}: {leads[reason]}",
-        action=action,
-        evidence=event_evidence(events),
-    )
+    return RuleResult(verdict, reason, f"SXid {numbers}: {leads[reason]}", action, event_evidence(events))

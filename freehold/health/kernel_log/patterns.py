@@ -6,13 +6,12 @@ The file is ours: one that is not as it must be raises at the first use. Nothing
 import re
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import msgspec
 
 from freehold.catalog.load_xids import sxids
-from freehold.core.places import read_tree
+from freehold.core.own_files import read_own
 from freehold.health.kernel_log.kinds import Kind, pci_key
 
 _BREAK = re.compile(r"[ \t]*(?:\n|#012)[ \t]*(?:NVRM:)?[ \t]*")
@@ -84,9 +83,7 @@ def report_of(text: str) -> LineReport | None:
 @cache
 def _forms() -> tuple[tuple[str, tuple[_Form, ...]], ...]:
     """Return the words that a line must hold, each with the forms that are then tried."""
-    tree = read_tree((files(__package__) / "patterns.yaml").read_text("utf-8"), "patterns.yaml")
-    assert not tree.mistakes, tree.mistakes
-    table = msgspec.convert(tree.data, _Patterns)
+    table = read_own(__package__, "patterns.yaml", _Patterns)
     parts: dict[str, str] = {}
     for name, part in table.parts.items():
         parts[name] = _unfolded(part, parts)

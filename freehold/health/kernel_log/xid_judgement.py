@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from freehold.catalog.load_xids import nvlink_bits, xid, xid_classes
-from freehold.catalog.xid_facts import Xid
+from freehold.catalog.xid_facts import Nvlink5Rule, Xid
 from freehold.core.findings import Action, Verdict
 from freehold.health.kernel_log import nvlink5
 
@@ -19,6 +19,9 @@ _XID_74 = 74
 _REGISTERS = 7
 """Of an XID 74 line (NVIDIA's WORKFLOW_NVLINK_ERR)."""
 SIGNAL = "nvlink_signal"
+_SIGNAL = frozenset({"INVESTIGATE_LINK_SI", "INVESTIGATE_LINK_SI_AND_CABLES"})
+_TAKEN_DOWN = frozenset({"INVESTIGATE_SW_USER", "INVESTIGATE_SW_USER_LINK_SI", "INVESTIGATE_HOST"})
+_PEER = "INVESTIGATE_PEER_DEVICE"
 _SAYS = {
     SIGNAL: "poor signal integrity: reseat, check the cable",
     "nvlink_corrected": "corrected, nothing was lost",
@@ -52,11 +55,7 @@ def judge_xid(number: int, fields: Mapping[str, str]) -> XidJudgement:
     """Return what a line of that XID means; `fields` as kernel events have them."""
     fact = xid(number)
     if number in nvlink5.NUMBERS:
-        link = nvlink5.meaning(fact, fields)
-        return XidJudgement(
-            fact=fact, verdict=link.verdict, reason=link.reason, action=link.action, repeated=link.repeated,
-            sign=link.sign or fact.sign, says=_SAYS.get(link.reason, ""), words=link.words,
-        )  # fmt: skip
+        return _nvlink5(fact, fields)
     if number == _XID_74 and _is_signal(fields):
         cable = Action.CHECK_CABLE
         return XidJudgement(
@@ -89,3 +88,56 @@ def _is_signal(fields: Mapping[str, str]) -> bool:
 def _signal_bits() -> frozenset[tuple[int, int]]:
     rules = [rule for rule in nvlink_bits() if rule.leads_to == "signal_integrity"]
     return frozenset((rule.register, bit) for rule in rules for bit in rule.bits)
+
+
+# --- NVLink 5: the line's own word Fatal is never softened by the table -----------------------------------------------
+
+
+def _nvlink5(fact: Xid, fields: Mapping[str, str]) -> XidJudgement:
+    rule, words = nvlink5.decode(fact.number, fields)
+    fatal, sign = fields.get("severity") == "Fatal", ""
+    if rule is not None and (rule.is_fatal or not fatal):
+        words = f"{rule.subcode}: NVIDIA says {rule.immediate}, then {rule.investigatory}"
+        (verdict, reason, action, repeated), sign = _outcome(rule, fact), _sign(rule)
+    elif fields.get("severity") == "Nonfatal":
+        verdict, reason, action, repeated = Verdict.DEGRADED, "nvlink_non_fatal", Action.WATCH, Action.WATCH
+    else:
+        if rule is not None:
+            words = f"the line says Fatal, NVIDIA's table calls {rule.subcode} with that status non-fatal"
+        verdict, reason, action, repeated = Verdict.UNHEALTHY, "link_xid", fact.action, fact.repeated
+    return XidJudgement(
+        fact=fact, verdict=verdict, reason=reason, action=action, repeated=repeated, sign=sign or fact.sign,
+        says=_SAYS.get(reason, ""), words=words,
+    )  # fmt: skip
+
+
+def _outcome(rule: Nvlink5Rule, fact: Xid) -> tuple[Verdict, str, Action, Action]:
+    if rule.immediate == "XID_154_EVAL":
+        return Verdict.DEGRADED, "nvlink_program", Action.RESTART_ENGINE, Action.RESTART_ENGINE
+    if rule.immediate == "IGNORE":
+        return _ignored(rule)
+    if rule.investigatory in _SIGNAL:
+        return Verdict.UNHEALTHY, "nvlink_signal", Action.RESET_GPU, Action.CHECK_CABLE
+    if rule.investigatory == _PEER:
+        return Verdict.UNHEALTHY, "nvlink_peer", Action.RESET_GPU, Action.RESET_GPU
+    if rule.investigatory in _TAKEN_DOWN:
+        return Verdict.UNHEALTHY, "nvlink_taken_down", Action.RESET_GPU, Action.RESET_GPU
+    repeated = fact.repeated if "HW" in rule.blames else Action.RESET_GPU
+    return Verdict.UNHEALTHY, "link_xid", Action.RESET_GPU, repeated
+
+
+def _ignored(rule: Nvlink5Rule) -> tuple[Verdict, str, Action, Action]:
+    if rule.investigatory == "IGNORE":
+        return Verdict.HEALTHY, "nvlink_corrected", Action.NONE, Action.NONE
+    if rule.investigatory in _SIGNAL:
+        return Verdict.DEGRADED, "nvlink_signal", Action.CHECK_CABLE, Action.CHECK_CABLE
+    reason = "nvlink_taken_down" if rule.investigatory in _TAKEN_DOWN else "nvlink_non_fatal"
+    return Verdict.DEGRADED, reason, Action.WATCH, Action.WATCH
+
+
+def _sign(rule: Nvlink5Rule) -> str:
+    if rule.immediate == rule.investigatory == "IGNORE":
+        return "nvlink_corrected"
+    if rule.investigatory == _PEER:
+        return "nvlink_peer"
+    return {frozenset({"HW"}): "nvlink_hardware", frozenset({"SW"}): "nvlink_software"}.get(rule.blames, "")

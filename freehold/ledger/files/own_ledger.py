@@ -32,7 +32,10 @@ def read_ledger(path: Path, span: Span) -> tuple[list[Use], list[str], tuple[flo
     try:
         tallies = journal.tallies(span)
         hours = sorted({tally.hour for tally in tallies})
-        ends = (_first_s(journal, span, hours[0]), _last_s(journal, span, hours[-1])) if hours else (0.0, 0.0)
+        ends = (0.0, 0.0)
+        if hours:
+            first_s = _edge_s(journal, span, hours[0], first=True)
+            ends = (first_s, _edge_s(journal, span, hours[-1], first=False))
     finally:
         journal.close()
     return list(uses_of(tallies, since_s=span.since_us / _US)), notes_on(tallies), ends
@@ -66,22 +69,14 @@ def notes_on(tallies: Iterable[UsageTally]) -> list[str]:
     return [f"{count:,} {words}." for words, count in counts.items() if count]
 
 
-def _first_s(journal: Journal, span: Span, hour: int) -> float:
-    """Return when the first record of an hour lies, to the minute (its beginning)."""
+def _edge_s(journal: Journal, span: Span, hour: int, *, first: bool) -> float:
+    """Return when the first record of an hour lies (its minute's beginning), or the last one (its minute's end)."""
     low, high = 0, _MINUTE_S
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _any(journal, span, hour, (0, middle)) else (middle, high)
-    return float(hour * HOUR_S + low * _MINUTE_S)
-
-
-def _last_s(journal: Journal, span: Span, hour: int) -> float:
-    """Return when the last record of an hour lies, to the minute (its end)."""
-    low, high = 0, _MINUTE_S
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _any(journal, span, hour, (middle, _MINUTE_S)) else (low, middle)
-    return float(hour * HOUR_S + high * _MINUTE_S)
+        found = _any(journal, span, hour, (0, middle) if first else (middle, _MINUTE_S))
+        low, high = (low, middle) if found is first else (middle, high)
+    return float(hour * HOUR_S + (low if first else high) * _MINUTE_S)
 
 
 def _any(journal: Journal, span: Span, hour: int, minutes: tuple[int, int]) -> bool:

@@ -11,15 +11,7 @@ read: it has no tokens.
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
-from freehold.ledger.foreign.cells import (
-    cached_within,
-    count,
-    moment_s,
-    money,
-    name_of,
-    optional_count,
-    part_of,
-)
+from freehold.ledger.foreign import cells
 from freehold.ledger.foreign.use import Item, LeftOut, Record, Unusable, UsageFormat, Use
 
 _TIMES = ("at", "timestamp", "time", "ts", "@timestamp", "created", "created_at", "start_time", "date")
@@ -41,7 +33,7 @@ def _read(record: Record) -> Iterable[Item]:
 
 def _own(record: Record) -> Item:
     """Return what a line of Freehold's own access log says."""
-    at_s = moment_s(record, ("at",))
+    at_s = cells.moment_s(record, ("at",))
     if str(record.get("path")).startswith(_NO_TEXT):
         return LeftOut("no text is generated", at_s)
     if "completion_tokens" not in record and "prompt_tokens" not in record:
@@ -49,25 +41,25 @@ def _own(record: Record) -> Item:
             raise Unusable("it was answered, and its tokens are not known")
         return LeftOut("no model answered", at_s)
     return Use(
-        at_s, at_s, 1, count(record, "prompt_tokens"), None, count(record, "completion_tokens"),
-        name_of(record.get("model")), None, _text(record.get("id")),
+        at_s, at_s, 1, cells.count(record, "prompt_tokens"), None, cells.count(record, "completion_tokens"),
+        cells.name_of(record.get("model")), None, _text(record.get("id")),
     )  # fmt: skip
 
 
 def _generic(record: Record) -> Item:
     layers = _layers(record)
     at_s = next(
-        (moment_s(layer, _TIMES) for layer in layers if any(layer.get(name) for name in _TIMES)), None
+        (cells.moment_s(layer, _TIMES) for layer in layers if any(layer.get(name) for name in _TIMES)), None
     )
     if at_s is None:
         raise Unusable("it has no time")
     usage, layer = _usage(layers)
-    model = next((name for each in layers if (name := name_of(each.get("model")))), "")
+    model = next((name for each in layers if (name := cells.name_of(each.get("model")))), "")
     identity = _text(layer.get("id")) or _text(record.get("request_id")) or _text(record.get("id"))
     tokens = _prompt_form(usage) if "prompt_tokens" in usage else _input_form(usage)
     if not tokens[0] and not tokens[2]:
         return LeftOut("no tokens", at_s)
-    usd = money(record.get("cost_usd", record.get("spend")), "cost")
+    usd = cells.money(record.get("cost_usd", record.get("spend")), "cost")
     return Use(at_s, at_s, 1, *tokens, model, usd, identity, "custom_id" in record)
 
 
@@ -96,24 +88,24 @@ def _usage(layers: list[Record]) -> tuple[Record, Record]:
 
 def _prompt_form(usage: Record) -> tuple[int, int | None, int]:
     """Return input, cached and output tokens of a chat completion; one without an answer (an embedding) has no output."""
-    whole = count(usage, "prompt_tokens")
-    cached = optional_count(part_of(usage.get("prompt_tokens_details")), "cached_tokens")
+    whole = cells.count(usage, "prompt_tokens")
+    cached = cells.optional_count(cells.part_of(usage.get("prompt_tokens_details")), "cached_tokens")
     if cached is None:
-        cached = optional_count(usage, "cached_tokens")
-    return whole, cached_within(cached, whole), count(usage, "completion_tokens")
+        cached = cells.optional_count(usage, "cached_tokens")
+    return whole, cells.cached_within(cached, whole), cells.count(usage, "completion_tokens")
 
 
 def _input_form(usage: Record) -> tuple[int, int | None, int]:
     """Return them of a response (cached are part of the input) or a message of Anthropic's API (they come on top)."""
-    whole, output = count(usage, "input_tokens"), count(usage, "output_tokens")
-    read = optional_count(usage, "cache_read_input_tokens")
-    written = optional_count(usage, "cache_creation_input_tokens")
+    whole, output = cells.count(usage, "input_tokens"), cells.count(usage, "output_tokens")
+    read = cells.optional_count(usage, "cache_read_input_tokens")
+    written = cells.optional_count(usage, "cache_creation_input_tokens")
     if read is not None or written is not None:
         return whole + (read or 0) + (written or 0), read or 0, output
-    cached = optional_count(part_of(usage.get("input_tokens_details")), "cached_tokens")
+    cached = cells.optional_count(cells.part_of(usage.get("input_tokens_details")), "cached_tokens")
     if cached is None:
-        cached = optional_count(usage, "cached_tokens")
-    return whole, cached_within(cached, whole), output
+        cached = cells.optional_count(usage, "cached_tokens")
+    return whole, cells.cached_within(cached, whole), output
 
 
 def _text(value: object) -> str:

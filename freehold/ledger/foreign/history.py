@@ -8,6 +8,7 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from freehold.core.spread import quantile
@@ -135,16 +136,8 @@ def _at_rank(values: Sequence[float]) -> float:
 def _hours(gathered: Gathered, covered: Spans) -> tuple[Hour, ...]:
     """Return every hour that is covered or has a row, quiet ones with noughts."""
     numbers = {hour for hour, _ in covered.by_hour()} | gathered.hours.keys()
-    return tuple(_hour(number, gathered.hours.get(number) or Sums()) for number in sorted(numbers))
-
-
-def _hour(number: int, sums: Sums) -> Hour:
-    return Hour(
-        hour=number,
-        requests=sums.requests,
-        input_tokens=sums.input_tokens,
-        cached_tokens=sums.cached_tokens,
-        output_tokens=sums.output_tokens,
+    return tuple(
+        Hour(hour=number, **asdict(gathered.hours.get(number) or Sums())) for number in sorted(numbers)
     )
 
 

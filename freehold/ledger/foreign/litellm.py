@@ -63,23 +63,11 @@ def _read(record: Record) -> Iterable[Item]:
     usd = money(record["spend"] if "spend" in record else record.get("response_cost"), "spend")
     if not input_tokens and not output_tokens:
         return [LeftOut("no tokens", start_s)]
-    cached = cached_within(_cached(record), input_tokens)
+    tokens = (input_tokens, cached_within(_cached(record), input_tokens), output_tokens)
     identity = record.get("request_id") or record.get("id") or ""
     model = name_of(record.get("model")) or name_of(record.get("model_group"))
-    return [
-        Use(
-            start_s,
-            start_s,
-            1,
-            input_tokens,
-            cached,
-            output_tokens,
-            model,
-            usd,
-            str(identity),
-            "batch" in _call(record),
-        )
-    ]
+    batch = "batch" in _call(record)
+    return [Use(start_s, start_s, 1, *tokens, model, usd, str(identity), batch)]
 
 
 def _call(record: Record) -> str:

@@ -14,15 +14,7 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from freehold.ledger.foreign.cells import (
-    cached_within,
-    count,
-    moment_s,
-    money,
-    name_of,
-    optional_count,
-    part_of,
-)
+from freehold.ledger.foreign import cells
 from freehold.ledger.foreign.use import Item, LeftOut, Paid, Record, Unusable, UsageFormat, Use
 
 _LONGEST_S = 32 * 86_400  # No bucket is longer than a month: more is a misread end.
@@ -47,8 +39,8 @@ def _read(record: Record) -> Iterable[Item]:
 
 
 def _bucket(record: Record) -> tuple[float, float]:
-    start_s = moment_s(record, ("start_time", "start_time_iso"))
-    end_s = moment_s(record, ("end_time", "end_time_iso"))
+    start_s = cells.moment_s(record, ("start_time", "start_time_iso"))
+    end_s = cells.moment_s(record, ("end_time", "end_time_iso"))
     if not 0 < end_s - start_s <= _LONGEST_S:
         raise Unusable("end_time is not shortly after start_time")
     return start_s, end_s
@@ -59,7 +51,7 @@ def _bucket_items(results: list[Any], start_s: float, end_s: float) -> Iterator[
         yield _nothing(start_s, end_s)
     for result in results:
         try:
-            yield _result(part_of(result), start_s, end_s)
+            yield _result(cells.part_of(result), start_s, end_s)
         except Unusable as exc:
             yield exc
 
@@ -67,7 +59,7 @@ def _bucket_items(results: list[Any], start_s: float, end_s: float) -> Iterator[
 def _result(result: Record, start_s: float, end_s: float) -> Item:
     kind = result.get("object", _COMPLETIONS)
     if kind == _COSTS or "amount" in result:
-        amount = part_of(result.get("amount"))
+        amount = cells.part_of(result.get("amount"))
         return _paid(
             amount.get("value"), amount.get("currency"), _identity(result, start_s), (start_s, end_s)
         )
@@ -87,15 +79,15 @@ def _flat(record: Record, start_s: float, end_s: float) -> Item:
 
 
 def _used(result: Record, start_s: float, end_s: float) -> Use:
-    input_tokens = count(result, "input_tokens")
+    input_tokens = cells.count(result, "input_tokens")
     return Use(
         start_s,
         end_s,
-        count(result, "num_model_requests"),
+        cells.count(result, "num_model_requests"),
         input_tokens,
-        cached_within(optional_count(result, "input_cached_tokens"), input_tokens),
-        count(result, "output_tokens"),
-        name_of(result.get("model")),
+        cells.cached_within(cells.optional_count(result, "input_cached_tokens"), input_tokens),
+        cells.count(result, "output_tokens"),
+        cells.name_of(result.get("model")),
         None,
         _identity(result, start_s),
         result.get("batch") is True or str(result.get("batch")).lower() == "true",
@@ -103,7 +95,7 @@ def _used(result: Record, start_s: float, end_s: float) -> Use:
 
 
 def _paid(value: Any, currency: Any, identity: str, bucket: tuple[float, float]) -> Paid:
-    usd = money(value, "amount")
+    usd = cells.money(value, "amount")
     if usd is None:
         raise Unusable("amount is missing")
     if str(currency).lower() != "usd":

@@ -29,17 +29,13 @@ class SeenRows:
     def again(self, identity: str) -> bool:
         """Return whether this came before, and remember it."""
         print_ = hash(identity) & _MASK or 1  # zero marks a free slot
-        slots, mask = self._slots, len(self._slots) - 1
-        at = print_ & mask
-        while found := slots[at]:
-            if found == print_:
-                return True
-            at = (at + 1) & mask
-        if self._older is not None and _has(self._older, print_):
+        slots = self._slots
+        at = _slot(slots, print_)
+        if slots[at] or (self._older is not None and self._older[_slot(self._older, print_)]):
             return True
         slots[at] = print_
         self._rows += 1
-        if self._rows * 2 > mask:
+        if self._rows * 2 >= len(slots):
             self._grow()
         return False
 
@@ -49,23 +45,18 @@ class SeenRows:
             self._older, self._slots, self._rows = self._slots, _zeros(_FIRST_SLOTS), 0
             return
         old, self._slots = self._slots, _zeros(len(self._slots) * 2)
-        slots, mask = self._slots, len(self._slots) - 1
         for print_ in filter(None, old):
-            at = print_ & mask
-            while slots[at]:
-                at = (at + 1) & mask
-            slots[at] = print_
+            self._slots[_slot(self._slots, print_)] = print_
 
 
 def _zeros(slots: int) -> "array[int]":
     return array("Q", bytes(8 * slots))
 
 
-def _has(slots: "array[int]", print_: int) -> bool:
+def _slot(slots: "array[int]", print_: int) -> int:
+    """Return where a fingerprint stands, or the free slot where it would."""
     mask = len(slots) - 1
     at = print_ & mask
-    while found := slots[at]:
-        if found == print_:
-            return True
+    while (found := slots[at]) and found != print_:
         at = (at + 1) & mask
-    return False
+    return at

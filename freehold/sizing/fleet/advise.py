@@ -208,11 +208,8 @@ def _gain(need: Need, ratio: EngineRatio | None) -> float:
 
 
 def _alike(model: str, group: str) -> bool:
-    first = group.split(" ", maxsplit=1)[0].lower()
-    return (
-        model.split("-", maxsplit=1)[0] == first.split("-")[0]
-        and model.rsplit("-", maxsplit=1)[-1] == first.rsplit("-", maxsplit=1)[-1]
-    )
+    ours, theirs = model.split("-"), group.split(" ", maxsplit=1)[0].lower().split("-")
+    return (ours[0], ours[-1]) == (theirs[0], theirs[-1])
 
 
 def _cited(text: str, ratio: EngineRatio | None) -> Reason:

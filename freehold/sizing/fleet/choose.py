@@ -50,25 +50,14 @@ def candidates(
     ids = among.gpus or tuple(catalog.gpus)
     found: list[SizedFleet] = []
     for gpu in (catalog.gpus[name] for name in ids if name in catalog.gpus):
-        fleets = [
-            _with_advice(fleet(ask, traffic, plan=plan, catalog=catalog), advice)
-            for quant in among.quants or usual_quants(shape, gpu)
-            for advice in (
-                recommend(
-                    Need(shape=shape, gpu=gpu, quant=quant, wish=among.wish),
-                    plan.measured,
-                    catalog.engine_ratios,
-                ),
-            )
-            for counts in (_counts(shape, gpu, quant, plan.measured),)
-            for ask in _asks(
-                shape,
-                traffic,
-                gpu=gpu,
-                quant=quant,
-                tries=product(counts, among.engines or (advice.engine,)),
-            )
-        ]
+        fleets: list[SizedFleet] = []
+        for quant in among.quants or usual_quants(shape, gpu):
+            need = Need(shape=shape, gpu=gpu, quant=quant, wish=among.wish)
+            advice = recommend(need, plan.measured, catalog.engine_ratios)
+            counts = _counts(shape, gpu, quant, plan.measured)
+            tries = product(counts, among.engines or (advice.engine,))
+            asks = _asks(shape, traffic, gpu=gpu, quant=quant, tries=tries)
+            fleets += [_with_advice(fleet(ask, traffic, plan=plan, catalog=catalog), advice) for ask in asks]
         found += _undominated(each for each in fleets if each.replicas)[:PER_GPU]
     return found
 

@@ -6,11 +6,14 @@ Replicas are counted at the peak hour and at the SLO, not at saturation. It buys
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from freehold.catalog.facts import Catalog, GpuFacts, Link
 from freehold.core.spread import Spread
 from freehold.sizing.fleet.links import (
     PREFILL_TOKENS,
+    Judgement,
+    LinkCrossing,
     balancer_mbit_s,
     judge,
     networks,
@@ -177,32 +180,17 @@ def crossing_links(sized: Sized, links: Sequence[Link]) -> tuple[list[Link], tup
     step, stages = max(sized.itl_ms.mid, 1e-3), max(sized.pipeline_parallel, 2)
     prompt = max(sized.ttft_ms.mid * PREFILL_TOKENS / ask.input_tokens, step)
     group = max(sized.concurrency / stages, 1.0)
-    piped = [
-        (
-            link,
-            judge(
-                link,
-                pipeline_crossing(ask.shape, link, stages=stages, sequences=group),
-                use="pipeline stages",
-                step_ms=step,
-                prompt_ms=prompt,
-            ),
-        )
-        for link in links
-    ]
-    across = [
-        judge(
-            link,
-            tensor_crossing(ask.shape, link, ranks=ask.gpus, sequences=max(sized.concurrency, 1)),
-            use="tensor parallel across nodes",
-            step_ms=step,
-            prompt_ms=prompt,
-        )
-        for link in links
-    ]
-    enough = [link for link, judged in piped if judged.enough]
-    said = [judged.reason for link, judged in piped if judged.enough][:1]
-    return enough, (*said, *[judged.reason for judged in across if not judged.enough][-1:])
+
+    def judged(link: Link, crossing: LinkCrossing, use: str) -> Judgement:
+        return judge(link, crossing, use=use, step_ms=step, prompt_ms=prompt)
+
+    stage_by_stage = partial(pipeline_crossing, ask.shape, stages=stages, sequences=group)
+    ranks = partial(tensor_crossing, ask.shape, ranks=ask.gpus, sequences=max(sized.concurrency, 1))
+    piped = [(link, judged(link, stage_by_stage(link), "pipeline stages")) for link in links]
+    across = [judged(link, ranks(link), "tensor parallel across nodes") for link in links]
+    enough = [link for link, found in piped if found.enough]
+    said = [found.reason for _, found in piped if found.enough][:1]
+    return enough, (*said, *[found.reason for found in across if not found.enough][-1:])
 
 
 def _on_disk(staging: Staging) -> Reason:

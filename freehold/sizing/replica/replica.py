@@ -11,16 +11,9 @@ import numpy as np
 from freehold.catalog.facts import Calibration
 from freehold.core.spread import Spread
 from freehold.sizing.model.words import Quant
+from freehold.sizing.replica import memory
 from freehold.sizing.replica.answer import Batch, SizeAsk, Sized, Slo
-from freehold.sizing.replica.memory import (
-    Number,
-    Room,
-    kv_bytes_of_sequence,
-    kv_bytes_per_token,
-    kv_share_per_gpu,
-    room,
-    weights_bytes,
-)
+from freehold.sizing.replica.memory import Number, Room, room
 from freehold.sizing.replica.pace import ReplicaLoad, ReplicaPace, pace
 from freehold.sizing.replica.roofline import RooflineSetting
 from freehold.sizing.replica.split import notes_on, split, why_not_at_all
@@ -143,22 +136,23 @@ def batch(ask: SizeAsk, calibrations: Calibrations) -> Batch | str:
 
 def _frame(ask: SizeAsk, calibrations: Calibrations) -> _Frame:
     tensor, pipeline = split(ask)
-    length = ask.input_tokens + ask.output_tokens
-    share = kv_share_per_gpu(ask.shape, tensor, pipeline)
+    has, sequence_bytes = _memory_of(ask, tensor, pipeline)
     return _Frame(
         ask=ask,
         tensor=tensor,
         pipeline=pipeline,
-        room=room(
-            ask.shape,
-            ask.gpu,
-            quant=ask.quant,
-            split=(tensor, pipeline),
-            utilisation=ask.memory_utilisation,
-        ),
-        sequence_bytes=float(kv_bytes_of_sequence(ask.shape, length, ask.kv_bits)) * share,
+        room=has,
+        sequence_bytes=sequence_bytes,
         chosen=choose_vector(calibrations, ask.engine, shape=ask.shape, gpu=ask.gpu),
     )
+
+
+def _memory_of(ask: SizeAsk, tensor: int, pipeline: int) -> tuple[Room, float]:
+    """Return the room on one GPU, and the bytes that a sequence of the asked length takes of it."""
+    parts, length = (tensor, pipeline), ask.input_tokens + ask.output_tokens
+    has = room(ask.shape, ask.gpu, quant=ask.quant, split=parts, utilisation=ask.memory_utilisation)
+    whole = float(memory.kv_bytes_of_sequence(ask.shape, length, ask.kv_bits))
+    return has, whole * memory.kv_share_per_gpu(ask.shape, tensor, pipeline)
 
 
 def _why_no_room(frame: _Frame) -> str:
@@ -189,9 +183,9 @@ def _what_would(ask: SizeAsk) -> str:
 
 
 def _bits_fewer(ask: SizeAsk, quant: Quant) -> bool:
-    return weights_bytes(ask.shape, quant) < weights_bytes(ask.shape, ask.quant) and not why_not_at_all(
-        replace(ask, quant=quant)
-    )
+    return memory.weights_bytes(ask.shape, quant) < memory.weights_bytes(
+        ask.shape, ask.quant
+    ) and not why_not_at_all(replace(ask, quant=quant))
 
 
 def _holds(ask: SizeAsk) -> bool:
@@ -199,14 +193,7 @@ def _holds(ask: SizeAsk) -> bool:
 
 
 def _sequences_of(ask: SizeAsk) -> float:
-    tensor, pipeline = split(ask)
-    has = room(
-        ask.shape, ask.gpu, quant=ask.quant, split=(tensor, pipeline), utilisation=ask.memory_utilisation
-    )
-    length = ask.input_tokens + ask.output_tokens
-    each = float(kv_bytes_of_sequence(ask.shape, length, ask.kv_bits)) * kv_share_per_gpu(
-        ask.shape, tensor, pipeline
-    )
+    has, each = _memory_of(ask, *split(ask))
     return has.kv / each if each > 0 else 0.0
 
 
@@ -234,9 +221,9 @@ def _sized(frame: _Frame, found: ReplicaPace | None, *, concurrency: int, why_no
         why_not=why_not,
         tensor_parallel=frame.tensor,
         pipeline_parallel=frame.pipeline,
-        weights_bytes=round(weights_bytes(ask.shape, ask.quant)),
+        weights_bytes=round(memory.weights_bytes(ask.shape, ask.quant)),
         weights_bytes_per_gpu=round(frame.room.weights),
-        kv_bytes_per_token=kv_bytes_per_token(ask.shape, ask.kv_bits),
+        kv_bytes_per_token=memory.kv_bytes_per_token(ask.shape, ask.kv_bits),
         kv_cache_tokens=max(0, int(frame.room.kv / frame.sequence_bytes * length)) if frame.sequences else 0,
         concurrency_max=frame.sequences,
         concurrency=concurrency,

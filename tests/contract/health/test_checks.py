@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.agent.recording import load_recording, record
+from freehold.health.agent.recording import load_recording
 from freehold.health.model.probe import Expected, Probe, Threshold
 from freehold.health.model.view import View
 from freehold.health.registry import all_probes
 from freehold.testing.check_probe import check_probe
 from freehold.testing.healthy_node import DATA, healthy_views
 from health_facts import recordings
+from recordings import record
 
 PROBES = all_probes()
 FACTS = Path(__file__).resolve().parents[3].parent / "shared" / "facts"
@@ -72,7 +73,7 @@ def altered(change: dict[str, object], views: Sequence[View], expected: Expected
 
 
 def behaving(check: partial[Sequence[Finding]]) -> Probe:
-    # The kit takes the file's name from the function's code, which a partial has not.
+    # The kit takes the file's name from the function's module.
     def run(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
         return check(views, expected)
 

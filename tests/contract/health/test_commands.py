@@ -10,10 +10,11 @@ from click.testing import CliRunner, Result
 
 from freehold.cli.main import cli
 from freehold.core.findings import Verdict
-from freehold.health.agent.recording import RecordingHead, load_recording, record
+from freehold.health.agent.recording import RecordingHead, load_recording
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Reading, View
 from freehold.testing.healthy_node import DATA, healthy_views
+from recordings import record
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -179,7 +180,7 @@ def test_the_doctor_finds_this_machine_ready_or_says_what_is_missing(place: Path
     checks = {each["name"]: each for each in answer["checks"]}  # type: ignore[union-attr]
     assert checks["configuration"]["found"] == "good"
     assert checks["weights"]["found"] == "warning"
-    assert "freehold up fetches them" in checks["weights"]["fix"]
+    assert "`freehold up` fetches them" in checks["weights"]["fix"]
     assert {
         "python",
         "cores",

@@ -12,12 +12,13 @@ import msgspec
 import pytest
 
 from freehold.core import clock
-from freehold.health.agent.recording import ScriptedReader, load_recording
+from freehold.health.agent.recording import load_recording
 from freehold.health.collectors.nvml import NvmlOptions, NvmlReader
 from freehold.health.collectors.nvml_process import Deadlines
 from freehold.health.model.view import Gpu, Gpus, Reading, State, View
 from freehold.testing.healthy_node import DATA
 from nvml_shim import H100, Scenario, build, uuid
+from recordings import ScriptedReader
 from waiting import until, wait_until
 
 DEADLINES = Deadlines(call_s=0.6, init_s=5.0, sweep_s=20.0)

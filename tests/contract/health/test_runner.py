@@ -223,7 +223,7 @@ def test_a_process_group_is_read_with_its_workers() -> None:
     )
     with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as process:
         try:
-            wait_until(lambda: len(ProcessGroup(process.pid)._found()) > 1, timeout_s=10)
+            wait_until(lambda: any(ProcessGroup(process.pid)._others()), timeout_s=10)
             group = ProcessGroup(process.pid)
             before = group.read(threads=True)[1] or 0.0
             wait_until(

@@ -7,7 +7,6 @@ import pytest
 import cost_samples as samples
 from freehold.core.spread import Spread
 from freehold.cost.model.case import CostSetting
-from freehold.cost.model.closed_form import payback_months, per_gpu_hour, usd_per_million
 from freehold.cost.model.draw import Middle
 from freehold.cost.pricing.break_even import payback
 from freehold.cost.pricing.price import middle_usd, price
@@ -15,6 +14,17 @@ from freehold.sizing.fleet.traffic import HOURS_PER_MONTH
 
 EXACT = Spread.exactly
 SECONDS = HOURS_PER_MONTH * 3600
+
+
+def usd_per_million(usd_per_hour: float, tokens_per_s: float) -> float:
+    """Return what a million tokens cost at a rate that is really served."""
+    return usd_per_hour / (tokens_per_s * 3600) * 1e6
+
+
+def payback_months(capital_usd: float, *, monthly_usd: float, alternative_usd: float) -> float:
+    """Return the months until what was paid at the start is saved; inf: never. Undiscounted, no residual value."""
+    saved = alternative_usd - monthly_usd
+    return capital_usd / saved if saved > 0 else float("inf")
 
 
 def rented_usd_per_m(tokens_per_s: float, gpus: int) -> float:
@@ -47,7 +57,7 @@ def test_semianalysis_owns_an_h100_for_1_30_an_hour():
     own = replace(own, colo_usd_per_kw_month=samples.assumed("colo_usd_per_kw_month", 110.0, samples.COLO))
     setting = samples.setting(own=own, node_usd=EXACT(250_000.0), measured_it_w=EXACT(7000.0))
     fleet = samples.fleet(capacity=EXACT(48_000.0))
-    hourly = per_gpu_hour(middle_usd(samples.bought(fleet), setting), 8)
+    hourly = middle_usd(samples.bought(fleet), setting) / 8 / HOURS_PER_MONTH
     assert hourly == pytest.approx(1.33, abs=0.005)
     assert hourly == pytest.approx(1.30, rel=0.05)
 

@@ -18,7 +18,6 @@ from freehold.cost.model.closed_form import (
     energy_usd_per_month,
     load_s,
     node_loss_probability,
-    per_gpu_hour,
     rental_for_utilisation,
 )
 from freehold.cost.model.draw import Draws, Middle, Vector
@@ -29,6 +28,7 @@ from freehold.cost.pricing.ranking import Ranking, ranking_of
 from freehold.cost.rules import machines, money
 from freehold.cost.rules.all_rules import rules_of
 from freehold.sizing.fleet.links import balancer_mbit_s, tensor_crossing
+from freehold.sizing.fleet.traffic import HOURS_PER_MONTH
 
 EXACT = Spread.exactly
 H100_MONTH = 2.69 * 730
@@ -298,7 +298,7 @@ def test_the_guides_65_percent_is_a_rental_price():
     assert rental_for_utilisation(float(gpu_hour(guide)[0]), 0.65) == pytest.approx(3.08, abs=0.01)
     assert float(gpu_hour(base())[0]) == pytest.approx(2.94, abs=0.005)
     assert rental_for_utilisation(float(gpu_hour(base())[0]), 0.65) == pytest.approx(4.52, abs=0.01)
-    assert per_gpu_hour(float(base().total[0]), 8) == pytest.approx(float(gpu_hour(base())[0]))
+    assert float(base().total[0]) / 8 / HOURS_PER_MONTH == pytest.approx(float(gpu_hour(base())[0]))
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.problems import Problem
-from freehold.health.agent.recording import RecordingHead, ViewRecorder, load_recording, record, replay
+from freehold.health.agent.recording import RecordingHead, ViewRecorder, load_recording
 from freehold.health.collectors.dcgm import gpus_of
 from freehold.health.collectors.driver_files import driver_versions, long_address, nvidia_pci_addresses
 from freehold.health.gpu_readings.nvml_answers import measured, program, reading_of, readings_of, state_of
 from freehold.health.gpu_readings.table import BY_NAME, IDENTITY, READINGS
 from freehold.health.model.view import Gpus, Host, Reading, State, View
+from recordings import record, replay
 
 
 def write(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from freehold.health.judge.gpus import gpu_windows
 from freehold.health.model.view import Gpu, Gpus, Reading, View
 from freehold.health.registry import all_probes
 
-WHOLE = {"name": "x", "summary": "s", "reads": ["host"], "window_s": 1, "reasons": {"ok": "fine"}}
+WHOLE = {"module": "x", "summary": "s", "reads": ["host"], "window_s": 1, "reasons": {"ok": "fine"}}
 
 
 def test_a_declaration_becomes_the_probe() -> None:
