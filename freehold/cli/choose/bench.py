@@ -44,13 +44,12 @@ from freehold.cli.terminal.config import load_config
 from freehold.cli.terminal.fetch_progress import showing
 from freehold.cli.terminal.flag_options import flag_options
 from freehold.cli.terminal.output import UserMistakes, duration_text
-from freehold.cli.terminal.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.terminal.place import StackPlace, json_option, stack_options
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.cost.intake.flags import FlagReader
 from freehold.gateway.settings import settings_from
 from freehold.stack.config import Config
-from freehold.stack.folders import state_dir_for
 from freehold.stack.node_gpus import node_gpus
 from freehold.stack.status import running_status
 
@@ -92,20 +91,18 @@ _FILE = click.Path(path_type=Path)
 @click.option("--out", type=_FILE, help="Where the results go, JSON [default: bench-DATE-TIME.json].")
 @click.option("--html", type=_FILE, help="Write a page with plots.")
 @click.option("--apply", "and_apply", is_flag=True, help="Write the winner into freehold.yaml at the end.")
-@config_option
-@state_dir_option
+@stack_options
 @json_option
 @click.pass_context
-def command(ctx: click.Context, /, *, as_json: bool, **flags: Any) -> int:  # fmt: skip
+def command(ctx: click.Context, /, *, stack: StackPlace, as_json: bool, **flags: Any) -> int:  # fmt: skip
     """Put the same load on several engines and settings, and say which serves best here."""
     if ctx.invoked_subcommand is not None:
         return 0
-    path = find_config(flags["config_flag"])
-    config = load_config(path, overrides={})
+    config = load_config(stack.config_path, overrides={})
     out = flags["out"] or Path(f"bench-{datetime.fromtimestamp(wall_s(), UTC):%Y%m%d-%H%M%S}.json")
     reader = FlagReader()
-    _check_files(out, flags, reader, has_config=path is not None)
-    bench = _measured(config, flags, reader, as_json=as_json)
+    _check_files(out, flags, reader, has_config=stack.config_path is not None)
+    bench = _measured(config, {**flags, "state_path": stack.state_path}, reader, as_json=as_json)
     _write(bench, out)
     choice = chosen(bench)
     if flags["html"] is not None:
@@ -152,7 +149,7 @@ def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_j
     asked = read_load(
         flags,
         reader,
-        state_path=state_dir_for(flags["state_dir"], config.path),
+        state_path=flags["state_path"],
         models=tuple(each.name for model in models for each in model.named),
     )
     if asked is None or reader.problems:
@@ -160,7 +157,7 @@ def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_j
     node = node_gpus(os.environ)
     if mistakes := gpu_mistakes(entries, node):
         raise UserMistakes(mistakes)
-    if not as_json and running_status(state_dir_for(flags["state_dir"], config.path)) is not None:
+    if not as_json and running_status(flags["state_path"]) is not None:
         click.echo(
             "The stack of this configuration is up and shares the machine with what is measured; freehold down ends it.",
             err=True,

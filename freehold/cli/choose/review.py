@@ -15,14 +15,13 @@ import click
 from freehold.catalog.load import load_catalog
 from freehold.cli.terminal.flag_options import flag_options, given_flags
 from freehold.cli.terminal.output import UserMistakes, say_json
-from freehold.cli.terminal.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.terminal.place import StackPlace, json_option, stack_options
 from freehold.core.clock import wall_s
 from freehold.cost.intake.flags import FlagReader
 from freehold.cost.intake.review_inputs import Stack, flags_for_plan, period_of, review_flags, review_inputs
 from freehold.cost.review.review import ReviewResult, review
 from freehold.engines import all_engines
 from freehold.spec.load import load_file
-from freehold.stack.folders import state_dir_for
 
 _FILE = click.Path(path_type=Path)
 
@@ -41,13 +40,12 @@ _FILE = click.Path(path_type=Path)
 @click.option("--incidents", type=_FILE, help="When nodes were out: a JSON list of {start, end, what}.")
 @flag_options(review_flags().values())
 @click.option("--markdown", type=_FILE, help="Write a report in Markdown; - prints it.")
-@config_option
-@state_dir_option
+@stack_options
 @json_option
-def command(*, as_json: bool, markdown: Path | None, **given: Any) -> None:
+def command(stack: StackPlace, *, as_json: bool, markdown: Path | None, **given: Any) -> None:
     """Say what the stack's tokens really cost, and whether going back to the API would be cheaper."""
     reader = FlagReader()
-    result = _reviewed(given, reader)
+    result = _reviewed(stack, given, reader)
     if result is None or reader.problems:
         raise UserMistakes(reader.problems)
     if markdown is not None:
@@ -65,12 +63,11 @@ def command(*, as_json: bool, markdown: Path | None, **given: Any) -> None:
         show(result)
 
 
-def _reviewed(given: dict[str, Any], reader: FlagReader) -> ReviewResult | None:
+def _reviewed(place: StackPlace, given: dict[str, Any], reader: FlagReader) -> ReviewResult | None:
     now_s = wall_s()
     loaded = load_catalog(today=datetime.fromtimestamp(now_s, UTC).date(), overlays=given["prices"])
     reader.problems += loaded.problems
-    config = find_config(given["config_flag"])
-    stack = Stack(state_path=state_dir_for(given["state_dir"], config), models=_own_models(config))
+    stack = Stack(state_path=place.state_path, models=_own_models(place.config_path))
     period = period_of(given, stack, now_s=now_s, reader=reader)
     if loaded.catalog is None:
         return None

@@ -15,7 +15,7 @@ from freehold.cli.terminal.agent_snapshot import asked
 from freehold.cli.terminal.check_table import show_checks
 from freehold.cli.terminal.config import load_config
 from freehold.cli.terminal.output import UserMistakes, say_json, styled
-from freehold.cli.terminal.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.terminal.place import StackPlace, json_option, stack_options
 from freehold.core.findings import Finding, Verdict
 from freehold.fleet.control.state_dir import StateDir
 from freehold.health.agent.one_shot import look_once
@@ -25,7 +25,6 @@ from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.checks.gpus import gpu_checks
 from freehold.stack.checks.machine import machine_checks, stack_checks
 from freehold.stack.config import Config
-from freehold.stack.folders import state_dir_for
 from freehold.stack.health_settings import health_settings, looking_sources
 
 _OF_VERDICT = {
@@ -37,22 +36,19 @@ _OF_VERDICT = {
 
 
 @click.command("doctor")
-@config_option
-@state_dir_option
+@stack_options
 @json_option
-def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) -> int:
+def command(stack: StackPlace, *, as_json: bool) -> int:
     """Say whether this machine is ready to serve, and how to make it so.
 
     Looks at the configuration, engines, memory, disk, ports, limits, clock, network and GPUs. Exit code: 0 ready, 3 a problem.
     """
-    config_path = find_config(config_flag)
-    state_path = state_dir_for(state_dir, config_path)
-    config, checks = _configuration(config_path)
+    config, checks = _configuration(stack.config_path)
     checks += machine_checks()
     if config is not None:
-        checks += stack_checks(config, state_path)
-        checks += gpu_checks(config, StateDir(state_path))
-    checks += _node(config, state_path, quiet=as_json)
+        checks += stack_checks(config, stack.state_path)
+        checks += gpu_checks(config, StateDir(stack.state_path))
+    checks += _node(config, stack.state_path, quiet=as_json)
     ready = all(check.found is not CheckResult.PROBLEM for check in checks)
     if as_json:
         say_json({"ready": ready, "checks": msgspec.to_builtins(checks)})

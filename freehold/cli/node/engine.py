@@ -17,8 +17,8 @@ from freehold.cli.terminal import shell_values
 from freehold.cli.terminal.check_table import show_checks
 from freehold.cli.terminal.config import load_config, load_keyless
 from freehold.cli.terminal.fetch_progress import showing
-from freehold.cli.terminal.output import UserMistakes, say_json, show_failure, styled
-from freehold.cli.terminal.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.terminal.output import UserMistakes, answer, say_json, show_failure, styled
+from freehold.cli.terminal.place import StackPlace, json_option, stack_options
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Recipe
@@ -37,7 +37,6 @@ from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.checks.engines import engine_checks, machine_facts
 from freehold.stack.checks.trial import try_model
 from freehold.stack.engine_environment import how_to_get
-from freehold.stack.folders import state_dir_for
 
 FOUND_PROBLEM = 3
 """Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
@@ -136,10 +135,8 @@ def install_(*, name: str, as_json: bool) -> int:
         show_failure(*_interrupted(recipe, root), as_json=as_json)
         return INTERRUPTED
     shown.end()
-    if as_json:
-        say_json({"name": recipe.name, "path": str(made.path), **_manifest(made)})
-    else:
-        click.echo(f"{recipe.name} {recipe.version}: {made.path}")
+    value = {"name": recipe.name, "path": str(made.path), **_manifest(made)}
+    answer(value, f"{recipe.name} {recipe.version}: {made.path}", as_json=as_json)
     return 0
 
 
@@ -223,10 +220,7 @@ def remove_(*, name: str, as_json: bool) -> None:
             [Problem(where="NAME", message=f"{name!r} is not installed in {root}", hint=hint)],
         )
     remove(path, root)
-    if as_json:
-        say_json({"removed": str(path)})
-    else:
-        click.echo(f"removed {path}")
+    answer({"removed": str(path)}, f"removed {path}", as_json=as_json)
 
 
 def _unfinished(name: str, root: Path) -> Path | None:
@@ -247,8 +241,7 @@ def _unfinished(name: str, root: Path) -> Path | None:
     shell_complete=shell_values.models,
     help="Start the engine of this model of freehold.yaml, and request one token.",
 )
-@config_option
-@state_dir_option
+@stack_options
 @json_option
 @click.pass_context
 def check(
@@ -257,8 +250,7 @@ def check(
     *,
     names: tuple[str, ...],
     with_model: str | None,
-    config_flag: Path | None,
-    state_dir: Path | None,
+    stack: StackPlace,
     as_json: bool,
 ) -> None:
     """Start each engine's program (to print its version, or with a model), and check the configured options against its flags.
@@ -273,11 +265,10 @@ def check(
     ]
     if problems:
         raise UserMistakes(problems)
-    path = find_config(config_flag)
     if with_model is None:
-        checks = [*machine_facts(), *engine_checks(names, _models(path))]
+        checks = [*machine_facts(), *engine_checks(names, _models(stack.config_path))]
     else:
-        tried = _try(path, with_model, state=StateDir(state_dir_for(state_dir, path)), as_json=as_json)
+        tried = _try(stack, with_model, as_json=as_json)
         checks = [*machine_facts(), tried]
     good = all(each.found is not CheckResult.PROBLEM for each in checks)
     if as_json:
@@ -295,9 +286,9 @@ def _models(path: Path | None) -> list[ModelSpec]:
         return []
 
 
-def _try(path: Path | None, name: str, *, state: StateDir, as_json: bool) -> Check:
+def _try(stack: StackPlace, name: str, *, as_json: bool) -> Check:
     """Start the engine of one model and return the result; raises UserMistakes if there is no such model."""
-    config = load_config(path, overrides={})
+    config = load_config(stack.config_path, overrides={})
     managed = {model.name: model for model in config.spec.models if model.managed}
     if name not in managed:
         message = f"{config.name} has no managed model {name!r}"
@@ -309,6 +300,7 @@ def _try(path: Path | None, name: str, *, state: StateDir, as_json: bool) -> Che
             click.echo(line, err=True)
 
     with showing(quiet=as_json) as show:
+        state = StateDir(stack.state_path)
         found = try_model(config, managed[name], state=state, show=show, note=note)
     if isinstance(found, list):
         raise UserMistakes(found)

@@ -18,8 +18,8 @@ from freehold.cli.node.health_set_healthy import set_healthy
 from freehold.cli.node.health_table import lines_of, one_line, serving_on
 from freehold.cli.terminal.agent_snapshot import asked
 from freehold.cli.terminal.config import load_keyless
-from freehold.cli.terminal.output import UserMistakes, duration_text, say_json, show_lines, styled
-from freehold.cli.terminal.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.terminal.output import UserMistakes, answer, duration_text, say_json, show_lines, styled
+from freehold.cli.terminal.place import StackPlace, find_config, json_option, stack_options
 from freehold.cli.terminal.table import paragraph, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Permanent
@@ -33,7 +33,6 @@ from freehold.health.collectors.disks import DiskOptions
 from freehold.health.collectors.engines import EnginesReader
 from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes
-from freehold.stack.folders import state_dir_for
 from freehold.stack.health_bridge import targets_from_status
 from freehold.stack.health_settings import expected_of, health_settings, looking_sources
 from freehold.stack.status import running_status
@@ -47,21 +46,17 @@ _LONGEST_S = 24 * 3600.0
 
 @click.group("health", invoke_without_command=True)
 @click.option("--watch", is_flag=True, help="Show it again every 2 s until Ctrl-C.")
-@config_option
-@state_dir_option
+@stack_options
 @json_option
 @click.pass_context
-def command(
-    ctx: click.Context, *, watch: bool, config_flag: Path | None, state_dir: Path | None, as_json: bool
-) -> int:
+def command(ctx: click.Context, *, watch: bool, stack: StackPlace, as_json: bool) -> int:
     """Show what is known of this node: disks, GPUs, network, engines; worst first, with what to do."""
     if ctx.invoked_subcommand is not None:
         return 0
-    config_path = find_config(config_flag)
-    state_path = state_dir_for(state_dir, config_path)
+    state_path = stack.state_path
     snapshot = asked(state_path)
     if snapshot is None:
-        snapshot = _looked(config_path, as_json=as_json)
+        snapshot = _looked(stack.config_path, as_json=as_json)
         watch = False  # one look takes seconds; there is no agent to watch
     code = _show(snapshot, _serving(state_path), as_json=as_json)
     while watch:
@@ -133,18 +128,9 @@ command.add_command(set_healthy)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--for", "for_", metavar="TIME", default="60s", show_default=True, help="How long.")
 @click.option("--about", metavar="TEXT", default="", help="A title of what happens.")
-@config_option
-@state_dir_option
+@stack_options
 @json_option
-def record(
-    file: Path,
-    *,
-    for_: str,
-    about: str,
-    config_flag: Path | None,
-    state_dir: Path | None,
-    as_json: bool,
-) -> int:
+def record(file: Path, *, for_: str, about: str, stack: StackPlace, as_json: bool) -> int:
     """Write every reading of this node into FILE, a view a line, for as long as --for says or until Ctrl-C.
 
     It holds what was read (kernel lines, serial numbers and names of this node among them) and no prompt or answer.
@@ -155,11 +141,10 @@ def record(
             where="--for", message=f"{for_!r} is no time up to 24h", hint="for example 60s or 5m"
         )
         raise UserMistakes([problem])
-    config_path = find_config(config_flag)
-    settings = health_settings(load_keyless(config_path))
+    settings = health_settings(load_keyless(stack.config_path))
     engines = EnginesReader()
     with contextlib.suppress(FreeholdError):
-        engines.targets = targets_from_status(running_status(state_dir_for(state_dir, config_path)))
+        engines.targets = targets_from_status(running_status(stack.state_path))
     try:
         pace_s = DiskOptions().write_interval_s  # hours of a look's pace would be many writes
         with (
@@ -180,10 +165,8 @@ def record(
         ) from exc
     except OSError as exc:
         raise Permanent(f"cannot write {file}: {exc.strerror or exc}") from exc
-    if as_json:
-        say_json({"file": str(file), "views": views, "seconds": seconds})
-    else:
-        click.echo(f"{views} views in {file}; freehold health replay {file} judges them again")
+    text = f"{views} views in {file}; freehold health replay {file} judges them again"
+    answer({"file": str(file), "views": views, "seconds": seconds}, text, as_json=as_json)
     return 0
 
 

@@ -13,8 +13,8 @@ import click
 
 from freehold.cli.node.health_incidents import goes_on, incident_json, whole_lines
 from freehold.cli.terminal.agent_snapshot import asked
-from freehold.cli.terminal.output import UserMistakes, say_json, styled
-from freehold.cli.terminal.place import config_option, find_config, state_dir_option
+from freehold.cli.terminal.output import UserMistakes, answer, styled
+from freehold.cli.terminal.place import StackPlace, stack_options
 from freehold.core.clock import wall_s
 from freehold.core.findings import Evidence
 from freehold.core.places import read_tree
@@ -29,7 +29,6 @@ from freehold.health.incident_file.read import (
 )
 from freehold.health.incident_file.schema import schema_text
 from freehold.health.incidents.conclusions import diagnose_all, foremost
-from freehold.stack.folders import state_dir_for
 
 BYTES_MOST = 64_000_000
 """Largest file that is read. Source: our own choice: a day of kernel log, or an hour of views."""
@@ -50,8 +49,7 @@ BYTES_MOST = 64_000_000
     help="What was diagnosed before (JSON lines), so that repetitions are found.",
 )
 @click.option("--schema", is_flag=True, help="Print the JSON schema of an incident file, and read nothing.")
-@config_option
-@state_dir_option
+@stack_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diagnose(
     file: Path | None,
@@ -59,8 +57,7 @@ def diagnose(
     history: Path | None,
     *,
     schema: bool,
-    config_flag: Path | None,
-    state_dir: Path | None,
+    stack: StackPlace,
     as_json: bool,
 ) -> int:
     """Say what caused an incident: hypothesis, confidence, action, evidence for and against.
@@ -73,7 +70,7 @@ def diagnose(
         click.echo(schema_text(), nl=False)
         return 0
     if file is None and kernel_log is None and history is None:
-        return _live(state_dir_for(state_dir, find_config(config_flag)), as_json=as_json)
+        return _live(stack.state_path, as_json=as_json)
     if (file is None) == (kernel_log is None):
         raise click.UsageError("name one file: an incident file, or a kernel log with --kernel-log")
     read = _kernel(kernel_log) if kernel_log else _incident(file or Path())
@@ -81,10 +78,8 @@ def diagnose(
         raise UserMistakes(read.problems)
     diagnoses = diagnose_all(with_history(read, HistoryFile(history).load()) if history else read.cases)
     main = foremost(diagnoses)
-    if as_json:
-        say_json(verdict_json(main, diagnoses, read.ignored))
-    else:
-        click.echo(verdict_text(main, diagnoses, read.ignored))
+    text = verdict_text(main, diagnoses, read.ignored)
+    answer(verdict_json(main, diagnoses, read.ignored), text, as_json=as_json)
     return 3 if main is not None and main.problem else 0
 
 
@@ -92,11 +87,7 @@ def _live(state_path: Path, *, as_json: bool) -> int:
     snapshot = asked(state_path)
     if snapshot is None:
         raise click.UsageError("no agent runs here: name an incident file, or a kernel log with --kernel-log")
-    if as_json:
-        say_json(incident_json(snapshot))
-    else:
-        for line in whole_lines(snapshot):
-            click.echo(line)
+    answer(incident_json(snapshot), "\n".join(whole_lines(snapshot)), as_json=as_json)
     return 3 if goes_on(snapshot) else 0
 
 

@@ -14,7 +14,7 @@ import click
 
 from freehold.cli.terminal.agent_snapshot import asked
 from freehold.cli.terminal.output import UserMistakes, say_json
-from freehold.cli.terminal.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.terminal.place import StackPlace, json_option, stack_options
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.core.findings import Finding, Verdict
@@ -24,7 +24,6 @@ from freehold.health.agent.state_files import read_snapshot
 from freehold.health.incidents.history import FILE_NAME, Mark
 from freehold.health.kernel_log.events import pci_key
 from freehold.health.model.snapshot import GpuName, HealthSnapshot, IncidentState
-from freehold.stack.folders import state_dir_for
 
 REASON_MOST = 500
 """Characters of a reason. Source: our own choice: a sentence or two."""
@@ -37,18 +36,15 @@ _BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 @click.command("set-healthy", short_help="Say that this node, or a part of it, is well again.")
 @click.argument("component", required=False, default="")
 @click.option("--reason", metavar="TEXT", default="", help="Why; it is kept in the history.")
-@config_option
-@state_dir_option
+@stack_options
 @json_option
-def set_healthy(
-    component: str, *, reason: str, config_flag: Path | None, state_dir: Path | None, as_json: bool
-) -> int:
+def set_healthy(component: str, *, reason: str, stack: StackPlace, as_json: bool) -> int:
     """Say that COMPONENT (`gpu:UUID`, `disk:/path`, as `freehold health` names it), or the whole node, is well again.
 
     No fault from before now counts any more: none opens an incident again, and none makes a later one a repetition. New faults do.
     It is written into the history with your name. What is measured bad stays a finding until it is measured well.
     """
-    state_path = state_dir_for(state_dir, find_config(config_flag))
+    state_path = stack.state_path
     snapshot = asked(state_path)
     running, known = snapshot is not None, snapshot or read_snapshot(state_path)
     if known is None and not (state_path / FILE_NAME).exists():

@@ -16,7 +16,7 @@ from freehold.cli.node.model_record import record
 from freehold.cli.terminal import shell_values
 from freehold.cli.terminal.config import load_config
 from freehold.cli.terminal.fetch_progress import showing
-from freehold.cli.terminal.output import UserMistakes, say_json, show_failure, show_lines
+from freehold.cli.terminal.output import UserMistakes, answer, say_json, show_failure, show_lines
 from freehold.cli.terminal.place import config_option, find_config, json_option
 from freehold.cli.terminal.table import Row, table, terminal_columns
 from freehold.core.problems import Problem, nearest_hint
@@ -124,10 +124,7 @@ def hash_(path: Path, *, include: str, as_json: bool) -> None:
         report = Reporter(show(path.name))
         files = hash_folder(path, report, patterns) if path.is_dir() else {}
         digits = tree_hash(files) if files else hash_file(path, report)
-    if as_json:
-        say_json({"path": str(path), "sha256": digits, "files": files})
-    else:
-        click.echo(digits)
+    answer({"path": str(path), "sha256": digits, "files": files}, digits, as_json=as_json)
 
 
 command.add_command(convert)

@@ -3,54 +3,38 @@
 import signal
 import threading
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
-from freehold.cli.terminal.output import say_json
-from freehold.cli.terminal.place import (
-    config_option,
-    elsewhere_hint,
-    find_config,
-    json_option,
-    state_dir_option,
-    timeout_option,
-)
+from freehold.cli.terminal.output import answer
+from freehold.cli.terminal.place import StackPlace, elsewhere_hint, json_option, stack_options, timeout_option
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Temporary
 from freehold.fleet.control.client import NotRunning, ask
 from freehold.fleet.control.state_dir import Running, StateDir
 from freehold.fleet.processes import proc_files
-from freehold.stack.folders import running_elsewhere, state_dir_for
+from freehold.stack.folders import running_elsewhere
 
 _LOOK_AGAIN_S = 0.02  # Between letting go and ending there are some milliseconds.
 
 
 @click.command("down")
-@config_option
-@state_dir_option
+@stack_options
 @click.option("--now", is_flag=True, help="Do not wait for streams to finish.")
 @timeout_option(120.0, "Longest wait for the end.")
 @json_option
-def command(
-    config_flag: Path | None, state_dir: Path | None, *, now: bool, timeout_s: float, as_json: bool
-) -> None:
+def command(stack: StackPlace, *, now: bool, timeout_s: float, as_json: bool) -> None:
     """End a running stack: streams finish, then engines stop."""
-    state = StateDir(state_dir_for(state_dir, find_config(config_flag)))
+    state = StateDir(stack.state_path)
     holder = state.holder() or state.hidden_holder()
     if holder is None:
         ended = state.end_leftovers()
         others = running_elsewhere(state.path)
         hint = elsewhere_hint("down", others)
-        _say(
-            f"No stack runs here ({state.path})." + (f"\n    {hint}" if hint else ""),
-            {
-                "was_running": False,
-                "leftovers_ended": ended,
-                "elsewhere": [asdict(other) for other in others],
-            },
-            as_json=as_json,
-        )
+        others_json = [asdict(other) for other in others]
+        value = {"was_running": False, "leftovers_ended": ended, "elsewhere": others_json}
+        text = f"No stack runs here ({state.path})." + (f"\n    {hint}" if hint else "")
+        answer(value, text, as_json=as_json)
         return
     deadline_s = monotonic_s() + timeout_s
     _stop(state, holder, now=now, deadline_s=deadline_s)
@@ -60,7 +44,7 @@ def command(
             hint="streams may still be running: freehold down --now ends them",
         )
     state.end_leftovers()  # there are some only where the controller had to be killed
-    _say("Down.", {"was_running": True, "pid": holder.pid}, as_json=as_json)
+    answer({"was_running": True, "pid": holder.pid}, "Down.", as_json=as_json)
 
 
 def _stop(state: StateDir, holder: Running, *, now: bool, deadline_s: float) -> None:
@@ -92,10 +76,3 @@ def _wait_end(state: StateDir, holder: Running, deadline_s: float) -> bool:
 def _signal(holder: Running, number: signal.Signals) -> None:
     if holder.mark is not None:
         proc_files.end(holder.mark, number)
-
-
-def _say(text: str, value: dict[str, object], *, as_json: bool) -> None:
-    if as_json:
-        say_json(value)
-    else:
-        click.echo(text)

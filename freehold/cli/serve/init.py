@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from freehold.cli.terminal.output import UserMistakes, say_json
+from freehold.cli.terminal.output import UserMistakes, answer
 from freehold.cli.terminal.place import json_option
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
@@ -41,10 +41,8 @@ def command(path: Path, *, force: bool, to_stdout: bool, as_json: bool) -> None:
         raise Permanent(
             f"cannot write {exc.filename}: {exc.strerror}", hint="name a folder you may write to"
         ) from exc
-    if as_json:
-        say_json({"config": str(path), "schema": str(schema_path)})
-    else:
-        click.echo(f"Wrote {path} and {schema_path}. Next: {_next_command(path)}")
+    text = f"Wrote {path} and {schema_path}. Next: {_next_command(path)}"
+    answer({"config": str(path), "schema": str(schema_path)}, text, as_json=as_json)
 
 
 def _next_command(path: Path) -> str:

@@ -19,11 +19,10 @@ import msgspec
 
 from freehold.cli.terminal import shell_values
 from freehold.cli.terminal.output import UserMistakes, say_json, styled
-from freehold.cli.terminal.place import config_option, find_config, json_option, start_hint, state_dir_option
+from freehold.cli.terminal.place import StackPlace, json_option, stack_options, start_hint
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem, nearest_hint
 from freehold.fleet.control.state_dir import StateDir
-from freehold.stack.folders import state_dir_for
 
 _LOOK_AGAIN_S = 0.2  # Short enough to look immediate; a look costs one stat per log.
 ACCESS = "access"
@@ -41,8 +40,7 @@ _MINDER = re.compile(r"\[freehold: (\S+Z) (.*)\]")
 
 @click.command("logs")
 @click.argument("name", required=False, shell_complete=shell_values.logs)
-@config_option
-@state_dir_option
+@stack_options
 @click.option(
     "--lines",
     "-n",
@@ -56,27 +54,17 @@ _MINDER = re.compile(r"\[freehold: (\S+Z) (.*)\]")
 @click.option("--raw", is_flag=True, help="Print the lines as they were written.")
 @json_option
 def command(
-    name: str | None,
-    config_flag: Path | None,
-    state_dir: Path | None,
-    *,
-    lines: int,
-    follow: bool,
-    raw: bool,
-    as_json: bool,
+    name: str | None, stack: StackPlace, *, lines: int, follow: bool, raw: bool, as_json: bool
 ) -> None:
     """Show the logs, merged by time: of NAME (a replica's id, gateway, controller, health or access), or the last lines of all.
 
     The access log, one line per request, is shown only by its name; of the health log only warnings are shown
     without it. Times are UTC; an engine's own lines have none.
     """
-    config_path = find_config(config_flag)
-    state = StateDir(state_dir_for(state_dir, config_path))
+    state = StateDir(stack.state_path)
     logs = {path.name.removesuffix(".log"): path for path in sorted(state.logs.glob("*.log"))}
     if not logs:
-        raise Permanent(
-            f"there are no logs in {state.logs}", hint=start_hint("logs", config_path, state.path)
-        )
+        raise Permanent(f"there are no logs in {state.logs}", hint=start_hint("logs", stack))
     if name is not None and name not in logs:
         problem = Problem(where="NAME", message=f"there is no log {name!r}", hint=nearest_hint(name, logs))
         raise UserMistakes([problem])

@@ -6,54 +6,35 @@ for what cannot change while the stack runs; then nothing was done. 1: something
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
-from freehold.cli.terminal.output import UserMistakes, say_json
-from freehold.cli.terminal.place import (
-    config_option,
-    find_config,
-    json_option,
-    start_hint,
-    state_dir_option,
-    timeout_option,
-)
+from freehold.cli.terminal.output import UserMistakes, say_json, show_lines
+from freehold.cli.terminal.place import StackPlace, json_option, stack_options, start_hint, timeout_option
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent, Temporary
 from freehold.core.problems import Problem
 from freehold.fleet.control.client import NotRunning, ask
-from freehold.stack.folders import state_dir_for
 
 
 @click.command("reload")
-@config_option
-@state_dir_option
+@stack_options
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--no-wait", is_flag=True, help="Return before replicas are started or drained.")
 @timeout_option(600.0, "Longest wait for replicas.")
 @json_option
-def command(
-    config_flag: Path | None,
-    state_dir: Path | None,
-    *,
-    dry_run: bool,
-    no_wait: bool,
-    timeout_s: float,
-    as_json: bool,
-) -> None:
+def command(stack: StackPlace, *, dry_run: bool, no_wait: bool, timeout_s: float, as_json: bool) -> None:
     """Apply a changed freehold.yaml: settings at once, replicas one by one, no stream cut."""
-    state_path = state_dir_for(state_dir, find_config(config_flag))
     request = {"op": "reload", "dry_run": dry_run, "wait": not no_wait}
     applied: dict[str, Any] = {}
-    for line in obeyed(state_path, request, timeout_s=timeout_s, config_path=find_config(config_flag)):
+    for line in obeyed(stack, request, timeout_s=timeout_s):
         if "changes" in line:
             applied = line
         if as_json:
             continue
         if "changes" in line:
-            _show_changes(line)
+            show_lines(change["text"] for change in line["changes"])
         elif "replicas" in line and applied.get("changes"):
             click.echo("  ".join(f"{name} {state}" for name, state in line["replicas"].items()), err=True)
     if as_json:
@@ -64,18 +45,11 @@ def command(
         click.echo("Reloading continues." if no_wait else "Reloaded.")
 
 
-def _show_changes(line: dict[str, Any]) -> None:
-    for change in line["changes"]:
-        click.echo(change["text"])
-
-
-def obeyed(
-    state_path: Path, request: dict[str, Any], *, timeout_s: float, config_path: Path | None
-) -> Iterator[dict[str, Any]]:
+def obeyed(stack: StackPlace, request: dict[str, Any], *, timeout_s: float) -> Iterator[dict[str, Any]]:
     """Yield the controller's lines; raise what it found wrong, what failed, and that it took too long."""
     deadline_s = monotonic_s() + timeout_s
     try:
-        for line in ask(state_path, request):
+        for line in ask(stack.state_path, request):
             if "problems" in line:
                 raise UserMistakes([Problem(**problem) for problem in line["problems"]])
             if "error" in line:
@@ -84,6 +58,5 @@ def obeyed(
             if monotonic_s() > deadline_s:
                 raise Temporary(f"not done within {timeout_s:g} s", hint="it continues; see freehold status")
     except NotRunning as exc:
-        raise Permanent(
-            f"no stack runs here ({state_path})", hint=start_hint(request["op"], config_path, state_path)
-        ) from exc
+        hint = start_hint(request["op"], stack)
+        raise Permanent(f"no stack runs here ({stack.state_path})", hint=hint) from exc

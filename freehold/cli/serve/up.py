@@ -14,7 +14,7 @@ from freehold.cli.serve.background import start_in_background
 from freehold.cli.terminal.config import accepted
 from freehold.cli.terminal.fetch_progress import showing
 from freehold.cli.terminal.output import duration_text
-from freehold.cli.terminal.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.terminal.place import StackPlace, json_option, stack_options
 from freehold.cli.terminal.start_progress import StartProgress
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
@@ -22,15 +22,13 @@ from freehold.fleet.control.state_dir import StateDir
 from freehold.gateway.callers.keys import why_refused
 from freehold.stack.blueprint import write_blueprint
 from freehold.stack.config import Config
-from freehold.stack.folders import state_dir_for
 from freehold.stack.key_file import read_keys_of
 from freehold.stack.resolve import Resolved, fetch, resolve, restore
 from freehold.stack.run import claimed, run
 
 
 @click.command("up")
-@config_option
-@state_dir_option
+@stack_options
 @click.option(
     "--listen",
     metavar="ADDRESS:PORT",
@@ -42,18 +40,11 @@ from freehold.stack.run import claimed, run
 @click.option("--from-blueprint", is_flag=True, hidden=True, help="Run what lies in the state folder.")
 @json_option
 def command(
-    config_flag: Path | None,
-    state_dir: Path | None,
-    *,
-    listen: str | None,
-    detach: bool,
-    from_blueprint: bool,
-    as_json: bool,
+    stack: StackPlace, *, listen: str | None, detach: bool, from_blueprint: bool, as_json: bool
 ) -> int:
     """Fetch the weights, start the engines and the gateway, and serve."""
     progress = StartProgress(started_s=monotonic_s(), as_json=as_json)
-    path = find_config(config_flag)
-    state = StateDir(state_dir_for(state_dir, path))
+    path, state = stack.config_path, StateDir(stack.state_path)
     resolved = accepted(restore(state)) if from_blueprint else _resolved(path, state, listen, as_json=as_json)
     with _claimed(state, resolved.config):
         if not from_blueprint:

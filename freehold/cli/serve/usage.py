@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from freehold.cli.terminal.output import UserMistakes, say_json, show_lines, styled
-from freehold.cli.terminal.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.terminal.place import StackPlace, json_option, stack_options
 from freehold.cli.terminal.table import Row, paragraph, table, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
@@ -35,7 +35,6 @@ from freehold.ledger.records.rollup import (
     UsageTally,
     roll_up,
 )
-from freehold.stack.folders import state_dir_for
 
 _DAY_US = DAY_HOURS * HOUR_US
 _HEADS = {
@@ -60,29 +59,18 @@ _CONTINUED = (
     show_default=True,
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
-@config_option
-@state_dir_option
+@stack_options
 @json_option
-def command(
-    *,
-    since: str,
-    until: str,
-    by: str,
-    as_csv: bool,
-    config_flag: Path | None,
-    state_dir: Path | None,
-    as_json: bool,
-) -> None:
+def command(stack: StackPlace, *, since: str, until: str, by: str, as_csv: bool, as_json: bool) -> None:
     """Show usage and cost by model, key, endpoint, day or hour, and the engines' own token counts.
 
     A request failed where the stack could not answer it (HTTP 500 or above). An engine rejected it where the client's
     request was wrong (4xx).
     """
     span, dimensions = _read_options(since, until, by)
-    config_path = find_config(config_flag)
-    books = read_ledger(state_dir_for(state_dir, config_path), span)
+    books = read_ledger(stack.state_path, span)
     rows = roll_up(books.tallies, dimensions)
-    names = _key_names(config_path) if "key" in dimensions and not as_csv else {}
+    names = _key_names(stack.config_path) if "key" in dimensions and not as_csv else {}
     if as_json:
         say_json(_as_json(rows, dimensions, books.gaps, names))
     elif as_csv:

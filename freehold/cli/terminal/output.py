@@ -49,6 +49,14 @@ def say_json(value: object) -> None:
     click.echo(msgspec.json.encode(value))  # flushes, also where stdout was closed before we began
 
 
+def answer(value: object, text: str, *, as_json: bool) -> None:
+    """Print what a command did: the value as JSON, or the text for a person."""
+    if as_json:
+        say_json(value)
+    else:
+        click.echo(text)
+
+
 def show_problems(problems: Sequence[tuple[str, str, str]], *, as_json: bool) -> None:
     """Print mistakes in the user's input, each as where, what, and what to do."""
     if as_json:

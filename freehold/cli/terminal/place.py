@@ -3,8 +3,10 @@
 No configuration is read here: `down`, `status` and `logs` need none, and reading it takes its time to import.
 """
 
+import functools
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,16 @@ import click
 
 from freehold.fleet.control.state_dir import StateDir
 from freehold.spec.example import EXAMPLE_NAME
-from freehold.stack.folders import Elsewhere, running_elsewhere
+from freehold.stack.folders import Elsewhere, running_elsewhere, state_dir_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackPlace:
+    """The stack that a command means: its configuration file and its state folder."""
+
+    config_path: Path | None
+    """None: there is no file, so the built-in example holds."""
+    state_path: Path
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,14 +38,23 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def state_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--state-dir`, which every command that talks to a running stack takes."""
-    return click.option(
-        "--state-dir",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="FREEHOLD_STATE_DIR",
-        help="Where the running stack keeps its state [default: one folder per configuration file]",
-    )(command)
+def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--config` and `--state-dir`, which every command on a stack takes; the command gets `stack`, a StackPlace."""
+
+    @functools.wraps(command)
+    def with_stack(*args: Any, config_flag: Path | None, state_dir: Path | None, **more: Any) -> Any:
+        path = find_config(config_flag)
+        place = StackPlace(config_path=path, state_path=state_dir_for(state_dir, path))
+        return command(*args, stack=place, **more)
+
+    return config_option(
+        click.option(
+            "--state-dir",
+            type=click.Path(path_type=Path, file_okay=False),
+            envvar="FREEHOLD_STATE_DIR",
+            help="Where the running stack keeps its state [default: one folder per configuration file]",
+        )(with_stack)
+    )
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,8 +90,9 @@ def elsewhere_hint(command: str, stacks: Sequence[Elsewhere]) -> str:
     )
 
 
-def start_hint(command: str, config_path: Path | None, state_path: Path) -> str:
+def start_hint(command: str, stack: StackPlace) -> str:
     """Return what to say where no stack runs: those that run elsewhere, the missing file, or how to start one."""
+    config_path, state_path = stack.config_path, stack.state_path
     hidden = StateDir(state_path).hidden_holder()
     if hidden is not None:
         return (
