@@ -26,6 +26,7 @@ from pathlib import Path
 import msgspec
 
 from freehold.core import clock
+from freehold.core.whole_file import sync_folder
 from freehold.weights.source import safe_name
 from freehold.weights.transfer import Fetched
 from freehold.weights.tree import is_hidden
@@ -218,13 +219,13 @@ class Blobs:
             _sync_file(blob)
             record = msgspec.structs.replace(record, stamp=freeze(blob))
         _write(ready / RECORD, record)
-        _sync_folder(ready)
+        sync_folder(ready)
         self._blobs.mkdir(exist_ok=True)
         shutil.rmtree(
             self._blobs / sha256, ignore_errors=True
         )  # an emptied folder; a file in it was quarantined
         ready.rename(self._blobs / sha256)
-        _sync_folder(self._blobs)
+        sync_folder(self._blobs)
         self.drop_scratch(sha256)
         return self._blobs / sha256 / name
 
@@ -398,12 +399,4 @@ def sync_tree(folder: Path) -> None:
             sync_tree(path)
         else:
             _sync_file(path)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder)

@@ -17,7 +17,7 @@ from typing import assert_never
 import msgspec
 
 from freehold.core.errors import Permanent
-from freehold.weights.blobs import TREE, KnownFile, Stamp, size_of, stamp_of
+from freehold.weights.blobs import TREE, KnownFile, size_of, stamp_of
 from freehold.weights.fetch_file import resolved
 from freehold.weights.source import (
     FileFolder,
@@ -265,7 +265,11 @@ def _read_done(path: Path, tree: Path) -> dict[str, KnownFile]:
     except FileNotFoundError:
         return {}
     known = [each for line in lines if (each := _known_file(line)) is not None]
-    return {each.path: each for each in known if _untouched(each.stamp, tree / each.path)}
+    return {
+        each.path: each
+        for each in known
+        if each.stamp is not None and each.stamp == stamp_of(tree / each.path)
+    }
 
 
 def _known_file(line: bytes) -> KnownFile | None:
@@ -274,7 +278,3 @@ def _known_file(line: bytes) -> KnownFile | None:
         return msgspec.json.decode(line, type=KnownFile)
     except msgspec.DecodeError:
         return None
-
-
-def _untouched(stamp: Stamp | None, path: Path) -> bool:
-    return stamp is not None and stamp == stamp_of(path)
