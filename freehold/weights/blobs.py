@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -40,6 +41,7 @@ TREE = "tree"
 QUARANTINE_KEPT = 4
 """Refused files kept for inspection, newest first. Source: our choice; weights are large and evidence is rarely read."""
 
+_T = TypeVar("_T")
 _PRIVATE = 0o600  # rw------- of chmod(2): only the owner may read rejected bytes
 _PRIVATE_FOLDER = 0o700  # rwx------ of chmod(2)
 _READ_ONLY = (
@@ -135,7 +137,7 @@ class Blobs:
 
     def present(self, sha256: str) -> Path | None:
         """Return the blob if it matches its record, else None; one small read and one stat."""
-        record = _read(self._blobs / sha256 / RECORD)
+        record = self.record(sha256)
         if record is None or record.name != safe_name(record.name):
             return None
         path = self._blobs / sha256 / record.name
@@ -145,7 +147,7 @@ class Blobs:
 
     def record(self, sha256: str) -> BlobRecord | None:
         """Return the record of a blob; None: there is none that can be read."""
-        return _read(self._blobs / sha256 / RECORD)
+        return read_json(self._blobs / sha256 / RECORD, BlobRecord)
 
     def suspect(self, sha256: str) -> Path | None:
         """Return the file or folder stored under a hash whatever its state; None: there is none."""
@@ -165,7 +167,7 @@ class Blobs:
 
         So the next quick check detects a write in between. A folder has `files` and no stamp of its own.
         """
-        old = _read(self._blobs / sha256 / RECORD) or BlobRecord(name=blob.name, source="", fetched_at=_now())
+        old = self.record(sha256) or BlobRecord(name=blob.name, source="", fetched_at=_now())
         new = msgspec.structs.replace(old, name=blob.name, stamp=stamp, files=files)
         if new != self.record(sha256):
             _write(self._blobs / sha256 / RECORD, new)
@@ -231,8 +233,8 @@ class Blobs:
 
     def quarantine(self, expected_sha256: str, file: Path, *, got_sha256: str, reason: str) -> Path:
         """Move a rejected file to the quarantine with a note; return its path. Keeps only the newest few."""
-        record = _read(self._blobs / expected_sha256 / RECORD) or _read(
-            self._incoming / expected_sha256 / RECORD
+        record = self.record(expected_sha256) or read_json(
+            self._incoming / expected_sha256 / RECORD, BlobRecord
         )
         note = QuarantineNote(
             name=record.name if record else file.name,
@@ -264,7 +266,7 @@ class Blobs:
 
     def _stored_blobs(self) -> Iterator[StoredWeights]:
         for sha256 in self.hashes():
-            blob, record = self.suspect(sha256), _read(self._blobs / sha256 / RECORD)
+            blob, record = self.suspect(sha256), self.record(sha256)
             if blob is not None:
                 state = WeightsState.VERIFIED if self.present(sha256) else WeightsState.CHANGED
                 yield _line(sha256, blob, record, state)
@@ -272,11 +274,11 @@ class Blobs:
     def _stored_incoming(self) -> Iterator[StoredWeights]:
         for folder in _folders(self._incoming):
             path = folder / TREE if (folder / TREE).is_dir() else folder / "data"
-            yield _line(folder.name, path, _read(folder / RECORD), WeightsState.INCOMPLETE)
+            yield _line(folder.name, path, read_json(folder / RECORD, BlobRecord), WeightsState.INCOMPLETE)
 
     def _stored_quarantine(self) -> Iterator[StoredWeights]:
         for folder in _folders(self._quarantine):
-            note = _read_note(folder)
+            note = read_json(folder / RECORD, QuarantineNote)
             if note is not None:
                 yield StoredWeights(
                     name=note.name,
@@ -365,17 +367,11 @@ def _folders(parent: Path) -> list[Path]:
         return []
 
 
-def _read(path: Path) -> BlobRecord | None:
+def read_json(path: Path, kind: type[_T]) -> _T | None:
+    """Return the value in a small file; None: there is no file, or it is not of this kind."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=BlobRecord)
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
-        return None
-
-
-def _read_note(folder: Path) -> QuarantineNote | None:
-    try:
-        return msgspec.json.decode((folder / RECORD).read_bytes(), type=QuarantineNote)
-    except (FileNotFoundError, msgspec.DecodeError):
         return None
 
 

@@ -7,6 +7,7 @@ which is for the store.
 """
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -105,7 +106,9 @@ def _listed_here(source: FileFolder, job: FetchJob) -> list[Member]:
 
 def _listed_by_sums(source: HttpsFolder, job: FetchJob, fetch_file: FetchFile) -> list[Member]:
     """Return the files of the list at the URL; raises `Permanent` at once when the list has another tree hash."""
-    scratch = _emptied(job.scratch / "sums")
+    scratch = job.scratch / "sums"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     got = fetch_file(
         source.file(source.url.rpartition("/")[2]), replace(job, want_sha256="", scratch=scratch)
     )
@@ -249,13 +252,6 @@ def git_sha1(path: Path) -> str:
 def _total(members: list[Member]) -> int | None:
     sizes = [member.size_bytes for member in members]
     return None if None in sizes else sum(size or 0 for size in sizes)
-
-
-def _emptied(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    for each in folder.iterdir():
-        each.unlink()
-    return folder
 
 
 def _read_done(path: Path, tree: Path) -> dict[str, KnownFile]:

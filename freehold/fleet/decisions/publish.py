@@ -44,7 +44,11 @@ def build_snapshot(
     return Snapshot(
         generation=generation,
         models=tuple(_models(_served(plans, wanted), view, round(wall_offset_s + view.born_s)).values()),
-        endpoints=tuple(_endpoint(plan, replica) for plan, replica in known if _has_endpoint(replica)),
+        endpoints=tuple(
+            _endpoint(plan, replica)
+            for plan, replica in known
+            if replica.url and (not replica.managed or replica.state in _SHOWN)
+        ),
         replicas=tuple(_status(plan, replica, wall_offset_s) for plan, replica in known),
     )
 
@@ -77,10 +81,6 @@ def _models(plans: Sequence[ReplicaPlan], view: FleetView, created_s: int) -> Ma
         )
         models[plan.model] = msgspec.structs.replace(first, max_context_tokens=min(limits, default=0))
     return models
-
-
-def _has_endpoint(replica: Replica) -> bool:
-    return bool(replica.url) and (not replica.managed or replica.state in _SHOWN)
 
 
 def _capacity(plan: ReplicaPlan, reported: Capacity | None) -> Capacity:

@@ -150,17 +150,13 @@ class Gathered:
         start_s = use.start_s
         if use.end_s <= start_s:
             self._moment(start_s)
-        if not self.window.since_s <= start_s < self.window.until_s:
+        if not self._inside(start_s):
             self.outside_rows += 1
             return
-        if use.end_s > start_s:
-            self._cover(use)
+        spans = self.coarse if use.end_s - start_s > HOUR_S else self.fine
+        spans.add(start_s, use.end_s)  # a single request has no length and adds nothing
         if use.requests or use.input_tokens or use.output_tokens:
             self._count(use)
-
-    def _cover(self, use: Use) -> None:
-        spans = self.coarse if use.end_s - use.start_s > HOUR_S else self.fine
-        spans.add(use.start_s, use.end_s)
 
     def _count(self, use: Use) -> None:
         self.total.add(use)
