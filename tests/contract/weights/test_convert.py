@@ -105,7 +105,7 @@ def test_another_version_converts_anew_and_the_same_bytes_are_one_blob(
     ("mode", "told", "hint"),
     [
         ("bare", "gguf is not installed", "freehold engine install"),
-        ("killed", "lack of memory", "more memory"),
+        ("killed", "memory ran out", "more memory"),
         ("silent", "cannot be converted", "hf://"),
         ("unknown", "architecture x is not supported", "hf://"),
         ("traceback", "TypeError: boom", "hf://"),

@@ -123,7 +123,8 @@ def test_a_link_in_a_folder_is_refused(store: Store, here: Path, target: str) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("missing", "no folder"), ("here/config.json", "no folder"), ("empty", "no file")]
+    ("name", "told"),
+    [("missing", "not a folder"), ("here/config.json", "not a folder"), ("empty", "no file")],
 )
 def test_no_folder_is_an_error_that_names_it(store: Store, here: Path, name: str, told: str) -> None:
     (here.parent / "empty").mkdir()
