@@ -1,6 +1,7 @@
 """Hung engines are found and busy ones are left alone: on a whole stack, with the fake engine's faults and the real model."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -126,7 +127,7 @@ def test_a_real_engine_that_is_stopped_is_diagnosed_and_an_operator_can_set_it_h
                 ("software", "restart_engine", "open")
             ]
             assert any(entry["value"] == "T" for entry in mine[0]["evidence"]), mine[0]["evidence"]
-            assert "incident  software  engine:" in box.run("health").out
+            assert re.search(r"incident  software +engine:", box.run("health").out)
             healthy = box.run("health", "set-healthy", f"engine:{name}", "--reason", "a test", "--json")
             assert healthy.code == 0, healthy.err
             assert healthy.said["taken_over"] is True

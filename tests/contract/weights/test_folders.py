@@ -124,7 +124,7 @@ def test_a_link_in_a_folder_is_refused(store: Store, here: Path, target: str) ->
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("missing", "not a folder"), ("here/config.json", "not a folder"), ("empty", "no file")],
+    [("missing", "is not a folder"), ("here/config.json", "is not a folder"), ("empty", "no file")],
 )
 def test_no_folder_is_an_error_that_names_it(store: Store, here: Path, name: str, told: str) -> None:
     (here.parent / "empty").mkdir()

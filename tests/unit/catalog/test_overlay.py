@@ -218,7 +218,7 @@ def test_every_mistake_is_named_at_once_with_its_place(tmp_path: Path) -> None:
         ("", "p0.yaml:1:1: has no sections (write, for example, `rentals:` and a list below it)"),
         ("- 1", "p0.yaml:1:1: has no sections (write, for example, `rentals:` and a list below it)"),
         ("a: [", "this is not YAML"),
-        ("gpus:\n\t- x", "a tab stands where YAML wants spaces"),
+        ("gpus:\n\t- x", "a tab stands where only spaces may"),
         (
             "price_databases:\n  - {id: mine, version: '1'}",
             "p0.yaml:2:10: price_databases: there is no 'mine'",

@@ -135,9 +135,9 @@ def test_settled_hopeless_unserved() -> None:
     assert stack(asleep).unserved == (asleep.model,)
     assert stack(replica(), BROKEN).unserved == ("model-with-a-long-name",)
     assert stack(replica(), BROKEN).hopeless == ()
-    assert [f.who for f in stack(BROKEN).hopeless] == [BROKEN.id]
+    assert [f.name for f in stack(BROKEN).hopeless] == [BROKEN.id]
     gone = msgspec.structs.replace(silent, restarts=3)
-    assert [f.who for f in stack(replica(), gateway=gone).hopeless] == ["gateway"]
+    assert [f.name for f in stack(replica(), gateway=gone).hopeless] == ["gateway"]
     assert stack(replica(), gateway=msgspec.structs.replace(GATEWAY, restarts=9)).hopeless == ()
 
 
