@@ -1,4 +1,4 @@
-"""The world's failures, as three exceptions that say whether to try again.
+"""The world's failures, as two exceptions that say whether to try again.
 
 A user's mistake is no exception but a value (`freehold.core.problems.Problem`); our own mistake is an assert.
 Third-party exceptions are mapped to these once, in the file that owns the client, always `from exc`.
@@ -24,11 +24,3 @@ class Temporary(FreeholdError):
 
 class Permanent(FreeholdError):
     """Will not pass by itself: trying again gives the same answer until somebody acts on `hint`."""
-
-
-class Rejected(FreeholdError):
-    """A peer understood the request and refused it with `http_status` (400 to 599)."""
-
-    def __init__(self, message: str, *, http_status: int, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.http_status = http_status

@@ -41,21 +41,6 @@ class Spread:
         """Return it scaled by a known factor of at least 0."""
         return Spread(self.low * factor, self.mid * factor, self.high * factor)
 
-    def widened(self, factor: float) -> "Spread":
-        """Return it with both arms stretched by `factor` (at least 1), relative to the middle; never below 0 if it was not.
-
-        An exact value stays exact: what was told for certain does not become uncertain by arithmetic.
-        """
-        if self.low >= 0 < self.mid and self.low > 0:
-            return Spread(
-                self.mid * (self.low / self.mid) ** factor,
-                self.mid,
-                self.mid * (self.high / self.mid) ** factor,
-            )
-        return Spread(
-            self.mid - (self.mid - self.low) * factor, self.mid, self.mid + (self.high - self.mid) * factor
-        )
-
 
 def quantile(ordered: Sequence[float], share: float) -> float:
     """Return the value that this share of ascending values is at most, linear between neighbours; not of nothing."""

@@ -32,7 +32,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
             fresh.unlink()
         raise
     if durable:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def _keep_owner(path: Path, descriptor: int) -> None:
@@ -42,7 +42,8 @@ def _keep_owner(path: Path, descriptor: int) -> None:
             os.fchown(descriptor, was.st_uid, was.st_gid)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk; raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -126,7 +126,7 @@ class Journal:
 
     def add(self, records: Collection[LedgerRecord], readings: Iterable[EngineReading] = ()) -> int:
         """Add records and readings in one transaction, durably, and return how many records were new."""
-        rows = [_row(record) for record in records]
+        rows = [msgspec.structs.astuple(record) for record in records]
         with self._failures(), self._transaction():
             before = self._db.total_changes
             self._db.executemany(_ADD, rows)
@@ -195,10 +195,6 @@ class Journal:
             raise Permanent(
                 f"ledger {self.path}: {exc}", hint="move the file away: a new one is made"
             ) from exc
-
-
-def _row(record: LedgerRecord) -> tuple[Any, ...]:
-    return msgspec.structs.astuple(record)
 
 
 def _tally(row: tuple[Any, ...]) -> UsageTally:

@@ -6,7 +6,7 @@ nothing; `freehold.telemetry.metrics` does.
 
 import tomllib
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,7 +20,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: str = ""
 
 
-class Declared(msgspec.Struct, frozen=True, kw_only=True):
+class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One metric."""
 
     name: str
@@ -34,15 +34,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     """How the numbers of several processes combine: most are parts of a whole, some are each process's view of it."""
 
 
-class _MetricRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One metric as the file has it: labels and buckets by their keys."""
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: str = ""
-    pooled: Literal["sum", "max"] = "sum"
+_MetricRow = dict[str, Any]
+"""One `Declared` as the file has it: labels and buckets by their keys."""
 
 
 class _MetricFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,17 +46,11 @@ class _MetricFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def metrics(self, rows: tuple[_MetricRow, ...]) -> tuple[Declared, ...]:
         """Return rows with their labels and buckets; raises KeyError for one that is not in the file."""
-        return tuple(
-            Declared(
-                name=row.name,
-                kind=row.kind,
-                help=row.help,
-                labels=tuple(self._label(key) for key in row.labels),
-                buckets=self.buckets[row.buckets] if row.buckets else (),
-                pooled=row.pooled,
-            )
-            for row in rows
-        )
+        return tuple(msgspec.convert(self._whole(row), Declared) for row in rows)
+
+    def _whole(self, row: _MetricRow) -> _MetricRow:
+        labels = [self._label(key) for key in row.get("labels", ())]
+        return {**row, "labels": labels, "buckets": self.buckets[row["buckets"]] if "buckets" in row else ()}
 
     def _label(self, key: str) -> Label:
         label = self.labels[key]

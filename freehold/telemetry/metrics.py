@@ -17,8 +17,6 @@ from typing import Generic, TypeVar
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.core import Metric as Family
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_CONTENT_TYPE
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
 from freehold import __version__
@@ -34,17 +32,8 @@ Values = tuple[str, ...]
 Reading = Callable[[], Mapping[Values, float]]
 
 
-class Count:
-    """A counter's one series: add to `value`, never take away."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value = 0
-
-
-class Level:
-    """A gauge's one series: set, add to or take from `value`."""
+class Number:
+    """One series of a counter (only add to `value`) or of a gauge (set it, add to or take from it)."""
 
     __slots__ = ("value",)
 
@@ -76,8 +65,7 @@ class BucketCounts:
         return rows
 
 
-Cell = TypeVar("Cell", Count, Level, BucketCounts)
-Number = TypeVar("Number", Count, Level)
+Cell = TypeVar("Cell", Number, BucketCounts)
 
 
 class Series(Generic[Cell]):
@@ -124,6 +112,7 @@ class Series(Generic[Cell]):
 class _Readable(Series[Number]):
     """A counter or gauge, whose series may also come from a callback at scrape time."""
 
+    _family: type[CounterMetricFamily | GaugeMetricFamily]
     _reading: Reading | None = None
     _carried: Mapping[Values, float] = MappingProxyType({})
 
@@ -140,51 +129,44 @@ class _Readable(Series[Number]):
 
     def now(self) -> dict[Values, float]:
         """Return every series' number at this moment."""
+        numbers: dict[Values, float] = {}
         if self._reading is None:
-            numbers: dict[Values, float] = {values: cell.value for values, cell in self.cells.items()}
-            return self._with_carried(numbers)
-        numbers = {}
-        for values, number in self._reading().items():
-            folded = self.bounded(values)
-            numbers[folded] = numbers.get(folded, 0) + number
-        return self._with_carried(numbers)
-
-    def _with_carried(self, numbers: dict[Values, float]) -> dict[Values, float]:
+            numbers = {values: cell.value for values, cell in self.cells.items()}
+        else:
+            for values, number in self._reading().items():
+                folded = self.bounded(values)
+                numbers[folded] = numbers.get(folded, 0) + number
         for values, number in self._carried.items():
             numbers[values] = numbers.get(values, 0) + number
         return numbers
 
+    def family(self) -> Family:
+        """Return the samples for a scrape."""
+        names = [label.name for label in self.declared.labels]
+        family = self._family(self.declared.name, self.declared.help, labels=names)
+        for values, number in self.now().items():
+            family.add_metric(values, number)
+        return family
 
-class Counter(_Readable[Count]):
+
+class Counter(_Readable):
     """A number that only rises."""
+
+    _family = CounterMetricFamily
 
     def add(self, *values: str, by: int = 1) -> None:
         """Add `by` (not negative) to the series with these label values."""
         self.labels(*values).value += by
 
-    def family(self) -> Family:
-        """Return the samples for a scrape."""
-        names = [label.name for label in self.declared.labels]
-        family = CounterMetricFamily(self.declared.name, self.declared.help, labels=names)
-        for values, number in self.now().items():
-            family.add_metric(values, number)
-        return family
 
-
-class Gauge(_Readable[Level]):
+class Gauge(_Readable):
     """A number that goes up and down."""
+
+    _family = GaugeMetricFamily
 
     def set(self, *values: str, to: float) -> None:
         """Set the series with these label values."""
         self.labels(*values).value = to
-
-    def family(self) -> Family:
-        """Return the samples for a scrape."""
-        names = [label.name for label in self.declared.labels]
-        family = GaugeMetricFamily(self.declared.name, self.declared.help, labels=names)
-        for values, number in self.now().items():
-            family.add_metric(values, number)
-        return family
 
 
 class Histogram(Series[BucketCounts]):
@@ -262,16 +244,14 @@ class Metrics:
         for series in self._series.values():
             yield series.family()
 
-    def render(self, *, openmetrics: bool = False) -> tuple[bytes, str]:
+    def render(self) -> tuple[bytes, str]:
         """Return the scrape's body and its content type."""
-        if openmetrics:
-            return bytes(generate_openmetrics(self.registry)), OPENMETRICS_CONTENT_TYPE  # type: ignore[no-untyped-call]
         return bytes(generate_latest(self.registry)), PLAIN_CONTENT_TYPE
 
     def _build(self, row: Declared) -> Counter | Gauge | Histogram:
         makers: dict[Kind, Callable[[], Counter | Gauge | Histogram]] = {
-            "counter": lambda: Counter(row, Count, lambda: self._folded(row)),
-            "gauge": lambda: Gauge(row, Level, lambda: self._folded(row)),
+            "counter": lambda: Counter(row, Number, lambda: self._folded(row)),
+            "gauge": lambda: Gauge(row, Number, lambda: self._folded(row)),
             "histogram": lambda: Histogram(row, lambda: BucketCounts(row.buckets), lambda: self._folded(row)),
         }
         return makers[row.kind]()
@@ -285,8 +265,3 @@ class Metrics:
             if isinstance(series, Counter) and not series.declared.labels:
                 series.labels()
         self.gauge(f"{self._namespace}_build_info").set(__version__, to=1)
-
-
-def wants_openmetrics(accept: str) -> bool:
-    """Return whether an `Accept` header names the OpenMetrics text format."""
-    return "application/openmetrics-text" in accept.lower()

@@ -7,6 +7,7 @@ travel is not decided here.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import add
 
 import msgspec
 from prometheus_client import ProcessCollector
@@ -73,11 +74,7 @@ def pool(dumped: Iterable[tuple[bytes, bool]], pids: Sequence[int]) -> Metrics:
     return whole
 
 
-def _add(one: float, other: float) -> float:
-    return one + other
-
-
-_MERGERS: dict[str, Callable[[float, float], float]] = {"sum": _add, "max": max}
+_MERGERS: dict[str, Callable[[float, float], float]] = {"sum": add, "max": max}
 
 
 def _add_spreads(series: Histogram, dumped: Iterable[tuple[Values, list[int], float]]) -> None:
@@ -107,16 +104,12 @@ class _Processes(Collector):
         """Yield the families of prometheus_client's ProcessCollector, one number each."""
         families: dict[str, Family] = {}
         for pid in self._pids:
-            for family in _of_process(pid):
+            for family in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
                 whole = families.setdefault(family.name, family)
                 if whole is not family:
-                    merge = min if family.name == _EARLIEST else _add
+                    merge = min if family.name == _EARLIEST else add
                     whole.samples = [
                         one._replace(value=merge(one.value, other.value))
                         for one, other in zip(whole.samples, family.samples, strict=True)
                     ]
         yield from families.values()
-
-
-def _of_process(pid: int) -> Iterable[Family]:
-    return ProcessCollector(pid=lambda: pid, registry=None).collect()

@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from freehold.core import clock
+from freehold.core.whole_file import sync_folder
 from freehold.weights.source import safe_name
 from freehold.weights.transfer import Fetched
 from freehold.weights.tree import is_hidden
@@ -39,6 +41,7 @@ TREE = "tree"
 QUARANTINE_KEPT = 4
 """Refused files kept for inspection, newest first. Source: our choice; weights are large and evidence is rarely read."""
 
+_T = TypeVar("_T")
 _PRIVATE = 0o600  # rw------- of chmod(2): only the owner may read rejected bytes
 _PRIVATE_FOLDER = 0o700  # rwx------ of chmod(2)
 _READ_ONLY = (
@@ -134,7 +137,7 @@ class Blobs:
 
     def present(self, sha256: str) -> Path | None:
         """Return the blob if it matches its record, else None; one small read and one stat."""
-        record = _read(self._blobs / sha256 / RECORD)
+        record = self.record(sha256)
         if record is None or record.name != safe_name(record.name):
             return None
         path = self._blobs / sha256 / record.name
@@ -144,7 +147,7 @@ class Blobs:
 
     def record(self, sha256: str) -> BlobRecord | None:
         """Return the record of a blob; None: there is none that can be read."""
-        return _read(self._blobs / sha256 / RECORD)
+        return read_json(self._blobs / sha256 / RECORD, BlobRecord)
 
     def suspect(self, sha256: str) -> Path | None:
         """Return the file or folder stored under a hash whatever its state; None: there is none."""
@@ -164,7 +167,7 @@ class Blobs:
 
         So the next quick check detects a write in between. A folder has `files` and no stamp of its own.
         """
-        old = _read(self._blobs / sha256 / RECORD) or BlobRecord(name=blob.name, source="", fetched_at=_now())
+        old = self.record(sha256) or BlobRecord(name=blob.name, source="", fetched_at=_now())
         new = msgspec.structs.replace(old, name=blob.name, stamp=stamp, files=files)
         if new != self.record(sha256):
             _write(self._blobs / sha256 / RECORD, new)
@@ -218,20 +221,20 @@ class Blobs:
             _sync_file(blob)
             record = msgspec.structs.replace(record, stamp=freeze(blob))
         _write(ready / RECORD, record)
-        _sync_folder(ready)
+        sync_folder(ready)
         self._blobs.mkdir(exist_ok=True)
         shutil.rmtree(
             self._blobs / sha256, ignore_errors=True
         )  # an emptied folder; a file in it was quarantined
         ready.rename(self._blobs / sha256)
-        _sync_folder(self._blobs)
+        sync_folder(self._blobs)
         self.drop_scratch(sha256)
         return self._blobs / sha256 / name
 
     def quarantine(self, expected_sha256: str, file: Path, *, got_sha256: str, reason: str) -> Path:
         """Move a rejected file to the quarantine with a note; return its path. Keeps only the newest few."""
-        record = _read(self._blobs / expected_sha256 / RECORD) or _read(
-            self._incoming / expected_sha256 / RECORD
+        record = self.record(expected_sha256) or read_json(
+            self._incoming / expected_sha256 / RECORD, BlobRecord
         )
         note = QuarantineNote(
             name=record.name if record else file.name,
@@ -263,7 +266,7 @@ class Blobs:
 
     def _stored_blobs(self) -> Iterator[StoredWeights]:
         for sha256 in self.hashes():
-            blob, record = self.suspect(sha256), _read(self._blobs / sha256 / RECORD)
+            blob, record = self.suspect(sha256), self.record(sha256)
             if blob is not None:
                 state = WeightsState.VERIFIED if self.present(sha256) else WeightsState.CHANGED
                 yield _line(sha256, blob, record, state)
@@ -271,11 +274,11 @@ class Blobs:
     def _stored_incoming(self) -> Iterator[StoredWeights]:
         for folder in _folders(self._incoming):
             path = folder / TREE if (folder / TREE).is_dir() else folder / "data"
-            yield _line(folder.name, path, _read(folder / RECORD), WeightsState.INCOMPLETE)
+            yield _line(folder.name, path, read_json(folder / RECORD, BlobRecord), WeightsState.INCOMPLETE)
 
     def _stored_quarantine(self) -> Iterator[StoredWeights]:
         for folder in _folders(self._quarantine):
-            note = _read_note(folder)
+            note = read_json(folder / RECORD, QuarantineNote)
             if note is not None:
                 yield StoredWeights(
                     name=note.name,
@@ -364,17 +367,11 @@ def _folders(parent: Path) -> list[Path]:
         return []
 
 
-def _read(path: Path) -> BlobRecord | None:
+def read_json(path: Path, kind: type[_T]) -> _T | None:
+    """Return the value in a small file; None: there is no file, or it is not of this kind."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=BlobRecord)
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
-        return None
-
-
-def _read_note(folder: Path) -> QuarantineNote | None:
-    try:
-        return msgspec.json.decode((folder / RECORD).read_bytes(), type=QuarantineNote)
-    except (FileNotFoundError, msgspec.DecodeError):
         return None
 
 
@@ -398,12 +395,4 @@ def sync_tree(folder: Path) -> None:
             sync_tree(path)
         else:
             _sync_file(path)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder)

@@ -12,9 +12,8 @@ import hashlib
 import json
 import os
 import subprocess
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.formats import Format
 from freehold.core.problems import Problem
+from freehold.weights import child_process
 from freehold.weights.blobs import BlobRecord, Origin, Stamp, size_of, stamp_of
 from freehold.weights.gguf_header import shape_from_gguf
 from freehold.weights.source import safe_name
@@ -45,11 +45,8 @@ DTYPE = "bfloat16"
 _DTYPE_BYTES = 2  # of a bfloat16
 _SCRIPT = Path(__file__).parent / "programs" / "gguf_to_safetensors.py"
 _LOOK_EVERY_S = 0.2  # between two checks of the growing folder
-_END_S = 5.0  # how long a converter may take to end after SIGTERM, seconds
 _KEPT_LINES = 200  # of its output
-_LINE_BYTES_MAX = 4096  # a longer line is kept in pieces
 _LAST_LINES = 3  # of its output, when it reports nothing else
-_NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +73,7 @@ def to_safetensors(
     need_bytes, stamps = _need_bytes(gguf_file), _stamps(gguf_file)
     origin = Origin(
         source_sha256=sha256 or hash_file(gguf_file, report),
-        converter=f"{_SCRIPT.stem}@{_hash_of(_SCRIPT)}",
+        converter=f"{_SCRIPT.stem}@{hash_file(_SCRIPT, Reporter(None))[:12]}",
         versions=_versions([str(python), "-I", str(_SCRIPT), "versions"]),
         options=(("dtype", DTYPE),),
     )
@@ -151,27 +148,26 @@ class _Conversion:
 def _once(
     store: Store, origin: Origin, job: _Conversion, *, report: Reporter, on_progress: OnProgress | None
 ) -> Converted:
-    made = store.made_by(origin, on_progress)
-    if made is not None:
-        return Converted(sha256=made[0], path=made[1], again=True, origin=origin)
+    if found := _stored(store, origin, on_progress):
+        return found
     key = f"convert-{origin.source_sha256[:16]}-{_digest(origin)}"
     with store.locked(key, report):
-        made = store.made_by(origin, on_progress)
-        if made is not None:
-            return Converted(sha256=made[0], path=made[1], again=True, origin=origin)
-        scratch = store.workplace(key)
-        try:
-            with disk_errors(scratch):
-                return _make(store, origin, job, scratch=scratch, report=report)
-        finally:
-            store.drop_workplace(key)
+        if found := _stored(store, origin, on_progress):  # another process may have made it meanwhile
+            return found
+        with store.workplace(key) as scratch, disk_errors(scratch):
+            return _make(store, origin, job, scratch=scratch, report=report)
+
+
+def _stored(store: Store, origin: Origin, on_progress: OnProgress | None) -> Converted | None:
+    made = store.made_by(origin, on_progress)
+    return None if made is None else Converted(sha256=made[0], path=made[1], again=True, origin=origin)
 
 
 def _make(store: Store, origin: Origin, job: _Conversion, *, scratch: Path, report: Reporter) -> Converted:
     folder = scratch / "made"
     folder.mkdir()
     require_space(scratch, job.need_bytes)
-    _run(job.argv(folder), folder, _OutputProgress(report, folder, job.need_bytes), silent=job.file)
+    _run(job, folder, report)
     if _stamps(job.source) != job.stamps:
         raise Permanent(f"{job.source} was written to while it was converted", hint="convert it again")
     made = folder / job.name if job.file else folder
@@ -191,42 +187,32 @@ def _stamps(source: Path) -> dict[str, Stamp | None]:
     return {path: stamp_of(source / path) for path in walk(source, ("*",))}
 
 
-class _OutputProgress:
-    """Reports how much of a result is written."""
+def _run(job: _Conversion, folder: Path, report: Reporter) -> None:
+    """Run a converter to its end; raises the error that its output means unless it reports that it is done.
 
-    def __init__(self, report: Reporter, folder: Path, total_bytes: int) -> None:
-        self._report = report
-        self._folder = folder
-        self._total_bytes = total_bytes
-        self.doing = ""
-
-    def tell(self) -> None:
-        """Report the present size; an exception from the callback ends the conversion."""
-        self._report(
-            FetchStage.CONVERTING, size_of(self._folder), total_bytes=self._total_bytes, detail=self.doing
-        )
-
-
-def _run(argv: list[str], folder: Path, growing: _OutputProgress, *, silent: bool) -> None:
-    """Run a converter to its end; raises the error that its output means unless it reports that it is done."""
+    An exception from the callback of `report` ends the conversion.
+    """
     child = subprocess.Popen(
-        argv,
+        job.argv(folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=_environment(folder.parent),
         cwd=folder,
     )
-    answers, words = _Lines(child.stdout), _Lines(child.stderr)
+    answers, words = (
+        child_process.LastLines(stream, most=_KEPT_LINES) for stream in (child.stdout, child.stderr)
+    )
+    doing = ""
     try:
         while child.poll() is None:
-            growing.doing = str(_last(answers.said()).get("doing", growing.doing))
-            growing.tell()
-            _wait(child, _LOOK_EVERY_S)
+            doing = str(_last(answers.so_far()).get("doing", doing))
+            report(FetchStage.CONVERTING, size_of(folder), total_bytes=job.need_bytes, detail=doing)
+            child_process.wait(child, _LOOK_EVERY_S)
     finally:
-        _end(child)
+        child_process.end(child)
     answer = _last(answers.all())
-    if child.returncode != 0 or not (silent or answer.get("done")):
+    if child.returncode != 0 or not (job.file or answer.get("done")):
         raise _explained(child.returncode, answer, words.all())
 
 
@@ -254,58 +240,14 @@ def _environment(scratch: Path) -> dict[str, str]:
     return kept | offline | {"CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
 
 
-class _Lines:
-    """The last lines of a child's output stream, read at once so that the child never waits."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._lines: deque[bytes] = deque(maxlen=_KEPT_LINES)
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with self._stream as stream:
-            self._lines.extend(iter(lambda: stream.readline(_LINE_BYTES_MAX), b""))
-
-    def said(self) -> list[str]:
-        """Return the lines so far."""
-        return [line.decode(errors="replace") for line in self._lines.copy()]
-
-    def all(self) -> list[str]:
-        """Return all kept lines, once the child has ended."""
-        self._thread.join(_END_S)
-        return self.said()
-
-
 def _last(lines: list[str]) -> dict[str, Any]:
     """Return the last answer of a converter, or {}."""
-    return next(_answers(reversed(lines)), {})
-
-
-def _answers(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
+    for line in reversed(lines):
+        with suppress(ValueError):
             answer = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(answer, dict):
-            yield answer
-
-
-def _wait(child: "subprocess.Popen[bytes]", seconds: float) -> None:
-    try:
-        child.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return
-
-
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    if child.poll() is None:
-        child.terminate()
-        _wait(child, _END_S)
-    if child.poll() is None:
-        child.kill()
-    child.wait()
+            if isinstance(answer, dict):
+                return answer
+    return {}
 
 
 def _explained(code: int, answer: dict[str, Any], words: list[str]) -> FreeholdError:
@@ -313,7 +255,7 @@ def _explained(code: int, answer: dict[str, Any], words: list[str]) -> FreeholdE
     said = str(answer.get("error", "")) or " / ".join(
         [line.strip() for line in words if line.strip()][-_LAST_LINES:]
     )
-    if any(phrase in said for phrase in _NO_SPACE):
+    if any(phrase in said for phrase in child_process.NO_SPACE):
         return DiskFull(f"no room for the converted weights: {said}", hint=FREE_SPACE)
     if code == -9 or "MemoryError" in said:
         hint = "converting takes twice the weights in bfloat16; do it on a machine with more memory"
@@ -346,10 +288,6 @@ def _hash_of_all(script: Path) -> str:
 
 
 _BESIDE = ("conversion", "gguf-py/gguf")
-
-
-def _hash_of(path: Path) -> str:
-    return hash_file(path, Reporter(None))[:12]
 
 
 def _digest(origin: Origin) -> str:

@@ -7,6 +7,7 @@ which is for the store.
 """
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -17,7 +18,7 @@ from typing import assert_never
 import msgspec
 
 from freehold.core.errors import Permanent
-from freehold.weights.blobs import TREE, KnownFile, Stamp, size_of, stamp_of
+from freehold.weights.blobs import TREE, KnownFile, size_of, stamp_of
 from freehold.weights.fetch_file import resolved
 from freehold.weights.source import (
     FileFolder,
@@ -105,7 +106,9 @@ def _listed_here(source: FileFolder, job: FetchJob) -> list[Member]:
 
 def _listed_by_sums(source: HttpsFolder, job: FetchJob, fetch_file: FetchFile) -> list[Member]:
     """Return the files of the list at the URL; raises `Permanent` at once when the list has another tree hash."""
-    scratch = _emptied(job.scratch / "sums")
+    scratch = job.scratch / "sums"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     got = fetch_file(
         source.file(source.url.rpartition("/")[2]), replace(job, want_sha256="", scratch=scratch)
     )
@@ -251,13 +254,6 @@ def _total(members: list[Member]) -> int | None:
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 
-def _emptied(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    for each in folder.iterdir():
-        each.unlink()
-    return folder
-
-
 def _read_done(path: Path, tree: Path) -> dict[str, KnownFile]:
     """Return the files that an earlier fetch completed and that have not changed since."""
     try:
@@ -265,7 +261,11 @@ def _read_done(path: Path, tree: Path) -> dict[str, KnownFile]:
     except FileNotFoundError:
         return {}
     known = [each for line in lines if (each := _known_file(line)) is not None]
-    return {each.path: each for each in known if _untouched(each.stamp, tree / each.path)}
+    return {
+        each.path: each
+        for each in known
+        if each.stamp is not None and each.stamp == stamp_of(tree / each.path)
+    }
 
 
 def _known_file(line: bytes) -> KnownFile | None:
@@ -274,7 +274,3 @@ def _known_file(line: bytes) -> KnownFile | None:
         return msgspec.json.decode(line, type=KnownFile)
     except msgspec.DecodeError:
         return None
-
-
-def _untouched(stamp: Stamp | None, path: Path) -> bool:
-    return stamp is not None and stamp == stamp_of(path)

@@ -12,11 +12,9 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
@@ -25,6 +23,7 @@ import msgspec
 from freehold import __version__
 from freehold.core import clock
 from freehold.core.errors import FreeholdError, Permanent, Temporary
+from freehold.weights.blobs import read_json
 from freehold.weights.retry import persist
 from freehold.weights.source import HttpsSource, shown_url, url_mistake
 from freehold.weights.transfer import Fetched, FetchJob, FetchStage, Sink, require_space
@@ -58,14 +57,6 @@ class ResumeNote(msgspec.Struct, frozen=True):
     """Without its query, which may be a secret."""
     validator: str
     """A strong ETag or a Last-Modified date for `If-Range`; empty: the server gave none."""
-    total_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Range:
-    """A parsed Content-Range: where the body starts, and the size of the whole."""
-
-    start: int | None
     total_bytes: int | None
 
 
@@ -111,7 +102,7 @@ class _Download:
         self.continued = False
 
     def _attempt(self) -> Fetched:
-        note = _read_note(self._note)
+        note = read_json(self._note, ResumeNote)
         with Sink(self._data) as sink:
             if note is None:
                 sink.restart()
@@ -129,12 +120,12 @@ class _Download:
         headers = self._range_headers(sink.done_bytes, note)
         self._job.report(FetchStage.FETCHING, sink.done_bytes, total_bytes=note.total_bytes if note else None)
         with _mapped(self._url), self._client.stream("GET", self._url, headers=headers) as response:
-            found = _content_range(response)
+            start, total_bytes = _content_range(response)
             if response.status_code == 200:
                 self._receive(response, sink, _length(response))
-            elif response.status_code == 206 and found.start == sink.done_bytes:
+            elif response.status_code == 206 and start == sink.done_bytes:
                 self.continued = sink.done_bytes > 0
-                self._receive(response, sink, found.total_bytes)
+                self._receive(response, sink, total_bytes)
             elif response.status_code in {206, 416} and headers:
                 self.discard()  # another file than the one begun, or a server with wrong ranges
                 raise Temporary(f"{shown_url(self._url)} is no longer the file that was begun")
@@ -297,16 +288,8 @@ def _length(response: httpx2.Response) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _content_range(response: httpx2.Response) -> _Range:
+def _content_range(response: httpx2.Response) -> tuple[int | None, int | None]:
+    """Return where the body starts and the size of the whole; None: the header does not say."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if match is None:
-        return _Range(None, None)
-    start, total = match.groups()
-    return _Range(int(start) if start else None, int(total) if total.isdecimal() else None)
-
-
-def _read_note(path: Path) -> ResumeNote | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ResumeNote)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
+    start, total = match.groups() if match else (None, "*")
+    return int(start) if start else None, int(total) if total.isdecimal() else None

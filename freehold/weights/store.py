@@ -107,9 +107,7 @@ class Store:
         directory). The name is that of the source that it was first fetched from. An exception from `on_progress` ends the fetch; partial files are kept.
         Raises `Permanent` (`WrongHash`, `DiskFull` among them) or `Temporary`, each with a hint.
         """
-        wanted, meant = _hash(sha256), parse_source(source)
-        if isinstance(meant, Problem):
-            raise _refused(meant)
+        wanted, meant = _hash(sha256), _source(source)
         with disk_errors(self._root):
             present = self._blobs.present(wanted)
             if present is not None:
@@ -128,9 +126,7 @@ class Store:
 
         Only the source vouches for it, and only this once: a recorded hash is checked from then on. Raises as `fetch` does.
         """
-        meant = parse_source(source)
-        if isinstance(meant, Problem):
-            raise _refused(meant)
+        meant = _source(source)
         key = "unknown-" + hashlib.sha256(str(meant).encode()).hexdigest()[:16]
         report = Reporter(on_progress)
         with disk_errors(self._root), self.locked(key, report), self._tidied(key):
@@ -174,15 +170,16 @@ class Store:
             with self.locked(sha256, report):
                 return self._known(sha256, report)
 
-    def drop_workplace(self, key: str) -> None:
-        """Remove the folder of `workplace`."""
-        self._blobs.drop_scratch(key)
-
-    def workplace(self, key: str) -> Path:
-        """Return an empty folder on the store's disk for work under the lock of `key`."""
-        with disk_errors(self._root):
+    @contextmanager
+    def workplace(self, key: str) -> Iterator[Path]:
+        """Give an empty folder on the store's disk for work under the lock of `key`; it is removed afterwards."""
+        try:
+            with disk_errors(self._root):
+                self._blobs.drop_scratch(key)
+                folder = self._blobs.scratch(key, key, "")
+            yield folder
+        finally:
             self._blobs.drop_scratch(key)
-            return self._blobs.scratch(key, key, "")
 
     def list_models(self) -> list[StoredWeights]:
         """Return everything in the store, incomplete and quarantined files included; hashes nothing."""
@@ -311,6 +308,13 @@ def _hash(text: str) -> str:
     if isinstance(sha256, Problem):
         raise _refused(sha256)
     return sha256
+
+
+def _source(text: str) -> Source:
+    meant = parse_source(text)
+    if isinstance(meant, Problem):
+        raise _refused(meant)
+    return meant
 
 
 def _refused(problem: Problem) -> Permanent:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self
+from typing import IO, BinaryIO, Self
 
 from freehold.core import clock
 from freehold.core.errors import FreeholdError, Permanent, Temporary
@@ -109,14 +109,6 @@ class WontFit(DiskFull):
     """No room, known before writing: an earlier fetch's partial files stay and can be resumed."""
 
 
-class Readable(Protocol):
-    """A source of bytes: a file, a member of an archive."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes; empty at the end."""
-        ...
-
-
 class Sink:
     """A file being written, and the hash of all it holds; starts with what an earlier try left in it.
 
@@ -178,7 +170,7 @@ def hash_file(path: Path, report: Reporter) -> str:
     return digest.hexdigest()
 
 
-def pour(stream: Readable, path: Path, *, stage: FetchStage, total_bytes: int, report: Reporter) -> Fetched:
+def pour(stream: IO[bytes], path: Path, *, stage: FetchStage, total_bytes: int, report: Reporter) -> Fetched:
     """Copy `stream` into a new file at `path`, hashing on the way; raises `WontFit` before it starts, or OSError."""
     require_space(path.parent, total_bytes)
     with Sink(path) as sink:

@@ -15,11 +15,9 @@ from typing import Any, Self
 import msgspec
 
 from freehold.core.errors import Permanent
-from freehold.fleet.control.client import LINE_S, Line, NotRunning, ask
+from freehold.fleet.control.client import LINE_S, Line
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
-
-__all__ = ["Answerer", "ControlServer", "NotRunning", "StateDir", "ask", "until_finished"]
 
 LINE_BYTES = 64 * 1024
 """Longest request. Source: own choice; a request is an op and an id."""

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import Permanent
+from freehold.core.whole_file import replace_file
 from freehold.fleet.processes import proc_files
 from freehold.fleet.processes.proc_files import ProcessMark
 
@@ -199,11 +200,8 @@ class StateDir:
 
     def _write(self, name: str, content: bytes) -> None:
         """Replace a file in one step, so that a reader never sees half of it."""
-        fresh = self.path / f"{name}.{os.getpid()}.new"
         try:
-            fresh.touch(mode=0o600)
-            fresh.write_bytes(content)
-            fresh.replace(self.path / name)
+            replace_file(self.path / name, content, durable=False)
         except OSError as exc:
             raise Permanent(f"cannot write to the state directory {self.path}: {exc.strerror}") from exc
 

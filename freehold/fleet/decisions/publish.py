@@ -44,7 +44,11 @@ def build_snapshot(
     return Snapshot(
         generation=generation,
         models=tuple(_models(_served(plans, wanted), view, round(wall_offset_s + view.born_s)).values()),
-        endpoints=tuple(_endpoint(plan, replica) for plan, replica in known if _has_endpoint(replica)),
+        endpoints=tuple(
+            _endpoint(plan, replica)
+            for plan, replica in known
+            if replica.url and (not replica.managed or replica.state in _SHOWN)
+        ),
         replicas=tuple(_status(plan, replica, wall_offset_s) for plan, replica in known),
     )
 
@@ -65,22 +69,18 @@ def _models(plans: Sequence[ReplicaPlan], view: FleetView, created_s: int) -> Ma
         known = models.get(plan.model)
         tokens = _capacity(plan, reported.get(plan.id)).max_context_tokens
         limits = [limit for limit in (tokens, known.max_context_tokens if known else 0) if limit]
-        models[plan.model] = ModelEntry(
+        first = known or ModelEntry(
             name=plan.model,
-            engine=known.engine if known else plan.engine.name,
+            engine=plan.engine.name,
             created_s=created_s,
-            max_context_tokens=min(limits, default=0),
-            stall_s=known.stall_s if known else plan.stall_s or plan.engine.stall_s,
-            affinity=known.affinity if known else plan.affinity,
-            resume=known.resume if known else plan.resume,
-            media_urls=known.media_urls if known else plan.media_urls,
-            adapters=known.adapters if known else tuple(adapter.name for adapter in plan.adapters),
+            stall_s=plan.stall_s or plan.engine.stall_s,
+            affinity=plan.affinity,
+            resume=plan.resume,
+            media_urls=plan.media_urls,
+            adapters=tuple(adapter.name for adapter in plan.adapters),
         )
+        models[plan.model] = msgspec.structs.replace(first, max_context_tokens=min(limits, default=0))
     return models
-
-
-def _has_endpoint(replica: Replica) -> bool:
-    return bool(replica.url) and (not replica.managed or replica.state in _SHOWN)
 
 
 def _capacity(plan: ReplicaPlan, reported: Capacity | None) -> Capacity:

@@ -1,4 +1,4 @@
-"""Ask an engine's installed program for its flags, its version, and its parser's verdict on a command line.
+"""Ask an engine's installed program for its flags and its version.
 
 Each question is a process with a deadline; it loads no model. It installs nothing and keeps nothing.
 """
@@ -6,7 +6,6 @@ Each question is a process with a deadline; it loads no model. It installs nothi
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import as_file, files
@@ -39,23 +38,15 @@ def foreign_env(env: Mapping[str, str]) -> dict[str, str]:
 
 def ask_flags(python: Path, recipe: Recipe) -> FlagList:
     """Return the flags of the program that this Python has; raises Permanent if it cannot be imported or its answer is invalid."""
-    said = _ask(python, recipe, ())
+    said = ask(python, recipe)
     try:
         return msgspec.json.decode(said, type=FlagList)
     except msgspec.MsgspecError as exc:
         raise Permanent(f"{python} does not report the flags of {recipe.name}: {exc}") from exc
 
 
-def ask_refusals(python: Path, recipe: Recipe, commands: Sequence[Sequence[str]]) -> list[str | None]:
-    """Return the error of the program's own parser for each command line; None: it accepts it. Raises as `ask_flags`."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        file.write(msgspec.json.encode(commands))
-        file.flush()
-        said = _ask(python, recipe, ("check", file.name))
-    return msgspec.json.decode(said, type=list[str | None])
-
-
-def _ask(python: Path, recipe: Recipe, words: Sequence[str]) -> bytes:
+def ask(python: Path, recipe: Recipe, *words: str) -> bytes:
+    """Return what the recipe's script prints for these words, run by this Python; raises Permanent as `run`."""
     assert recipe.asks, f"{recipe.name} names no script that asks its program"
     with as_file(files("freehold.engines").joinpath("programs", recipe.asks)) as script:
         return run([str(python), "-I", str(script), *words])

@@ -188,7 +188,8 @@ class ProcessLaunch:
 
     def stop(self, grace_s: float) -> None:
         """See `EngineLaunch`."""
-        self._order({"op": "stop", "grace_s": grace_s})
+        self._orders.append({"op": "stop", "grace_s": grace_s})
+        self._send_orders()
 
     def kill(self) -> None:
         """See `EngineLaunch`."""
@@ -200,10 +201,6 @@ class ProcessLaunch:
         """End the minder's stdin: it ends the engine with its own grace, then itself."""
         if self._minder is not None and self._minder.stdin is not None:
             self._minder.stdin.close()
-
-    def _order(self, order: dict[str, object]) -> None:
-        self._orders.append(order)
-        self._send_orders()
 
     def _send_orders(self) -> None:
         if self._minder is not None and self._minder.stdin is not None:
@@ -267,9 +264,7 @@ class ProcessLaunch:
     async def _hunt(self) -> None:
         """Kill the processes that a dead minder's engine left, and return when none is left."""
         pause_s = _HUNT_S
-        while True:
-            if not await asyncio.to_thread(self._kill_rest):
-                return
+        while await asyncio.to_thread(self._kill_rest):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _HUNT_MAX_S)
 

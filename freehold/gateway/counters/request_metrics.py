@@ -5,7 +5,7 @@ Names and meanings stand in `freehold.telemetry.declared`; this file decides whe
 
 from collections.abc import Mapping
 
-from freehold.telemetry.metrics import Count, Metrics, Reading
+from freehold.telemetry.metrics import Metrics, Number, Reading
 
 
 def read_at_scrape(metrics: Metrics, readings: Mapping[str, Reading]) -> None:
@@ -70,7 +70,7 @@ class ModelMetrics:
         self._all = all_meters
         self._model = model
         self._requests = metrics.counter("freehold_gateway_requests_total")
-        self._counts: dict[tuple[str, int], Count] = {}
+        self._counts: dict[tuple[str, int], Number] = {}
         self._bytes = metrics.counter("freehold_gateway_response_bytes_total").labels(model)
         self._seconds = metrics.histogram("freehold_gateway_request_seconds").labels(model)
         self._ttft = metrics.histogram("freehold_gateway_ttft_seconds").labels(model)

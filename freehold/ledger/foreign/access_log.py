@@ -89,10 +89,7 @@ def _usage(layers: list[Record]) -> tuple[Record, Record]:
 def _prompt_form(usage: Record) -> tuple[int, int | None, int]:
     """Return input, cached and output tokens of a chat completion; one without an answer (an embedding) has no output."""
     whole = cells.count(usage, "prompt_tokens")
-    cached = cells.optional_count(cells.part_of(usage.get("prompt_tokens_details")), "cached_tokens")
-    if cached is None:
-        cached = cells.optional_count(usage, "cached_tokens")
-    return whole, cells.cached_within(cached, whole), cells.count(usage, "completion_tokens")
+    return whole, _cached(usage, "prompt_tokens_details", whole), cells.count(usage, "completion_tokens")
 
 
 def _input_form(usage: Record) -> tuple[int, int | None, int]:
@@ -102,10 +99,14 @@ def _input_form(usage: Record) -> tuple[int, int | None, int]:
     written = cells.optional_count(usage, "cache_creation_input_tokens")
     if read is not None or written is not None:
         return whole + (read or 0) + (written or 0), read or 0, output
-    cached = cells.optional_count(cells.part_of(usage.get("input_tokens_details")), "cached_tokens")
+    return whole, _cached(usage, "input_tokens_details", whole), output
+
+
+def _cached(usage: Record, details: str, whole: int) -> int | None:
+    cached = cells.optional_count(cells.part_of(usage.get(details)), "cached_tokens")
     if cached is None:
         cached = cells.optional_count(usage, "cached_tokens")
-    return whole, cells.cached_within(cached, whole), output
+    return cells.cached_within(cached, whole)
 
 
 def _text(value: object) -> str:

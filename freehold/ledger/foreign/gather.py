@@ -3,7 +3,7 @@
 The state is bounded by the years that the rows lie in, never by how many there are. It draws no conclusions: see history.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -59,7 +59,7 @@ class Gathered:
     where: Callable[[int], str] = str
     """Says where in the file that is being read a row stands."""
     total: Sums = field(default_factory=Sums)
-    hours: dict[int, Sums] = field(default_factory=dict)
+    hours: defaultdict[int, Sums] = field(default_factory=lambda: defaultdict(Sums))
     """By hour since the epoch; buckets longer than an hour are spread evenly over theirs."""
     active: set[int] = field(default_factory=set)
     """Hours in which any good row of a log of requests lies."""
@@ -150,24 +150,20 @@ class Gathered:
         start_s = use.start_s
         if use.end_s <= start_s:
             self._moment(start_s)
-        if not self.window.since_s <= start_s < self.window.until_s:
+        if not self._inside(start_s):
             self.outside_rows += 1
             return
-        if use.end_s > start_s:
-            self._cover(use)
+        spans = self.coarse if use.end_s - start_s > HOUR_S else self.fine
+        spans.add(start_s, use.end_s)  # a single request has no length and adds nothing
         if use.requests or use.input_tokens or use.output_tokens:
             self._count(use)
-
-    def _cover(self, use: Use) -> None:
-        spans = self.coarse if use.end_s - use.start_s > HOUR_S else self.fine
-        spans.add(use.start_s, use.end_s)
 
     def _count(self, use: Use) -> None:
         self.total.add(use)
         if use.end_s - use.start_s > HOUR_S:
             self._spread(use)
         else:
-            self._hour(int(use.start_s // HOUR_S)).add(use)
+            self.hours[int(use.start_s // HOUR_S)].add(use)
         tokens = use.input_tokens + use.output_tokens
         self.models[
             use.model if use.model in self.models or len(self.models) < _MODELS_MAX else _OTHER_MODELS
@@ -180,19 +176,13 @@ class Gathered:
         if use.batch:
             self.batch_tokens += tokens
 
-    def _hour(self, hour: int) -> Sums:
-        found = self.hours.get(hour)
-        if found is None:
-            found = self.hours[hour] = Sums()
-        return found
-
     def _spread(self, use: Use) -> None:
         """Spread a long bucket evenly over its hours; what does not divide goes to the first ones, so that nothing is lost."""
         self.coarse_tokens += use.input_tokens + use.output_tokens
         first, end_s = int(use.start_s // HOUR_S), min(use.end_s, self.window.now_s)
         hours = range(first, max(first + 1, -int(-end_s // HOUR_S)))
         for index, hour in enumerate(hours):
-            sums = self._hour(hour)
+            sums = self.hours[hour]
             sums.requests += _share(use.requests, len(hours), index)
             sums.input_tokens += _share(use.input_tokens, len(hours), index)
             sums.cached_tokens += _share(use.cached_tokens or 0, len(hours), index)

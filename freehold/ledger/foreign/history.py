@@ -7,6 +7,7 @@ are divided by, and said. Hours without a row inside a log are quiet, up to LOST
 import itertools
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -119,12 +120,11 @@ def _peak(gathered: Gathered, covered: Spans, covered_h: float) -> tuple[float, 
 
 def _by_day(gathered: Gathered, covered: Spans) -> list[float]:
     """Return the tokens of each whole day that is covered."""
-    seconds: dict[int, float] = {}
-    tokens: dict[int, float] = {}
+    seconds: defaultdict[int, float] = defaultdict(float)
+    tokens: defaultdict[int, float] = defaultdict(float)
     for hour, part_s in covered.by_hour():
-        seconds[hour // 24] = seconds.get(hour // 24, 0.0) + part_s
-        sums = gathered.hours.get(hour)
-        tokens[hour // 24] = tokens.get(hour // 24, 0.0) + (sums.tokens if sums else 0)
+        seconds[hour // 24] += part_s
+        tokens[hour // 24] += gathered.hours[hour].tokens if hour in gathered.hours else 0
     return [tokens[day] for day, held_s in seconds.items() if held_s >= 24 * _WHOLE_S]
 
 

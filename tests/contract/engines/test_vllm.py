@@ -6,7 +6,7 @@ Each start takes half a minute on two idle cores, so there are few. They are ski
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from freehold.engines.base import ExitCause, ExitKind, Option, Placement, Value
 from freehold.engines.shared import flag_list
 from freehold.engines.shared.flag_list import ProgramFlag
 from freehold.engines.vllm import ENGINE
-from freehold.fleet.environments.ask_program import ask_refusals, foreign_env
+from freehold.fleet.environments.ask_program import ask, foreign_env
 from freehold.fleet.environments.lookup import Environment
 from freehold.testing.check_running_engine import GRACE_S, check_running_engine
 from freehold.weights.convert import Converted
@@ -109,17 +109,24 @@ def test_every_flag_that_can_be_rendered_is_in_the_recorded_list() -> None:
     assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known
 
 
+def ask_refusals(python: Path, commands: Sequence[Sequence[str]], scratch: Path) -> list[str | None]:
+    """Return the error of the program's own parser for each command line; None: it accepts it."""
+    file = scratch / "commands.json"
+    file.write_bytes(msgspec.json.encode(commands))
+    return msgspec.json.decode(ask(python, RECIPE, "check", str(file)), type=list[str | None])
+
+
 @pytest.mark.timeout(200)
-def test_the_programs_parser_takes_every_option(vllm_environment: Environment) -> None:
+def test_the_programs_parser_takes_every_option(vllm_environment: Environment, tmp_path: Path) -> None:
     def place(**options: Value) -> Placement:
         return placed(vllm_environment, Path("/w"), 1, **options)
 
     commands = list(every_command(place))
-    answers = ask_refusals(vllm_environment.python, RECIPE, [argv for _, argv in commands])
+    answers = ask_refusals(vllm_environment.python, [argv for _, argv in commands], tmp_path)
     refused = [f"{what}: {said}" for (what, _), said in zip(commands, answers, strict=True) if said]
     assert refused == []
     nonsense = ask_refusals(
-        vllm_environment.python, RECIPE, [["/w", "--no-such-flag"], ["/w", "--dtype=float13"]]
+        vllm_environment.python, [["/w", "--no-such-flag"], ["/w", "--dtype=float13"]], tmp_path
     )
     assert all(said is not None for said in nonsense), "it does read what it is given"
 

@@ -17,14 +17,9 @@ import pytest
 
 from freehold.core.errors import Permanent, Temporary
 from freehold.fleet.control import server
-from freehold.fleet.control.server import (
-    ControlServer,
-    Line,
-    NotRunning,
-    StateDir,
-    ask,
-    until_finished,
-)
+from freehold.fleet.control.client import Line, NotRunning, ask
+from freehold.fleet.control.server import ControlServer, until_finished
+from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE

@@ -91,7 +91,7 @@ def test_recording_does_not_wait_and_the_last_word_is_written(tmp_path: Path) ->
 
 
 def test_what_a_disk_does_not_take_ends_nothing(tmp_path: Path) -> None:
-    in_the_way = tmp_path / f"processes.json.{os.getpid()}.new"
+    in_the_way = tmp_path / f".processes.json.{os.getpid()}.new"
     in_the_way.mkdir()
     with kept(StateDir(tmp_path)) as (keeper, _told):
         keeper.record("a", os.getpid())

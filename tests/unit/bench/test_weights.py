@@ -120,11 +120,12 @@ def test_a_source_is_read_as_what_it_was_made_of(gguf: Path, folder: Path) -> No
 
 def kept(store: Store, source: str, *, made_of: str = "") -> str:
     """Put something into the store as if it came from there, or was made of a hash, and return its hash."""
-    made = store.workplace("key") / "w.gguf"
-    made.write_bytes(GGUF)
     origin = Origin(source_sha256=made_of, converter="c", versions=(), options=())
     record = BlobRecord(name="w.gguf", source=source, fetched_at="", made=(origin,) if made_of else ())
-    return store.keep_made(made, record)[0]
+    with store.workplace("key") as folder:
+        made = folder / "w.gguf"
+        made.write_bytes(GGUF)
+        return store.keep_made(made, record)[0]
 
 
 @pytest.mark.parametrize(
