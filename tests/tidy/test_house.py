@@ -10,7 +10,7 @@ import pytest
 from tidy.source import Source
 from tidy.test_tidy import sources
 
-PRODUCT_LINES_MAX = 76_600
+PRODUCT_LINES_MAX = 76_400
 """Lower it with every clean-up. A change that needs more says in its commit why not less."""
 TESTS_TO_CODE_MIN = 0.8
 REPEATED_CLASSES_MAX = 10
