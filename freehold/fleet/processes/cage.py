@@ -23,30 +23,10 @@ SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix/sto
 """Folders of the system that an engine may read and run programs from. Of processes outside its cage, /proc shows it no memory,
 environment or open file: the kernel checks Landlock for these too."""
 ETC = (
-    *(
-        "alternatives",
-        "ca-certificates",
-        "crypto-policies",
-        "group",
-        "host.conf",
-        "hosts",
-        "ld.so.cache",
-        "ld.so.conf",
-    ),
-    *(
-        "ld.so.conf.d",
-        "localtime",
-        "mime.types",
-        "nsswitch.conf",
-        "nvidia",
-        "OpenCL",
-        "os-release",
-        "passwd",
-        "pki",
-    ),
-    *("protocols", "resolv.conf", "services", "ssl", "timezone", "vulkan"),
+    "alternatives ca-certificates crypto-policies group host.conf hosts ld.so.cache ld.so.conf ld.so.conf.d localtime mime.types "
+    "nsswitch.conf nvidia OpenCL os-release passwd pki protocols resolv.conf services ssl timezone vulkan"
 )
-"""What it may read of /etc: not all, since keys, and for root the password hashes, lie there too."""
+"""What it may read of /etc, beside Python's settings: not all, since keys, and for root the password hashes, lie there too."""
 DEVICES = ("null", "zero", "full", "random", "urandom", "dri", "kfd", "infiniband", "dxg")
 """What it may use of /dev, beside everything that begins with `nvidia`: not all, since root owns the disks there."""
 _SHM = "/dev/shm"  # noqa: S108 (the POSIX place for shared memory)
@@ -54,16 +34,13 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 """Source: asm-generic/unistd.h; the same on x86-64 and ARM64."""
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL_DEV = (
-    1,
-    1 << 1,
-    1 << 2,
-    1 << 3,
-    1 << 14,
-    1 << 15,
+    1 << bit for bit in (0, 1, 2, 3, 14, 15)
 )
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _READ = _READ_FILE | _READ_DIR
 _RUN = _READ | _EXECUTE
+_CHANGE = 0xFFFF & ~(_EXECUTE | 1 << 6 | 1 << 11)
+"""Everything but running programs and making devices."""
 _DEVICE = _READ | _WRITE_FILE | _IOCTL_DEV
 _RIGHTS = ((5, 16), (3, 15), (2, 14), (1, 13))
 """How many rights on files the kernel knows, by the first version of Landlock that has them. Source: linux/landlock.h."""
@@ -175,22 +152,31 @@ def _drop_capabilities(libc: ctypes.CDLL) -> None:
 
 def _allowed(rules: dict[str, Any], argv: list[str], *, own_shm: bool) -> Iterator[tuple[str, int]]:
     """Yield paths with what is allowed on them and below; they need not exist."""
-    everything = (1 << 16) - 1 & ~_EXECUTE
     for path in (*SYSTEM, *_of_program(argv[0]), *_of_environment(rules["environment"]), *rules["run"]):
         yield path, _RUN
-    for path in (*(f"/etc/{name}" for name in ETC), "/run/systemd/resolve"):
-        yield path, _READ
-    for path in rules["read"]:
-        yield from ((each, _READ) for each in _with_targets(path))
-    for path in rules["named"]:
-        yield path, everything if os.path.isdir(path) else _READ
-    for path in (rules["folder"], rules["scratch"], *rules["write"]):
-        yield path, everything
+    yield "/run/systemd/resolve", _READ
+    for name in os.listdir("/etc"):
+        if name in ETC.split() or name.startswith("python3"):
+            yield f"/etc/{name}", _READ
     for name in os.listdir("/dev"):
         if name in DEVICES or name.startswith("nvidia"):
             yield f"/dev/{name}", _DEVICE
     if rules["shared_memory"]:
-        yield _SHM, everything if own_shm else everything & ~_READ_DIR
+        yield _SHM, _CHANGE if own_shm else _CHANGE & ~_READ_DIR
+    yield from _of_rules(rules)
+
+
+def _of_rules(rules: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    folder = os.path.realpath(rules["folder"])
+    for path in (folder, rules["scratch"], *rules["write"]):
+        yield path, _CHANGE
+    asked = [(path, _READ) for path in rules["read"]]
+    asked += [(path, _CHANGE if os.path.isdir(path) else _READ) for path in rules["named"]]
+    for path, rights in asked:
+        if not folder.startswith(
+            os.path.join(os.path.realpath(path), "")
+        ):  # never all of the state folder or the disk
+            yield from ((each, rights) for each in _with_targets(path))
 
 
 def _of_program(program: str) -> Iterator[str]:

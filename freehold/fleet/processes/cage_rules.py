@@ -3,6 +3,7 @@
 Nothing is looked up on a disk here, since a disk may hang: `cage` does that in the engine's own process.
 """
 
+import re
 import site
 import sys
 import tempfile
@@ -61,21 +62,17 @@ def engine_env(
 def cage_of(plan: ReplicaPlan, env: Mapping[str, str], *, folder: Path) -> dict[str, object]:
     """Return the rules that `cage.confine` applies, for a launch with this environment.
 
-    Of the paths, `run` are programs, `read` is only read, `write` is changed, and `named` are the user's options: files to read,
-    or folders to change. The scratch folder has a short path: sockets that vLLM makes there have room for 107 bytes.
+    Of the paths, `run` are programs, `read` is only read, `write` is changed, and `named` are files to read or folders to
+    change. The scratch folder has a short path: sockets that vLLM makes there have room for 107 bytes.
     """
     return {
         "folder": str(folder),
         "scratch": f"{tempfile.gettempdir()}/freehold-{env[MARK][:12]}",
         "environment": None if plan.environment is None else str(plan.environment),
         "run": [*_freehold(), *_listed(env, _LIBRARIES)],
-        "read": [*_weights(plan), *_listed(env, _CERTIFICATES)],
+        "read": [*_weights(plan), *_listed(env, _CERTIFICATES), *_named(plan, changed=False)],
         "write": [value for name, value in env.items() if "CACHE" in name and value.startswith("/")],
-        "named": [
-            str(plan.options[each.name])
-            for each in plan.engine.options
-            if each.file and each.name in plan.options
-        ],
+        "named": list(_named(plan, changed=True)),
         "shared_memory": plan.engine.shared_memory,
     }
 
@@ -94,6 +91,20 @@ def _freehold() -> Iterator[str]:
     """Yield what the programs in `engines/programs` need: Freehold's code, and the environment that it is installed in."""
     yield from (str(Path(freehold.__file__).parent), sys.prefix, sys.base_prefix)
     yield from (path for path in sys.path if path.endswith("-packages"))
+
+
+_CHANGED = re.compile(r"_dirs?$|_folder$|save|storage|export")
+"""Options of engines whose flags do not tell which name files: those that name a folder to write to. Source: engines/flags/."""
+_PIECE = re.compile(r"""[^\s,:="'{}\[\]]+""")
+"""A path in a value that holds several, or in JSON."""
+
+
+def _named(plan: ReplicaPlan, *, changed: bool) -> Iterator[str]:
+    """Yield what may be paths in the options: of folders that the engine changes, or of what it only reads."""
+    for option in plan.engine.options:
+        value = plan.options.get(option.name)
+        if isinstance(value, str) and changed == bool(option.file or _CHANGED.search(option.name)):
+            yield from (each for each in (value, *_PIECE.findall(value)) if option.file or "/" in each)
 
 
 def _weights(plan: ReplicaPlan) -> Iterator[str]:

@@ -276,21 +276,41 @@ def test_a_program_that_is_not_among_the_systems_runs_with_what_lies_beside_it(
 
 
 @landlocked
-def test_a_folder_that_an_option_names_can_be_changed_and_a_file_only_read(
+def test_what_an_option_names_is_reached_and_only_folders_to_write_to_are_changed(
     owner: Owner, tmp_path: Path
 ) -> None:
-    folder, file = tmp_path / "slots", tmp_path / "template"
-    folder.mkdir()
-    file.write_text("hello")
-    code = f"open('{folder}/x', 'w').close(); print(open('{file}').read(), flush=True); open('{file}', 'a')"
-    options = tuple(Option(name=name, type="str", help="h", file=True) for name in ("folder", "file"))
+    slots, draft, template = tmp_path / "slots", tmp_path / "draft", tmp_path / "template"
+    slots.mkdir()
+    draft.mkdir()
+    (draft / "config").write_text("draft")
+    template.write_text("hello")
+    code = f"""
+import os
+def tried(path, mode):
+    try:
+        return open(path, mode).read() if mode == "r" else str(open(path, mode))[:0] + "written"
+    except OSError as exc:
+        return type(exc).__name__
+print(tried('{slots}/x', 'w'), tried('{draft}/config', 'r'), tried('{draft}/config', 'a'), tried('{template}', 'r'), tried('{template}', 'a'))
+print(tried('{owner.private[0]}', 'r'))
+"""
+    options = (
+        Option(name="slot_save_path", type="str", help="h", file=True),
+        Option(name="lora_scaled", type="str", help="h", file=True),
+        Option(name="speculative_config", type="str", help="h", json="any"),
+        Option(name="root_path", type="str", help="h"),
+    )
     engine = replace(
         FAKE_ENGINE, options=options, command=lambda _placement: Command(argv=(sys.executable, "-c", code))
     )
-    last = ended(owner, engine, folder=str(folder), file=str(file))
-    assert (folder / "x").exists()
-    assert last.tail[0] == "hello"
-    assert "PermissionError" in last.tail[-1]
+    values = {
+        "slot_save_path": str(slots),
+        "lora_scaled": f"{template}:0.5,/nowhere:1",
+        "speculative_config": json.dumps({"model": str(draft)}),
+        "root_path": "/",
+    }
+    last = ended(owner, engine, **values)
+    assert last.tail == ("written draft PermissionError hello PermissionError", "PermissionError")
 
 
 def test_an_engine_may_not_control_the_stack(owner: Owner) -> None:
@@ -365,3 +385,27 @@ def test_the_device_for_cudas_memory_is_made_before_the_cage_is_closed(
     (tmp_path / "nvidia-uvm").touch()
     cage._load_uvm(str(tmp_path))
     assert not (tmp_path / "asked").exists()
+
+
+class Kernel:
+    """A kernel with a version of Landlock; negative: it does not know the system call."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+    def syscall(self, *_words: object) -> int:
+        return self.version
+
+
+def test_what_the_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ways(version: int) -> list[str]:
+        return [said.split(":")[0] for said, _ in cage.open_ways(Kernel(version))]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cage, "_may_mount", lambda: True)
+    assert ways(7) == []
+    assert ways(5) == [
+        "Landlock's version 5 cannot keep engines from sending signals to this user's processes"
+    ]
+    assert ways(-1) == ["the kernel has no Landlock"]
+    monkeypatch.setattr(cage, "_may_mount", lambda: False)
+    assert "/dev/shm" in ways(7)[0]
