@@ -46,7 +46,6 @@ class KernelLog:
         self._trust_user_lines = trust_user_lines
         self._file = -1
         self._expected: int | None = None
-        self._open_line: KernelLine | None = None
 
     def read(self) -> Kernel:
         """Return what came since the reading before; never blocks and never raises for the device's sake.

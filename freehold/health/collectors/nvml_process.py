@@ -49,11 +49,6 @@ class Deadlines:
     init_s: float = 45.0
     sweep_s: float = 60.0
 
-    @property
-    def longest_s(self) -> float:
-        """Return how long one read can take: a shorter deadline sees only a late reader, not a hang."""
-        return self.init_s + self.sweep_s + self.call_s
-
 
 def pynvml_folder() -> str | None:
     """Return the folder of the installed pynvml, or None where the package nvidia-ml-py is missing."""
