@@ -97,15 +97,21 @@ def take(report: DiskReport, line: str) -> None:
             case "x":
                 name, _took_s = rest.split(" ", 1)
                 report.write_error, report.write_began_s = name, None
-            case "at":
-                major, minor, path = rest.split(" ", 2)
-                report.place = (int(major), int(minor), path)
-            case "make":
-                report.making, report.began_s = True, clock.monotonic_s()
-            case "no":
-                report.refused, report.making, report.began_s = rest, False, None
-            case "space":
-                total, free, inodes, free_inodes = map(int, rest.split(" "))
-                report.space = Space(
-                    total_bytes=total, free_bytes=free, total_inodes=inodes, free_inodes=free_inodes
-                )
+            case _:
+                _take_state(report, kind, rest)
+
+
+def _take_state(report: DiskReport, kind: str, rest: str) -> None:
+    match kind:
+        case "at":
+            major, minor, path = rest.split(" ", 2)
+            report.place = (int(major), int(minor), path)
+        case "make":
+            report.making, report.began_s = True, clock.monotonic_s()
+        case "no":
+            report.refused, report.making, report.began_s = rest, False, None
+        case "space":
+            total, free, inodes, free_inodes = map(int, rest.split(" "))
+            report.space = Space(
+                total_bytes=total, free_bytes=free, total_inodes=inodes, free_inodes=free_inodes
+            )
