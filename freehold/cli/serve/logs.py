@@ -65,6 +65,8 @@ def command(
     logs = {path.name.removesuffix(".log"): path for path in sorted(state.logs.glob("*.log"))}
     if not logs:
         raise Permanent(f"there are no logs in {state.logs}", hint=start_hint("logs", stack))
+    if name == "access" and name not in logs:
+        raise Permanent("the access log is empty: its first line comes with the first request")
     if name is not None and name not in logs:
         problem = Problem(where="NAME", message=f"there is no log {name!r}", hint=nearest_hint(name, logs))
         raise UserMistakes([problem])
