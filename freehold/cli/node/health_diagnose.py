@@ -7,16 +7,16 @@ and nothing is read but the files that were named.
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from freehold.cli.node.health_incidents import goes_on, incident_json, whole_lines
+from freehold.cli.node.health_incidents import evidence_lines, goes_on, incident_json, whole_lines
 from freehold.cli.terminal.agent_snapshot import asked
 from freehold.cli.terminal.output import UserMistakes, answer, styled
 from freehold.cli.terminal.place import StackPlace, stack_options
 from freehold.core.clock import wall_s
-from freehold.core.findings import Evidence
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
 from freehold.health.agent.history_file import HistoryFile
@@ -193,8 +193,8 @@ def _one(diagnosis: Diagnosis) -> dict[str, object]:
         "component": diagnosis.component,
         "confidence": diagnosis.confidence,
         "action": str(diagnosis.action),
-        "evidence": [_evidence(entry) for entry in diagnosis.evidence],
-        "evidence_against": [_evidence(entry) for entry in diagnosis.evidence_against],
+        "evidence": [asdict(entry) for entry in diagnosis.evidence],
+        "evidence_against": [asdict(entry) for entry in diagnosis.evidence_against],
         "what_would_change_it": diagnosis.what_would_change_it,
         "problem": diagnosis.problem,
         "summary": diagnosis.summary,
@@ -206,16 +206,6 @@ def _one(diagnosis: Diagnosis) -> dict[str, object]:
             "events": len(incident.events),
             "followers": [f"XID {event.number} {event.component}" for event in incident.followers],
         },
-    }
-
-
-def _evidence(entry: Evidence) -> dict[str, object]:
-    return {
-        "what": entry.what,
-        "value": entry.value,
-        "source": entry.source,
-        "at_s": entry.at_s,
-        "baseline": entry.baseline,
     }
 
 
@@ -234,12 +224,8 @@ def _lines(main: Diagnosis) -> list[str]:
     if main.caution:
         lines.append(f"      {main.caution}")
     for title, entries in (("for", main.evidence), ("against", main.evidence_against)):
-        lines += [f"  {title}: {entry.what}: {entry.value}" + _behind(entry) for entry in entries]
+        lines += evidence_lines(title, entries)
     return [*lines, f"  what would change it: {main.what_would_change_it}"]
-
-
-def _behind(entry: Evidence) -> str:
-    return f" ({entry.baseline})" if entry.baseline else ""
 
 
 command = diagnose

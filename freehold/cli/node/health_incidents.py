@@ -106,13 +106,14 @@ def _whole(one: IncidentReport, now_s: float) -> Iterator[str]:
     yield f"  do: {one.action}"
     if one.caution:
         yield f"      {one.caution}"
-    yield from _evidence("for", one.evidence)
-    yield from _evidence("against", one.evidence_against)
+    yield from evidence_lines("for", one.evidence)
+    yield from evidence_lines("against", one.evidence_against)
     if one.left_out:
         yield f"  and {one.left_out} more"
     yield f"  what would change it: {one.what_would_change_it}"
 
 
-def _evidence(title: str, entries: Sequence[Evidence]) -> Iterator[str]:
+def evidence_lines(title: str, entries: Sequence[Evidence]) -> Iterator[str]:
+    """Yield a line for each entry, with what is normal behind it where that is known."""
     for entry in entries:
         yield f"  {title}: {entry.what}: {entry.value}" + (f" ({entry.baseline})" if entry.baseline else "")
