@@ -14,7 +14,7 @@ import click
 
 from freehold.cli.node.health_incidents import evidence_lines, goes_on, incident_json, whole_lines
 from freehold.cli.terminal.agent_snapshot import asked
-from freehold.cli.terminal.output import UserMistakes, answer, styled
+from freehold.cli.terminal.output import UserMistakes, answer, mistake, styled
 from freehold.cli.terminal.place import StackPlace, stack_options
 from freehold.core.clock import wall_s
 from freehold.core.places import read_tree
@@ -91,14 +91,15 @@ def _live(state_path: Path, *, as_json: bool) -> int:
     return 3 if goes_on(snapshot) else 0
 
 
-def _read(path: Path) -> str | Problem:
+def _read(path: Path) -> str:
+    """Return the text of a file or of standard input; raises UserMistakes."""
     try:
         data = sys.stdin.buffer.read(BYTES_MOST + 1) if str(path) == "-" else _bytes(path)
     except OSError as exc:
-        return Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}")
+        raise mistake(str(path), f"cannot be read: {exc.strerror or exc}") from exc
     if len(data) > BYTES_MOST:
         message = f"is larger than {BYTES_MOST // 1_000_000} MB"
-        return Problem(where=str(path), message=message, hint="cut it to the time of the incident")
+        raise mistake(str(path), message, "cut it to the time of the incident")
     return data.decode("utf-8-sig", "replace")  # Windows puts a mark in front
 
 
@@ -109,8 +110,6 @@ def _bytes(path: Path) -> bytes:
 
 def _kernel(path: Path) -> IncidentCases:
     text = _read(path)
-    if isinstance(text, Problem):
-        return IncidentCases(problems=(text,))
     read = read_kernel_log(text, str(path), now_s=wall_s())
     if (
         text.strip()
@@ -118,23 +117,18 @@ def _kernel(path: Path) -> IncidentCases:
         and len(read.ignored) >= len([line for line in text.splitlines() if line.strip()])
     ):
         hint = "lines of dmesg, journalctl -k, kern.log or /dev/kmsg"
-        return IncidentCases(
-            problems=(Problem(where=f"{path}:1:1", message="there is no kernel line in it", hint=hint),)
-        )
+        raise mistake(f"{path}:1:1", "there is no kernel line in it", hint)
     return read
 
 
 def _incident(path: Path) -> IncidentCases:
     text = _read(path)
-    if isinstance(text, Problem):
-        return IncidentCases(problems=(text,))
     if path.suffix in {".yaml", ".yml"}:
         tree = read_tree(text, str(path))
         if tree.mistakes:
-            wrong = (
+            raise UserMistakes(
                 Problem(where=str(m.place), message=m.message, hint=m.hint) for m in sorted(tree.mistakes)
             )
-            return IncidentCases(problems=tuple(wrong))
         return read_incident(tree.data, str(path))
     return _json(text, str(path))
 
@@ -143,8 +137,8 @@ def _json(text: str, name: str) -> IncidentCases:
     """Read JSON, or JSON lines as a recording has them."""
     try:
         return read_incident(json.loads(text), name)
-    except RecursionError:
-        return IncidentCases(problems=(Problem(where=f"{name}:1:1", message="it nests too deep"),))
+    except RecursionError as exc:
+        raise mistake(f"{name}:1:1", "it nests too deep") from exc
     except json.JSONDecodeError as exc:
         first = exc
     try:
@@ -154,13 +148,7 @@ def _json(text: str, name: str) -> IncidentCases:
     if len(lines) > 1:
         return read_incident(lines, name)
     where = f"{name}:{first.lineno}:{first.colno}"
-    return IncidentCases(
-        problems=(
-            Problem(
-                where=where, message=f"this is not JSON: {first.msg}", hint="see docs/health-diagnosis.md"
-            ),
-        )
-    )
+    raise mistake(where, f"this is not JSON: {first.msg}", "see docs/health-diagnosis.md")
 
 
 def verdict_json(

@@ -34,17 +34,14 @@ def incident_lines(snapshot: HealthSnapshot, columns: int | None = None) -> list
 
 def _row(one: IncidentReport, now_s: float) -> Row:
     cells = (styled("incident", colour="red", bold=True), one.hypothesis, one.component, one.summary)
-    return Row(cells, ["; ".join(filter(None, (_do(one.action), _since(one, now_s), _doubt(one))))])
+    do = "" if one.action is Action.NONE else f"do: {one.action.replace('_', ' ')}"
+    return Row(cells, ["; ".join(filter(None, (do, _since(one, now_s), _doubt(one))))])
 
 
 def _over(one: IncidentReport, now_s: float) -> str:
     by = f", set healthy by {one.set_healthy_by}" if one.set_healthy_by else ""
     head = f"{one.hypothesis}  {one.component}".rstrip() + f"  {one.summary}"
     return f"last incident, over for {_age(now_s, one.over_s)}{by}: {head}"
-
-
-def _do(action: Action) -> str:
-    return "" if action is Action.NONE else f"do: {action.replace('_', ' ')}"
 
 
 def _since(one: IncidentReport, now_s: float) -> str:
