@@ -7,7 +7,7 @@ fetched or started here.
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -91,7 +91,9 @@ def entries_of(
         )
         for model in models
         for name in (named or [model.engine])
-        for varied in _combined(grids.get(name, {}))
+        for grid in [grids.get(name, {})]
+        for values in itertools.product(*grid.values())
+        for varied in [dict(zip(grid, values, strict=True))]
         for options in [{**(model.engine_options if name == model.engine else {}), **varied}]
     ]
     for entry in entries:
@@ -126,11 +128,6 @@ def _label(engine: str, varied: Mapping[str, Scalar]) -> str:
 
 def _text(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _combined(grid: Mapping[str, Sequence[Scalar]]) -> Iterator[dict[str, Scalar]]:
-    for values in itertools.product(*grid.values()):
-        yield dict(zip(grid, values, strict=True))
 
 
 def _grids(
