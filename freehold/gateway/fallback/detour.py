@@ -16,7 +16,7 @@ from freehold.engines.base import Engine
 from freehold.gateway.counters.request_metrics import ModelMetrics
 from freehold.gateway.endpoints.model import ModelAdmission, ModelRequest, ServedModel
 from freehold.gateway.exchange.exchange import Exchange
-from freehold.gateway.fallback.provider import (
+from freehold.gateway.exchange.provider import (
     Provider,
     Reason,
     ShareSampler,

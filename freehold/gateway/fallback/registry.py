@@ -13,9 +13,9 @@ from freehold.gateway.callers.spend import Daily
 from freehold.gateway.counters.request_metrics import GatewayMetrics, read_at_scrape
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.exchange.exchange import Exchange
+from freehold.gateway.exchange.provider import Provider, Stay
 from freehold.gateway.fallback.detour import Detour, ModelFallback, ProviderRoute, may_leave, model_elsewhere
 from freehold.gateway.fallback.mirror import Mirror
-from freehold.gateway.fallback.provider import Provider, Stay
 from freehold.gateway.settings import Settings
 from freehold.gateway.storage.budget_file import BudgetFile, part_path
 from freehold.gateway.wire.ports import Loop

@@ -7,7 +7,7 @@ from freehold.gateway.answers.price import Price, price_from
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.callers.spend import Daily
 from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, outcome_of
-from freehold.gateway.fallback.provider import (
+from freehold.gateway.exchange.provider import (
     HOPELESS_S,
     Provider,
     Reason,
