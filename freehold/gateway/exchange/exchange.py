@@ -19,7 +19,8 @@ from freehold.gateway.endpoints.outlier_detection import Failure
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.attempt import TRY_ELSEWHERE, Attempt
 from freehold.gateway.exchange.context import ExchangeContext
-from freehold.gateway.exchange.finish import ProviderStay, record_end
+from freehold.gateway.exchange.finish import record_end
+from freehold.gateway.exchange.provider import Stay
 from freehold.gateway.queue.admission import QueuedRequest
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
@@ -57,7 +58,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     tap: AnswerTap | None = None
     detour: Alternative | None = None
     """The way to other providers; None: the request stays here."""
-    stay: ProviderStay | None = None
+    stay: Stay | None = None
     """Its stay at another provider; None: it is here."""
     done = False
     code = ""
@@ -374,7 +375,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def _report_silence(self) -> None:
         """Report a provider that was given up before it had answered."""
         if self.stay is not None and self.attempt is not None and self.attempt.head is None:
-            self.stay.silent(since_s=self.attempt.heard_s, now_s=self.context.now_s())
+            self.stay.provider.silent(since_s=self.attempt.heard_s, now_s=self.context.now_s())
 
     def _stop_engine(self) -> None:
         if self.attempt is not None:

@@ -151,7 +151,7 @@ def _answered_elsewhere(gateway: Gateway) -> bool:
     if gateway.fallbacks is None:
         return False
     found = map(gateway.fallbacks.of, gateway.directory.models.values())
-    return any(fallback is not None and fallback.covers_outage for fallback in found)
+    return any(route.covers_outage for routes in found for route in routes)
 
 
 def metrics(gateway: Gateway, caller: Caller | None = None) -> Answer:
