@@ -23,7 +23,6 @@ from freehold.gateway.process.messages import (
     DrainMessage,
     EndpointsMessage,
     SettingsMessage,
-    StartMessage,
     StatsMessage,
     downs,
     line,
@@ -135,7 +134,7 @@ async def run_child(listener: socket.socket, link: socket.socket) -> None:
     """Run under a parent that talks over `link`."""
     reader, writer = await asyncio.open_connection(sock=link, limit=LINE_BYTES_MAX)
     start = await anext(downs(reader))
-    assert isinstance(start, StartMessage)
+    assert isinstance(start, SettingsMessage)
     child = GatewayProcess(_gateway(start.settings), listener)
     tasks = [_guarded(child, child.obey(reader)), _guarded(child, child.report(writer))]
     whole = await child.serve()

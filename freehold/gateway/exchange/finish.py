@@ -16,14 +16,17 @@ from freehold.ledger.records.record import Outcome
 
 
 class EndedRequest(AttemptOwner, Protocol):
-    """A request that is over, or about to be; `exchange.Exchange` is one."""
+    """A request that is over, or about to be; `exchange.Exchange` is one. Its defaults stand here."""
 
-    attempt: Attempt | None
-    attempts: int
-    stay: Stay | None
-    usage: Usage | None
+    attempt: Attempt | None = None
+    """The newest attempt; None: no target was asked yet."""
+    attempts: int = 0
+    stay: Stay | None = None
+    """Its stay at another provider; None: it is here."""
+    usage: Usage | None = None
     """What an answer used that no tap has seen; None: unknown."""
-    code: str
+    code: str = ""
+    """Why it failed, once it has: an error's code."""
     started_s: float
     waited_s: float
 
