@@ -150,7 +150,7 @@ class NodeWatch:
             stderr_path=logs / "health.stderr.log",
             listeners=AgentListeners(
                 on_snapshot=self._on_snapshot,
-                on_metrics=gateway.show,
+                on_metrics=gateway.send,
                 on_start=lambda pid: on_start(NAME, pid),
             ),
         )
