@@ -38,7 +38,7 @@ TRY_ELSEWHERE = frozenset({429, 502, 503, 504})
 
 
 class AttemptOwner(Protocol):
-    """The request that an attempt belongs to; `exchange.Exchange` is one. Its defaults stand here."""
+    """The request that an attempt belongs to; `exchange.Exchange` is one."""
 
     context: ExchangeContext
     client: Client
@@ -46,18 +46,18 @@ class AttemptOwner(Protocol):
     request: Request
     cost_tokens: int
     on_trial: bool
-    done: bool = False
-    tap: AnswerTap | None = None
+    done: bool
+    tap: AnswerTap | None
     """What has been passed on as it came; None: nothing is passed on so."""
-    rest_body: bytes = b""
+    rest_body: bytes
     """The request for the rest of an answer; empty: the client's own request is sent."""
-    resumed_at_bytes: int = 0
+    resumed_at_bytes: int
     """What the client had of the answer when it was last given to another target; 0: it never was."""
-    paused_s: float | None = None
+    paused_s: float | None
     """Since when the client does not read; None: it reads."""
-    first_s: float | None = None
+    first_s: float | None
     """When the first byte of a streamed answer came."""
-    only_new_connections: bool = False
+    only_new_connections: bool
 
     @property
     def answer_bytes(self) -> int:

@@ -12,15 +12,16 @@ from typing import Protocol
 
 from freehold.gateway.answers import continuation
 from freehold.gateway.answers.continuation import Continuation
-from freehold.gateway.answers.stream_tap import StreamTap
-from freehold.gateway.answers.usage import whole_usage
+from freehold.gateway.answers.stream_tap import AnswerTap, StreamTap
+from freehold.gateway.answers.usage import Usage, whole_usage
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.outlier_detection import Failure
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.attempt import TRY_ELSEWHERE, Attempt
 from freehold.gateway.exchange.context import ExchangeContext
-from freehold.gateway.exchange.finish import EndedRequest, record_end
+from freehold.gateway.exchange.finish import record_end
 from freehold.gateway.exchange.ledger_record import CLIENT_LEFT
+from freehold.gateway.exchange.provider import Stay
 from freehold.gateway.queue.admission import QueuedRequest
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
@@ -48,9 +49,22 @@ class Alternative(Protocol):
         """Bring a request back from a provider that did not answer it."""
 
 
-class Exchange(QueuedRequest[UpstreamTarget], EndedRequest):
-    """One request under way. Defaults stand on the classes: an instance holds what this request has met so far."""
+class Exchange(QueuedRequest[UpstreamTarget]):
+    """One request under way. Defaults stand on the class: an instance holds what this request has met so far."""
 
+    attempt: Attempt | None = None
+    """The newest attempt; None: no target was asked yet."""
+    attempts = 0
+    tap: AnswerTap | None = None
+    stay: Stay | None = None
+    usage: Usage | None = None
+    done = False
+    code = ""
+    paused_s: float | None = None
+    first_s: float | None = None
+    only_new_connections = False
+    rest_body = b""
+    resumed_at_bytes = 0
     detour: Alternative | None = None
     """The way to other providers; None: the request stays here."""
     keeps_client = True

@@ -16,16 +16,15 @@ from freehold.ledger.records.record import Outcome
 
 
 class EndedRequest(AttemptOwner, Protocol):
-    """A request that is over, or about to be; `exchange.Exchange` is one. Its defaults stand here."""
+    """A request that is over, or about to be; `exchange.Exchange` is one."""
 
-    attempt: Attempt | None = None
-    """The newest attempt; None: no target was asked yet."""
-    attempts: int = 0
-    stay: Stay | None = None
+    attempt: Attempt | None
+    attempts: int
+    stay: Stay | None
     """Its stay at another provider; None: it is here."""
-    usage: Usage | None = None
+    usage: Usage | None
     """What an answer used that no tap has seen; None: unknown."""
-    code: str = ""
+    code: str
     """Why it failed, once it has: an error's code."""
     started_s: float
     waited_s: float
