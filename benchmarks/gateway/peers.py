@@ -208,7 +208,7 @@ def freehold(setting: Setting, root: Path = ROOT) -> Launch:
         model |= IN_MODEL.get(name, {})
     listen = f"127.0.0.1:{setting.port}"
     config.write_text(json.dumps({"listen": listen, "models": [model], "settings": settings}))
-    command = [freehold_python(), "-m", "freehold.gateway.run", "--standalone", str(config)]
+    command = [freehold_python(), "-P", str(ROOT / "tests" / "gateway_rig" / "standalone.py"), str(config)]
     return Launch(command=command, env=freehold_env(root))
 
 

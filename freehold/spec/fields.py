@@ -143,8 +143,10 @@ class Shaped(_OneValue):
     def read(self, value: object) -> str:
         """Return the text, or raise pydantic's custom error in our words."""
         if not isinstance(value, str):
-            quotes = "" if value is None or isinstance(value, dict | list) else "put it in quotes"
-            raise refuse("must be text", quotes or self.hint)
+            if value is None or isinstance(value, dict | list):
+                raise refuse("must be text", self.hint)
+            found = self.mistake(str(value))
+            raise refuse(found or "must be text", self.hint if found else "put it in quotes")
         if found := self.mistake(value):
             raise refuse(found, self.hint)
         return value.lower() if self.lower else value
