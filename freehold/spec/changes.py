@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from freehold.core.places import dotted
 from freehold.core.problems import Problem
-from freehold.spec.explain import dotted
 from freehold.spec.model import ModelSpec, Spec
 
 LIVE = (

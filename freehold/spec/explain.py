@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from freehold.core.places import Mistake, Path, Tree
+from freehold.core.places import Mistake, Path, Tree, dotted
 from freehold.core.problems import nearest_hint
 from freehold.spec.fields import LATER, MISTAKE
 from freehold.spec.later import is_later
@@ -40,31 +40,15 @@ def explain(error: ErrorDetails, tree: Tree) -> Mistake:
     if error["type"] == "extra_forbidden":
         return _unknown_key(path, tree)
     if error["type"] == "missing":
-        return at_value(tree, path, " is missing", _MISSING_HINTS.get(dotted(path), ""))
+        return tree.at_value(path, " is missing", _MISSING_HINTS.get(dotted(path), ""))
     if error["input"] is None:
-        return at_value(tree, path, " is empty", "write a value or remove the line")
+        return tree.at_value(path, " is empty", "write a value or remove the line")
     context: Mapping[str, Any] = error.get("ctx") or {}
     if error["type"] == MISTAKE:
         message, hint = str(context["message"]), str(context["hint"])
     else:
         message, hint = _MESSAGES.get(error["type"], error["msg"]).format(**context), _hint(error)
-    return at_value(tree, path, _continued(path, message, error["input"]), hint)
-
-
-def dotted(path: Path) -> str:
-    """Return a path as people write it: `models[0].name`; empty: `the file`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".") or "the file"
-
-
-def at_key(tree: Tree, path: Path, message: str, hint: str) -> Mistake:
-    """Return a mistake at the key at `path`, whose name `message` continues."""
-    return Mistake(tree.key_place(path), dotted(path) + message, hint)
-
-
-def at_value(tree: Tree, path: Path, message: str, hint: str) -> Mistake:
-    """Return a mistake at the value at `path`, whose name `message` continues."""
-    return Mistake(tree.value_place(path), dotted(path) + message, hint)
+    return tree.at_value(path, _continued(path, message, error["input"]), hint)
 
 
 def shown(path: Path, value: object) -> str:
@@ -89,7 +73,7 @@ def _hint(error: ErrorDetails) -> str:
 def _unknown_key(path: Path, tree: Tree) -> Mistake:
     key, place = str(path[-1]), tree.key_place(path)
     if is_later(path):
-        return at_key(tree, path, f" {LATER}", "remove the line")
+        return tree.at_key(path, f" {LATER}", "remove the line")
     section = dotted(path[:-1]) if len(path) > 1 else "the top level"
     message = f"unknown key {key!r} in {section}"
     if key.lower() in _SECRETS:

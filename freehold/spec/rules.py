@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import TypeGuard
 from urllib.parse import urlsplit
 
-from freehold.core.places import Mistake, Path, Tree
+from freehold.core.places import Mistake, Path, Tree, dotted
 from freehold.core.problems import nearest_hint
 from freehold.spec import shapes
-from freehold.spec.explain import at_key, at_value, dotted
-from freehold.spec.rules_adapters import check_adapters, check_name, entries, has_no, needs
+from freehold.spec.rules_adapters import check_adapters, check_keys, check_name, entries
 from freehold.spec.shapes import EXTERNAL
 
 _ALL = 1 + 1e-9  # 0.7 + 0.2 + 0.1 is a little more than 1, as floats go.
@@ -60,9 +59,7 @@ def _mesh(tree: Tree) -> Iterator[Mistake]:
         if peer is None:
             continue
         if peer.name in taken:
-            yield at_value(
-                tree, (*path, index), f": the name {peer.name!r} is taken", "node names are unique"
-            )
+            yield tree.at_value((*path, index), f": the name {peer.name!r} is taken", "node names are unique")
         taken.add(peer.name)
 
 
@@ -73,7 +70,7 @@ def _expected(tree: Tree) -> Iterator[Mistake]:
     for key in ("gpus", "gpu_model", "driver"):
         if key in expect and _section(tree, "health").get("gpu") == "off":
             message = " is not compared: health.gpu is off"
-            yield at_key(tree, (*path, key), message, "write gpu: auto or remove the line")
+            yield tree.at_key((*path, key), message, "write gpu: auto or remove the line")
     for name in _section(tree, *path, "link_mbit_s"):
         if why := shapes.interface_mistake(str(name)):
             place = tree.key_place((*path, "link_mbit_s", name))
@@ -82,7 +79,7 @@ def _expected(tree: Tree) -> Iterator[Mistake]:
     listed = entries(expect, "rdma_ports")
     for index, port in enumerate(listed):
         if port in listed[:index]:
-            yield at_value(tree, (*path, "rdma_ports", index), " stands here a second time", "remove one")
+            yield tree.at_value((*path, "rdma_ports", index), " stands here a second time", "remove one")
 
 
 def _fallbacks(tree: Tree, models: dict[int, dict[str, object]]) -> Iterator[Mistake]:
@@ -94,7 +91,7 @@ def _fallbacks(tree: Tree, models: dict[int, dict[str, object]]) -> Iterator[Mis
         path: Path = ("fallback", index)
         if not isinstance(fallback, dict):
             continue
-        yield from check_name(tree, path, fallback, first)
+        yield from check_name(tree, path, entry=fallback, taken=first)
         yield from _two_keys(tree, path, fallback)
         yield from _reachable(tree, path, fallback)
         yield from _known_models(tree, path, fallback, known)
@@ -114,7 +111,7 @@ def _shares(tree: Tree, listed: list[object], known: Collection[str]) -> Iterato
             taken[name] = taken.get(name, 0.0) + share
             if taken[name] > _ALL:
                 message = f": {taken[name]:g} of the requests of {name} would go to fallbacks"
-                yield at_value(tree, ("fallback", index, "share"), message, "lower the shares to 1 together")
+                yield tree.at_value(("fallback", index, "share"), message, "lower the shares to 1 together")
                 return
 
 
@@ -125,7 +122,7 @@ def _is_share(share: object) -> TypeGuard[float]:
 def _reachable(tree: Tree, path: Path, fallback: dict[str, object]) -> Iterator[Mistake]:
     url = fallback.get("url")
     if isinstance(url, str) and not shapes.endpoint_mistake(url) and _is_own(tree, url):
-        yield at_value(tree, (*path, "url"), " is this gateway itself", "name another server")
+        yield tree.at_value((*path, "url"), " is this gateway itself", "name another server")
     if fallback.get("when") == [] and not fallback.get("share") and not fallback.get("shadow"):
         place = tree.key_place((*path, "when"))
         yield Mistake(
@@ -139,7 +136,7 @@ def _known_models(
     for at, name in enumerate(entries(fallback, "models")):
         if isinstance(name, str) and name not in known:
             message = f": there is no model {name!r} in this file"
-            yield at_value(tree, (*path, "models", at), message, nearest_hint(name, known))
+            yield tree.at_value((*path, "models", at), message, nearest_hint(name, known))
 
 
 def _engine(tree: Tree, path: Path, model: dict[str, object], engines: Collection[str]) -> Iterator[Mistake]:
@@ -148,12 +145,12 @@ def _engine(tree: Tree, path: Path, model: dict[str, object], engines: Collectio
         return
     if engine not in engines:
         message = f": there is no engine {engine!r}"
-        yield at_value(tree, (*path, "engine"), message, nearest_hint(engine, engines))
+        yield tree.at_value((*path, "engine"), message, nearest_hint(engine, engines))
         return
     external = engine == EXTERNAL
     missing = [key for key in (("endpoints",) if external else _MANAGED_NEEDS) if model.get(key, []) == []]
-    yield from needs(tree, path, missing, engine=engine)
-    yield from has_no(tree, path, model, _EXTERNAL_HAS_NO if external else _MANAGED_HAS_NO, engine=engine)
+    extra = [key for key in (_EXTERNAL_HAS_NO if external else _MANAGED_HAS_NO) if key in model]
+    yield from check_keys(tree, path, missing=missing, extra=extra, engine=engine)
 
 
 def _shared_gpus(tree: Tree, path: Path, model: dict[str, object]) -> Iterator[Mistake]:
@@ -171,7 +168,7 @@ def _two_keys(tree: Tree, path: Path, entry: dict[str, object]) -> Iterator[Mist
 def _names(tree: Tree, models: dict[int, dict[str, object]]) -> Iterator[Mistake]:
     taken: dict[str, Path] = {}
     for index, model in models.items():
-        for mistake in check_name(tree, ("models", index), model, taken):
+        for mistake in check_name(tree, ("models", index), entry=model, taken=taken):
             first = models[int(taken[str(model["name"]).casefold()][1])]
             same = "" if first["name"] == model["name"] else " but for capitals"
             yield replace(mistake, message=mistake.message + same)
@@ -189,10 +186,10 @@ def _reach(tree: Tree) -> Iterator[Mistake]:
         return
     if listen and not listen.loopback:
         message = f": {listen.host} is not a loopback address, and auth: none is refused there"
-        yield at_value(tree, ("gateway", "listen"), message, "write auth: keys, or listen on 127.0.0.1")
+        yield tree.at_value(("gateway", "listen"), message, "write auth: keys, or listen on 127.0.0.1")
     if "keys_file" in gateway:
         message = " is only read with auth: keys"
-        yield at_key(tree, ("gateway", "keys_file"), message, "write auth: keys or remove the line")
+        yield tree.at_key(("gateway", "keys_file"), message, "write auth: keys or remove the line")
 
 
 def _loops(tree: Tree, models: dict[int, dict[str, object]]) -> Iterator[Mistake]:
@@ -204,9 +201,9 @@ def _loops(tree: Tree, models: dict[int, dict[str, object]]) -> Iterator[Mistake
             if not isinstance(url, str) or shapes.endpoint_mistake(url):
                 continue
             if url.rstrip("/") in seen:
-                yield at_value(tree, path, " stands here a second time", "remove one")
+                yield tree.at_value(path, " stands here a second time", "remove one")
             elif _is_own(tree, url):
-                yield at_value(tree, path, " is this gateway itself", "name the server behind")
+                yield tree.at_value(path, " is this gateway itself", "name the server behind")
             seen.add(url.rstrip("/"))
 
 

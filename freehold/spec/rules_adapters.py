@@ -6,7 +6,6 @@ It does not know which engines take adapters, nor of what kind: that is for the 
 from collections.abc import Iterable, Iterator, Mapping
 
 from freehold.core.places import Mistake, Path, Tree
-from freehold.spec.explain import at_key, at_value
 from freehold.spec.shapes import EXTERNAL
 
 _FETCHED = ("source", "sha256")
@@ -20,14 +19,12 @@ def check_adapters(tree: Tree, models: Mapping[int, dict[str, object]]) -> Itera
         if "name" in model
     }
     for path, adapter, engine in _adapters(models):
-        yield from check_name(tree, path, adapter, taken)
-        if not isinstance(engine, str):
-            continue
-        if engine == EXTERNAL:
-            yield from has_no(tree, path, adapter, _FETCHED, engine=engine)
-        else:
-            yield from needs(tree, path, [key for key in _FETCHED if key not in adapter], engine=engine)
-            yield from has_no(tree, path, adapter, ("upstream_name",), engine=engine)
+        yield from check_name(tree, path, entry=adapter, taken=taken)
+        if isinstance(engine, str):
+            external = engine == EXTERNAL
+            missing = [key for key in _FETCHED if key not in adapter and not external]
+            extra = [key for key in (_FETCHED if external else ("upstream_name",)) if key in adapter]
+            yield from check_keys(tree, path, missing=missing, extra=extra, engine=engine)
 
 
 def _adapters(models: Mapping[int, dict[str, object]]) -> Iterator[tuple[Path, dict[str, object], object]]:
@@ -44,7 +41,7 @@ def entries(section: Mapping[str, object], key: str) -> list[object]:
 
 
 def check_name(
-    tree: Tree, path: Path, entry: Mapping[str, object], taken: dict[str, Path]
+    tree: Tree, path: Path, *, entry: Mapping[str, object], taken: dict[str, Path]
 ) -> Iterator[Mistake]:
     """Find a name that an earlier entry has; `taken` holds names without regard to case, and where they stand."""
     name = entry.get("name")
@@ -53,19 +50,14 @@ def check_name(
     own = (*path, "name")
     first = taken.setdefault(name.casefold(), own)
     if first != own:
-        yield at_value(tree, own, f" {name!r} is taken", f"the first is at {tree.value_place(first)}")
+        yield tree.at_value(own, f" {name!r} is taken", f"the first is at {tree.value_place(first)}")
 
 
-def needs(tree: Tree, path: Path, missing: Iterable[str], *, engine: str) -> Iterator[Mistake]:
-    """Give a mistake for each missing key that the engine needs."""
-    for key in missing:
-        yield at_value(tree, (*path, key), " is missing", f"engine {engine} needs it")
-
-
-def has_no(
-    tree: Tree, path: Path, entry: Mapping[str, object], keys: Iterable[str], *, engine: str
+def check_keys(
+    tree: Tree, path: Path, *, missing: Iterable[str], extra: Iterable[str], engine: str
 ) -> Iterator[Mistake]:
-    """Find the keys that are not for this engine."""
-    for key in keys:
-        if key in entry:
-            yield at_key(tree, (*path, key), f" is not for engine {engine}", "remove the line")
+    """Give a mistake for each missing key that the engine needs, and for each extra key that is not for it."""
+    for key in missing:
+        yield tree.at_value((*path, key), " is missing", f"engine {engine} needs it")
+    for key in extra:
+        yield tree.at_key((*path, key), f" is not for engine {engine}", "remove the line")
