@@ -163,7 +163,9 @@ class Runner:
             if view is not None and self._is_due(probing, view, now_s):
                 changed |= self._look(probing, now_s)
             elif now_s - max(probing.ran_s, probing.again_s) > probing.period_s + 2 * self._setup.tick_s:
-                changed |= self._miss(probing, now_s)
+                # A look for which nothing was read: what was reported becomes stale by and by.
+                probing.ran_s = now_s
+                changed |= self._settle(probing.probe, ())
         if changed or now_s - self._sent_s >= PERIOD_S:
             self._send(now_s)
 
@@ -184,7 +186,11 @@ class Runner:
         try:
             await asyncio.wait({reading}, timeout=source.deadline_s)
             while not reading.done():
-                self._note_late(source, clock.monotonic_s() - began_s)
+                waited_s = clock.monotonic_s() - began_s
+                if self._states[source.part].state != "late":
+                    _log.warning("reader late", reader=source.part, waited_s=round(waited_s, 1))
+                self._note(source, "late", f"no answer for {waited_s:.1f} s")
+                self._parts[source.part] = source.late
                 reading.cancel()
                 await asyncio.wait({reading}, timeout=source.period_s)
         finally:
@@ -205,12 +211,6 @@ class Runner:
         self._states[source.part] = ReaderState(
             name=source.part, state="ok", read_s=self._setup.clock.wall_s(), took_s=took_s
         )
-
-    def _note_late(self, source: Source, waited_s: float) -> None:
-        if self._states[source.part].state != "late":
-            _log.warning("reader late", reader=source.part, waited_s=round(waited_s, 1))
-        self._note(source, "late", f"no answer for {waited_s:.1f} s")
-        self._parts[source.part] = source.late
 
     def _note(self, source: Source, state: str, detail: str) -> None:
         before = self._states[source.part]
@@ -263,11 +263,6 @@ class Runner:
         self.meters.ran(probe.name, took_s)
         probing.ran_s, probing.again_s = now_s, now_s + took_s / SHARE
         return self._settle(probe, looks)
-
-    def _miss(self, probing: _Probing, now_s: float) -> bool:
-        """Count a look that could not take place, for want of anything read; what was said becomes stale by and by."""
-        probing.ran_s = now_s
-        return self._settle(probing.probe, ())
 
     def _settle(self, probe: Probe, looks: Iterable[Finding]) -> bool:
         before = {key: _word(held) for key, held in self._held.items()}

@@ -140,7 +140,9 @@ class EnginesReader:
             self._drop_canary(known)
         if asks and engine.managed:
             self._start_canary(target, engine, known)
-        return self._with_canary(view, known.canary)
+        canary = known.canary
+        waits_s = self._options.clock.monotonic_s() - canary.began_s if canary.task is not None else 0.0
+        return msgspec.structs.replace(view, canary=canary.last, canary_waits_s=waits_s)
 
     # --- counters -------------------------------------------------------------------------------------------------
 
@@ -235,10 +237,6 @@ class EnginesReader:
             canary.last = Reading(state=State.UNKNOWN, detail=f"{type(exc).__name__}: {exc}"[:200])
         finally:
             canary.task = None
-
-    def _with_canary(self, view: EngineView, canary: _Canary) -> EngineView:
-        waits_s = self._options.clock.monotonic_s() - canary.began_s if canary.task is not None else 0.0
-        return msgspec.structs.replace(view, canary=canary.last, canary_waits_s=waits_s)
 
 
 def _sum(page: Mapping[str, float], names: "frozenset[str] | set[str]") -> Reading:

@@ -157,12 +157,9 @@ def _of_finding(table: EvidenceTable, name: str, finding: Finding) -> SeenSign:
     return see(table, name, component=finding.component, value=what, source=source, at_s=finding.at_s)
 
 
-def around_signs(table: EvidenceTable, around: Surroundings) -> list[SeenSign]:
-    """Return the signs in what is known around the incident."""
-    return list(_around(table, around))
+def around_signs(table: EvidenceTable, around: Surroundings) -> Iterator[SeenSign]:
+    """Yield the signs in what is known around the incident."""
 
-
-def _around(table: EvidenceTable, around: Surroundings) -> Iterator[SeenSign]:
     def seen(name: str, value: str) -> SeenSign:
         return see(table, name, value=value, source="context")
 
