@@ -1,6 +1,6 @@
-"""Turns the measured facts of an H100 into recordings: freehold/testing/data/h100_*.jsonl are its committed results.
+"""Turns the measured facts of an H100 into recordings: tests/h100/h100_*.jsonl are its committed results.
 
-    python tests/health_facts.py ../shared/facts freehold/testing/data
+    python tests/health_facts.py ../shared/facts tests/h100
 
 What a case did not read again (error counters, link, identity) is taken from the idle reading of the same card and
 driver, and each file's head says so. Readings that neither has are left out, not made up.

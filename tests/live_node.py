@@ -13,7 +13,7 @@ from freehold.health.incidents.tracker import IncidentTracker
 from freehold.health.model.snapshot import HealthSnapshot, IncidentReport
 from freehold.health.model.view import EngineView, Gpu, Kernel, KernelLine, Reading, State, View, Volume
 from freehold.health.registry import all_probes
-from freehold.testing.healthy_node import healthy_view
+from healthy_node import healthy_view
 
 TICK_S = 2.0
 BOOT_S = 1_795_391_000.0
@@ -74,7 +74,7 @@ class Node:
             on_snapshot=self._hear,
         )
         sources = [
-            Source(name=part, part=part, read=never, close=never, period_s=TICK_S if part in FAST else 10.0)  # type: ignore[arg-type]
+            Source(part=part, read=never, close=never, period_s=TICK_S if part in FAST else 10.0)  # type: ignore[arg-type]
             for part in PARTS
         ]
         self.runner = Runner(sources, all_probes(), setup)

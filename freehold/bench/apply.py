@@ -212,7 +212,7 @@ def _changed_options(text: str, key: Any, node: Any, options: Mapping[str, Scala
     for name, value in node.value:
         has[name.value] = value
         if name.value not in options:
-            edits.append(_Edit(_line_start(text, name), _line_end(text, value), ""))
+            edits.append(_Edit(text.rfind("\n", 0, name.start_mark.index) + 1, _line_end(text, value), ""))
         elif _scalar(options[name.value]) != text[value.start_mark.index : value.end_mark.index]:
             edits.append(_Edit(value.start_mark.index, value.end_mark.index, _scalar(options[name.value])))
     fresh = {name: value for name, value in options.items() if name not in has}
@@ -231,10 +231,6 @@ def _new_line(text: str, entry: Any, engine: tuple[Any, Any], said: str) -> _Edi
         return _Edit(value.end_mark.index, value.end_mark.index, f", {said}")
     at = _line_end(text, value)
     return _Edit(at, at, f"{' ' * key.start_mark.column}{said}\n")
-
-
-def _line_start(text: str, node: Any) -> int:
-    return text.rfind("\n", 0, node.start_mark.index) + 1
 
 
 def _line_end(text: str, node: Any) -> int:

@@ -7,7 +7,7 @@ fetched or started here.
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,18 +33,6 @@ CONTENDERS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchWanted:
-    """What the flags say of who is benched."""
-
-    models: tuple[str, ...] = ()
-    """Empty: every model that Freehold starts."""
-    engines: tuple[str, ...] = ()
-    """Empty: each model's own."""
-    settings: tuple[str, ...] = ()
-    """`ENGINE.OPTION=VALUE,VALUE`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchEntry:
     """One candidate before its weights are here."""
 
@@ -65,10 +53,10 @@ class Weights:
     """What freehold.yaml must say, with the hash, for a stack to serve them; empty: what it says already brings them."""
 
 
-def models_of(config: Config, wanted: BenchWanted, reader: FlagReader) -> list[ModelSpec]:
-    """Return the models that are meant; problems are in the reader."""
+def models_of(config: Config, names: Sequence[str], reader: FlagReader) -> list[ModelSpec]:
+    """Return the models of these names, or without names every one that Freehold starts; problems are in the reader."""
     managed = {model.name: model for model in config.spec.models if model.managed}
-    for name in wanted.models:
+    for name in names:
         if name not in managed:
             known = name in {model.name for model in config.spec.models}
             external = f"{name!r} is an external server: bench cannot start it"
@@ -78,14 +66,19 @@ def models_of(config: Config, wanted: BenchWanted, reader: FlagReader) -> list[M
         reader.wrong(
             config.name, "has no model that Freehold starts", "bench starts each engine alone: add a model"
         )
-    return [model for name, model in managed.items() if not wanted.models or name in wanted.models]
+    return [model for name, model in managed.items() if not names or name in names]
 
 
-def entries_of(models: Sequence[ModelSpec], wanted: BenchWanted, reader: FlagReader) -> list[BenchEntry]:
-    """Return every candidate, in the order of the models, engines and settings; problems are in the reader."""
+def entries_of(
+    models: Sequence[ModelSpec], reader: FlagReader, *, on: Iterable[str] = (), settings: Iterable[str] = ()
+) -> list[BenchEntry]:
+    """Return every candidate, in the order of the models, engines and settings; problems are in the reader.
+
+    `on` names engines; empty: each model's own. A setting is `ENGINE.OPTION=VALUE,VALUE`.
+    """
     engines = all_engines()
-    named = [name for name in wanted.engines if _known(name, engines, reader)]
-    grids = _grids(wanted.settings, engines, reader)
+    named = [name for name in on if _known(name, engines, reader)]
+    grids = _grids(settings, engines, reader)
     meant = named or [model.engine for model in models]
     for name in grids.keys() - set(meant):
         reader.wrong("--set", f"{name} is not benched", f"--engines {','.join([*named, name])}")
@@ -98,7 +91,9 @@ def entries_of(models: Sequence[ModelSpec], wanted: BenchWanted, reader: FlagRea
         )
         for model in models
         for name in (named or [model.engine])
-        for varied in _combined(grids.get(name, {}))
+        for grid in [grids.get(name, {})]
+        for values in itertools.product(*grid.values())
+        for varied in [dict(zip(grid, values, strict=True))]
         for options in [{**(model.engine_options if name == model.engine else {}), **varied}]
     ]
     for entry in entries:
@@ -107,7 +102,9 @@ def entries_of(models: Sequence[ModelSpec], wanted: BenchWanted, reader: FlagRea
         reader.problems += environment_problems(entry.engine, entry.options, place="--engines", where=_place)
     if len(entries) > CONTENDERS_MAX:
         reader.wrong("--set", f"{len(entries)} candidates are more than {CONTENDERS_MAX}", "a smaller grid")
-    return _named_apart(entries) if len(models) > 1 else entries
+    if len(models) == 1:
+        return entries
+    return [replace(each, label=f"{each.model.name} {each.label}") for each in entries]
 
 
 def _place(option: str) -> str:
@@ -125,21 +122,12 @@ def _known(name: str, engines: Mapping[str, Engine], reader: FlagReader) -> bool
     return engine is not None and engine.managed
 
 
-def _named_apart(entries: Iterable[BenchEntry]) -> list[BenchEntry]:
-    return [replace(each, label=f"{each.model.name} {each.label}") for each in entries]
-
-
 def _label(engine: str, varied: Mapping[str, Scalar]) -> str:
     return " ".join([engine, *(f"{name}={_text(value)}" for name, value in varied.items())])
 
 
 def _text(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _combined(grid: Mapping[str, Sequence[Scalar]]) -> Iterator[dict[str, Scalar]]:
-    for values in itertools.product(*grid.values()):
-        yield dict(zip(grid, values, strict=True))
 
 
 def _grids(

@@ -15,10 +15,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.process.listener import BACKLOG, listen
+from freehold.gateway.process.listener import BACKLOG
 from freehold.gateway.process.messages import (
     LINE_BYTES_MAX,
     AgentMessage,
@@ -26,7 +23,6 @@ from freehold.gateway.process.messages import (
     DrainMessage,
     EndpointsMessage,
     SettingsMessage,
-    StartMessage,
     StatsMessage,
     downs,
     line,
@@ -47,47 +43,6 @@ except ImportError:  # no uvloop on this platform: plain asyncio does the same, 
 _STATS_EVERY_S = 1.0  # Often enough for `freehold status`, nothing to the loop.
 # The cyclic collector's young threshold: requests free themselves by reference counting; what cycles remain are few.
 _GC_YOUNG = 50_000
-
-
-class Standalone(msgspec.Struct, frozen=True):
-    """A gateway in front of fixed endpoints without a parent, for benchmarks and tests."""
-
-    listen: str
-    models: tuple["StandaloneModel", ...]
-    settings: Settings = Settings()
-
-
-class StandaloneModel(msgspec.Struct, frozen=True):
-    """One model of a standalone gateway."""
-
-    name: str
-    endpoints: tuple[str, ...]
-    engine: str = "external"
-    slots: int = 0
-    kv_tokens: int = 0
-    stall_s: float = 0.0
-    affinity: bool = True
-    resume: str = "auto"
-    adapters: tuple[AdapterAsk, ...] = ()
-    media_urls: bool = True
-
-    def snapshot_parts(self) -> tuple[ModelEntry, list[Endpoint]]:
-        """Return this model's part of a snapshot."""
-        entry = ModelEntry(
-            name=self.name,
-            engine=self.engine,
-            created_s=0,
-            stall_s=self.stall_s,
-            affinity=self.affinity,
-            resume=self.resume,
-            adapters=tuple(each.name for each in self.adapters),
-            media_urls=self.media_urls,
-        )
-        return entry, [
-            Endpoint(id=f"{self.name}-{i}", model=self.name, url=url, engine=self.engine, state=ReplicaState.READY,
-                     slots=self.slots, kv_tokens=self.kv_tokens, adapters=self.adapters)
-            for i, url in enumerate(self.endpoints)
-        ]  # fmt: skip
 
 
 class GatewayProcess:
@@ -179,7 +134,7 @@ async def run_child(listener: socket.socket, link: socket.socket) -> None:
     """Run under a parent that talks over `link`."""
     reader, writer = await asyncio.open_connection(sock=link, limit=LINE_BYTES_MAX)
     start = await anext(downs(reader))
-    assert isinstance(start, StartMessage)
+    assert isinstance(start, SettingsMessage)
     child = GatewayProcess(_gateway(start.settings), listener)
     tasks = [_guarded(child, child.obey(reader)), _guarded(child, child.report(writer))]
     whole = await child.serve()
@@ -188,23 +143,6 @@ async def run_child(listener: socket.socket, link: socket.socket) -> None:
     if child.gateway.has_parent:
         writer.write(line(StatsMessage(child.gateway.statistics())) + line(DrainedMessage(whole)))
         await writer.drain()
-
-
-async def run_standalone(config: Standalone) -> None:
-    """Run in front of fixed endpoints until SIGTERM."""
-    host, _, port = config.listen.rpartition(":")
-    listener = listen(host.strip("[]"), int(port))
-    child = GatewayProcess(_gateway(config.settings), listener)
-    parts = [model.snapshot_parts() for model in config.models]
-    child.gateway.apply(
-        Snapshot(
-            generation=1,
-            models=tuple(entry for entry, _ in parts),
-            endpoints=tuple(endpoint for _, endpoints in parts for endpoint in endpoints),
-        )
-    )
-    child.gateway.has_parent = False
-    await child.serve()
 
 
 def _gateway(settings: Settings) -> Gateway:
@@ -225,23 +163,17 @@ def _guarded(child: GatewayProcess, work: Coroutine[Any, Any, None]) -> asyncio.
     return asyncio.get_running_loop().create_task(guard())
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
     """Run the gateway process and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m freehold.gateway.run", description="Freehold's gateway process."
     )
+    parser.add_argument("--listen-fd", type=int, required=True, help="descriptor of the listening socket")
     parser.add_argument(
-        "--listen-fd", type=int, help="descriptor of the listening socket (given by the parent)"
+        "--link-fd", type=int, required=True, help="descriptor of the socket pair to the parent"
     )
-    parser.add_argument("--link-fd", type=int, help="descriptor of the socket pair to the parent")
-    parser.add_argument("--standalone", type=Path, help="JSON file: run alone in front of fixed endpoints")
-    args = parser.parse_args(argv)
-    if args.standalone is not None:
-        work = run_standalone(msgspec.json.decode(args.standalone.read_bytes(), type=Standalone))
-    elif args.listen_fd is not None and args.link_fd is not None:
-        work = run_child(socket.socket(fileno=args.listen_fd), socket.socket(fileno=args.link_fd))
-    else:
-        parser.error("either --standalone FILE, or --listen-fd and --link-fd")
+    args = parser.parse_args()
+    work = run_child(socket.socket(fileno=args.listen_fd), socket.socket(fileno=args.link_fd))
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(work)
     return 0

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from freehold.core import units
+from freehold.spec import shapes
 
 MISTAKE = "freehold"
 """The pydantic error type of every refusal made here; its context holds `message` and `hint`."""
@@ -32,8 +33,23 @@ def refuse(message: str, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError(MISTAKE, "{message}", {"message": message, "hint": hint})
 
 
+class _OneValue:
+    """A kind of single value: `read` returns it or raises in our words, `_schema` describes it to the JSON schema."""
+
+    read: Callable[[object], object]
+    _schema: Callable[[], dict[str, object]]
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(
+        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, object]:
+        return self._schema()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QuantityText:
+class QuantityText(_OneValue):
     """A number with a unit, written as text and kept as a plain number in the base unit."""
 
     least: str
@@ -65,9 +81,7 @@ class QuantityText:
             ),
         )
 
-    def __get_pydantic_json_schema__(
-        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> dict[str, object]:
+    def _schema(self) -> dict[str, object]:
         return {"type": "string", "pattern": self.pattern}
 
 
@@ -90,7 +104,7 @@ def size(default: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OneOf:
+class OneOf(_OneValue):
     """One of a few values of one type."""
 
     values: tuple[str | int, ...]
@@ -109,19 +123,14 @@ class OneOf:
             raise refuse(f": {value} {LATER}", f"write {only} or remove the line")
         raise refuse(f"must be {only}")
 
-    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.read)
-
-    def __get_pydantic_json_schema__(
-        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> dict[str, object]:
+    def _schema(self) -> dict[str, object]:
         # A bare `enum` would let a validator take `true` or `1.0` for 1; the type keeps the former out.
         kind = "string" if isinstance(self.values[0], str) else "integer"
         return {"type": kind, "enum": list(self.values)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shaped:
+class Shaped(_OneValue):
     """Text that `mistake` finds nothing wrong with; `lower` keeps it in lower case."""
 
     mistake: Callable[[str], str]
@@ -134,19 +143,28 @@ class Shaped:
     def read(self, value: object) -> str:
         """Return the text, or raise pydantic's custom error in our words."""
         if not isinstance(value, str):
-            quotes = "" if value is None or isinstance(value, dict | list) else "put it in quotes"
-            raise refuse("must be text", quotes or self.hint)
+            if value is None or isinstance(value, dict | list):
+                raise refuse("must be text", self.hint)
+            found = self.mistake(str(value))
+            raise refuse(found or "must be text", self.hint if found else "put it in quotes")
         if found := self.mistake(value):
             raise refuse(found, self.hint)
         return value.lower() if self.lower else value
 
-    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.read)
-
-    def __get_pydantic_json_schema__(
-        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> dict[str, object]:
+    def _schema(self) -> dict[str, object]:
         return {"type": "string", "pattern": self.pattern}
+
+
+Name = partial(Shaped, mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN)
+"""What a model, an adapter, a fallback or a node is called."""
+Url = partial(Shaped, mistake=shapes.endpoint_mistake, pattern=shapes.ENDPOINT_PATTERN)
+"""The base URL of a server that runs elsewhere."""
+Address = partial(Shaped, mistake=shapes.listen_mistake, pattern=shapes.LISTEN_PATTERN)
+"""An address and a port to listen on."""
+PlainText = Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")]
+"""A free text of one line."""
+Variable = Annotated[str, Shaped(mistake=shapes.variable_mistake, pattern=shapes.VARIABLE_PATTERN)]
+"""The name of an environment variable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +173,6 @@ class Listed:
 
     least: int = 0
     most: int
-    later: bool = False
-    """True: entries are for a later release; only the empty list is accepted."""
 
     def read(self, value: object) -> tuple[object, ...]:
         """Return the entries, unread, or raise pydantic's custom error in our words."""
@@ -165,11 +181,7 @@ class Listed:
         if len(value) < self.least:
             raise refuse(f"must have at least {self.least} " + ("entry" if self.least == 1 else "entries"))
         if len(value) > self.most:
-            raise (
-                refuse(LATER, "remove the line")
-                if self.later
-                else refuse(f"must have at most {self.most} entries")
-            )
+            raise refuse(f"must have at most {self.most} entries")
         return tuple(value)
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -183,7 +195,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Number:
+class Number(_OneValue):
     """A number from 0 to `most` with at most `places` decimal places, kept as it was written."""
 
     most: float
@@ -201,12 +213,7 @@ class Number:
             raise refuse(f"must have at most {self.places} decimal places")
         return float(value)
 
-    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.read)
-
-    def __get_pydantic_json_schema__(
-        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> dict[str, object]:
+    def _schema(self) -> dict[str, object]:
         return {"type": "number", "minimum": 0, "maximum": self.most}
 
 
@@ -217,7 +224,7 @@ Part = partial(Number, most=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
+class Whole(_OneValue):
     """A whole number between `least` and `most`, for a key that has no default: nothing written is no value."""
 
     least: int
@@ -231,17 +238,12 @@ class Whole:
             raise refuse(f"must be between {self.least} and {self.most}")
         return value
 
-    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.read)
-
-    def __get_pydantic_json_schema__(
-        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> dict[str, object]:
+    def _schema(self) -> dict[str, object]:
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GpuWish:
+class GpuWish(_OneValue):
     """`auto`, a number of GPUs for each replica, or a list of GPUs: numbers and UUIDs, kept as a tuple."""
 
     most: int = 64
@@ -277,12 +279,7 @@ class GpuWish:
             found.append(entry)
         return tuple(found)
 
-    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.read)
-
-    def __get_pydantic_json_schema__(
-        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> dict[str, object]:
+    def _schema(self) -> dict[str, object]:
         entry = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _GPU_UUID}]}
         return {
             "anyOf": [

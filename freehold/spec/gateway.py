@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from freehold.spec import shapes
-from freehold.spec.fields import Duration, OneOf, Shaped, Size, duration, size
+from freehold.spec.fields import Address, Duration, OneOf, PlainText, Size, duration, size
 from freehold.spec.section import Section, text
 from freehold.spec.shapes import Listen
 
@@ -77,14 +77,9 @@ class AccessLogSpec(Section):
 class GatewaySpec(Section):
     """The HTTP side: what clients connect to."""
 
-    listen: Annotated[
-        str,
-        Shaped(
-            mistake=shapes.listen_mistake,
-            pattern=shapes.LISTEN_PATTERN,
-            hint="for example 127.0.0.1:8000 or [::1]:8000",
-        ),
-    ] = Field(default="127.0.0.1:8000", examples=["127.0.0.1:8000", "[::1]:8000"])
+    listen: Annotated[str, Address(hint="for example 127.0.0.1:8000 or [::1]:8000")] = Field(
+        default="127.0.0.1:8000", examples=["127.0.0.1:8000", "[::1]:8000"]
+    )
     """ADDRESS:PORT to listen on, an IP address or localhost; port 0 lets the kernel choose. Default 127.0.0.1:8000:
     only this machine can reach it, which is the one safe choice while `auth` is `none`; others need `auth: keys`."""
     workers: int = Field(default=1, ge=1, le=64)
@@ -93,9 +88,7 @@ class GatewaySpec(Section):
     auth: Annotated[str, OneOf(values=("none", "keys"))] = "none"
     """Who may ask. `none`, the default: everybody who can connect, so only on a loopback address. `keys`: who has an
     API key that `freehold key create` made."""
-    keys_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
-        examples=["/etc/freehold/keys.json"]
-    )
+    keys_file: PlainText = text(examples=["/etc/freehold/keys.json"])
     """Where the hashes of API keys are kept; a relative path is beside this file. Default: a file of this
     configuration's own in the user's configuration folder (`freehold key list` shows it), since keys must outlive the
     state folder, and stay out of version control. Only with `auth: keys`."""

@@ -13,14 +13,19 @@ from pydantic import Field
 from freehold.core.events import ADAPTERS_MAX, MODELS_MAX
 from freehold.spec import shapes
 from freehold.spec.fields import (
+    Address,
     AnyOption,
     Duration,
     GpuWish,
     Listed,
+    Name,
     OneOf,
     Part,
+    PlainText,
     Shaped,
+    Url,
     Usd,
+    Variable,
     Whole,
     duration,
 )
@@ -52,9 +57,7 @@ _Sha256 = Annotated[
 class AdapterSpec(Section):
     """A LoRA adapter: requests that name it are answered by the model with it."""
 
-    name: Annotated[
-        str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN, hint="for example support-tone")
-    ] = Field(examples=["support-tone"])
+    name: Annotated[str, Name(hint="for example support-tone")] = Field(examples=["support-tone"])
     """What clients write in `model`. 1 to 63 letters, digits, `.`, `-`, `_`; unique among all models and adapters, also
     without regard to case. No default."""
     source: _Source = text(examples=["file:///adapters/support-tone/"])
@@ -62,18 +65,14 @@ class AdapterSpec(Section):
     safetensors) for vllm and sglang. No default. Required unless the engine is `external`, whose server has it."""
     sha256: _Sha256 = text(examples=[_EXAMPLE_SHA256])
     """SHA-256 of the file, or the tree hash of the folder. No default. Required unless the engine is `external`."""
-    upstream_name: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
-        examples=["name-there"]
-    )
+    upstream_name: PlainText = text(examples=["name-there"])
     """The name an `external` server knows it by. Default: the same as `name`."""
 
 
 class ModelSpec(Section):
     """A model and how it is served."""
 
-    name: Annotated[
-        str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN, hint="for example smollm2-135m")
-    ] = Field(examples=["smollm2-135m"])
+    name: Annotated[str, Name(hint="for example smollm2-135m")] = Field(examples=["smollm2-135m"])
     """What clients write in `model`. 1 to 63 letters, digits, `.`, `-`, `_`; it is also a metric label and part of
     ids, so it is unique, also without regard to case. No default."""
     engine: str = Field(examples=["llama-cpp"])
@@ -105,33 +104,16 @@ class ModelSpec(Section):
     """LoRA adapters that every replica loads beside the weights, at most 64. Clients reach each by its own name, keys may
     be allowed some of them, the ledger counts each apart. Default: none."""
     endpoints: Annotated[
-        tuple[
-            Annotated[
-                str,
-                Shaped(
-                    mistake=shapes.endpoint_mistake,
-                    pattern=shapes.ENDPOINT_PATTERN,
-                    hint="for example http://127.0.0.1:9000",
-                ),
-            ],
-            ...,
-        ],
-        Listed(most=256),
+        tuple[Annotated[str, Url(hint="for example http://127.0.0.1:9000")], ...], Listed(most=256)
     ] = Field(default=(), examples=[["http://127.0.0.1:9000"]])
     """Base URLs of the servers of an `external` engine, 1 to 256, each `http://HOST:PORT` or `https://HOST[:PORT]`
     with an optional path. Required for `external`, not for others. Default: none."""
-    upstream_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
-        examples=["name-there"]
-    )
+    upstream_model: PlainText = text(examples=["name-there"])
     """The name an `external` server knows the model by. Default: the same as `name`."""
-    api_key_env: Annotated[str, Shaped(mistake=shapes.variable_mistake, pattern=shapes.VARIABLE_PATTERN)] = (
-        text(examples=["OTHER_KEY"])
-    )
+    api_key_env: Variable = text(examples=["OTHER_KEY"])
     """The environment variable that holds the key an `external` server wants. Default: no key. A key never stands in
     this file, because this file is shared and kept in version control."""
-    api_key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
-        examples=["/run/secrets/other-key"]
-    )
+    api_key_file: PlainText = text(examples=["/run/secrets/other-key"])
     """The file that holds that key, for secrets that are mounted as files. Default: no key. Not together with
     `api_key_env`."""
     gpus: Annotated[int | str | tuple[int | str, ...], GpuWish()] = "auto"
@@ -186,31 +168,18 @@ class ModelSpec(Section):
 class FallbackSpec(Section):
     """An OpenAI-compatible endpoint outside this stack that takes requests when this stack cannot, at a price."""
 
-    name: Annotated[
-        str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN, hint="for example openai")
-    ] = Field(examples=["openai"])
+    name: Annotated[str, Name(hint="for example openai")] = Field(examples=["openai"])
     """What it is called in metrics, in the ledger and in the answers' header `x-freehold-fallback`; unique, 1 to 63
     letters, digits, `.`, `-`, `_`. No default."""
-    url: Annotated[
-        str,
-        Shaped(
-            mistake=shapes.endpoint_mistake,
-            pattern=shapes.ENDPOINT_PATTERN,
-            hint="for example https://api.openai.com/v1",
-        ),
-    ] = Field(examples=["https://api.openai.com/v1"])
+    url: Annotated[str, Url(hint="for example https://api.openai.com/v1")] = Field(
+        examples=["https://api.openai.com/v1"]
+    )
     """Its base URL, `https://HOST[:PORT]/PATH` or `http://HOST:PORT`. No default. Prompts are sent there."""
-    upstream_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
-        examples=["gpt-4o-mini"]
-    )
+    upstream_model: PlainText = text(examples=["gpt-4o-mini"])
     """The model's name there. Default: the name that the caller uses."""
-    api_key_env: Annotated[str, Shaped(mistake=shapes.variable_mistake, pattern=shapes.VARIABLE_PATTERN)] = (
-        text(examples=["OPENAI_API_KEY"])
-    )
+    api_key_env: Variable = text(examples=["OPENAI_API_KEY"])
     """The environment variable that holds its key. Default: no key. A key never stands in this file."""
-    api_key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
-        examples=["/run/secrets/openai-key"]
-    )
+    api_key_file: PlainText = text(examples=["/run/secrets/openai-key"])
     """The file that holds that key; a relative path is beside this file. Default: no key. Not together with
     `api_key_env`."""
     models: Annotated[tuple[str, ...], Listed(most=256)] = Field(default=(), examples=[["smollm2-135m"]])
@@ -283,21 +252,12 @@ class HealthNetworkSpec(Section):
     ] = Field(default=(), examples=[[f"node-2=10.0.0.2:{shapes.MESH_PORT}"]])
     """The other nodes, 0 to 32, each `NAME=ADDRESS[:PORT]`, NAME as that node calls itself. Ten small datagrams a second
     to each. Default: none, one node has no peer to lose packets to."""
-    node: Annotated[str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN)] = text(
-        examples=["node-1"]
-    )
+    node: Annotated[str, Name()] = text(examples=["node-1"])
     """This node's name, as its peers write it. Default: the host's name."""
-    listen: Annotated[
-        str,
-        Shaped(
-            mistake=shapes.listen_mistake, pattern=shapes.LISTEN_PATTERN, hint="for example 10.0.0.1:8742"
-        ),
-    ] = f"0.0.0.0:{shapes.MESH_PORT}"
+    listen: Annotated[str, Address(hint="for example 10.0.0.1:8742")] = f"0.0.0.0:{shapes.MESH_PORT}"
     """ADDRESS:PORT (UDP) where peers are received; nothing listens without peers. Default 0.0.0.0:8742: peers are other
     machines, and a datagram without the mesh's key is ignored and never answered."""
-    key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
-        examples=["/etc/freehold/mesh.key"]
-    )
+    key_file: PlainText = text(examples=["/etc/freehold/mesh.key"])
     """A file with the mesh's secret, at least 16 bytes, the same on all nodes; a relative path is beside this file. No
     default; required with peers."""
 
@@ -310,9 +270,7 @@ class HealthExpectSpec(Section):
     )
     """How many GPUs, 0 to 64; fewer is a broken node, more a wrong number. Default: not compared, so that a GPU that was gone
     before the agent started is missed unless the PCI bus still shows it."""
-    gpu_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
-        examples=["NVIDIA H100 80GB HBM3"]
-    )
+    gpu_model: PlainText = text(examples=["NVIDIA H100 80GB HBM3"])
     """What each GPU is: as nvidia-smi names it, or as many words of that as matter (`H100`). Default: not compared."""
     driver: Annotated[
         str,

@@ -205,8 +205,9 @@ def source_mistake(text: str) -> str:
     scheme, mark, rest = text.partition("://")
     if not mark or scheme not in SOURCE_FORMS:
         meant = with_scheme(text)
+        one_file = f" (llama-cpp: {meant}/FILE.gguf)" if meant.startswith("hf://") else ""
         return "must begin with pypi://, hf://, https:// or file://" + (
-            f"; did you mean {meant}" if meant else ""
+            f"; did you mean {meant}{one_file}" if meant else ""
         )
     if not re.fullmatch(_SOURCE_RESTS[scheme], rest, re.ASCII) or not text.isprintable():
         return f"must look like {SOURCE_FORMS[scheme]}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from pydantic import ValidationError
 
 from freehold.core.errors import Permanent
 from freehold.core.whole_file import replace_file
@@ -23,9 +24,10 @@ from freehold.stack.decide.replicas import GivenGpus, LocalModel, planned_replic
 
 FILE_NAME = "blueprint.json"
 """The blueprint in force, in the state folder."""
+_MAKE_NEW = "freehold up"
 
 
-class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
+class Blueprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One decided stack."""
 
     generation: int
@@ -92,13 +94,13 @@ def encode(blueprint: Blueprint) -> bytes:
 
 
 def decode(content: bytes) -> Blueprint:
-    """Return the blueprint that `encode` wrote; raises Permanent if another version wrote it."""
+    """Return the blueprint that `encode` wrote; raises Permanent for anything else, such as another version's."""
     try:
         return msgspec.json.decode(content, type=Blueprint, dec_hook=_typed)
-    except (msgspec.MsgspecError, ValueError) as exc:
-        raise Permanent(
-            f"not a blueprint of this version: {exc}", hint="freehold up makes a new one"
-        ) from exc
+    except (msgspec.ValidationError, ValidationError) as exc:
+        raise Permanent(f"written by another version of Freehold: {exc}", hint=_MAKE_NEW) from exc
+    except msgspec.DecodeError as exc:
+        raise Permanent(f"damaged: {exc}", hint=_MAKE_NEW) from exc
 
 
 def write_blueprint(blueprint: Blueprint, state_path: Path) -> None:
@@ -116,11 +118,23 @@ def read_blueprint(state_path: Path) -> Blueprint:
     try:
         return decode(path.read_bytes())
     except OSError as exc:
-        raise Permanent(f"cannot read {path}: {exc.strerror}", hint="freehold up writes it") from exc
+        raise Permanent(f"cannot read {path}: {exc.strerror}", hint=_MAKE_NEW) from exc
+    except Permanent as exc:
+        raise Permanent(f"cannot use {path}: {exc}", hint=_MAKE_NEW) from exc
 
 
 def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, Spec) else str(value)
+    return _written(value.model_dump(mode="json")) if isinstance(value, Spec) else str(value)
+
+
+def _written(value: Any) -> Any:
+    """Return a file's content without the keys that have no value; what an engine's options hold stays as it is."""
+    if isinstance(value, list):
+        return [_written(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: each for key, each in value.items() if each not in (None, "", [])}
+    return {key: each if key == "engine_options" else _written(each) for key, each in kept.items()}
 
 
 def _typed(kind: type, value: Any) -> Any:

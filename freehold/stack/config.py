@@ -14,12 +14,12 @@ from types import MappingProxyType
 
 from pydantic_core import PydanticCustomError
 
+from freehold.core.places import dotted
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.engines.shared.option_check import check_options
 from freehold.spec.example import example_text
-from freehold.spec.explain import dotted
 from freehold.spec.fields import option_value
 from freehold.spec.load import Loaded, load_file, load_text
 from freehold.spec.model import FallbackSpec, ModelSpec, Spec
@@ -133,8 +133,7 @@ def _option_problems(loaded: Loaded) -> list[Problem]:
 
         scalars = dict(_given(options))
         problems += check_options(engine, scalars, where)
-        problems += _program_problems(engine, scalars, where)
-        problems += _file_problems(engine, scalars, where)
+        problems += _missing_files(engine, scalars, where)
         place = loaded.where(("models", index, "engine"))
         problems += environment_problems(engine, scalars, place=place, where=where)
     return problems
@@ -147,35 +146,29 @@ def _given(options: Mapping[object, object]) -> Iterator[tuple[str, object]]:
             yield str(name), option_value(value)
 
 
-def _program_problems(
+def _missing_files(
     engine: Engine, options: Mapping[str, object], where: Callable[[str], str]
 ) -> list[Problem]:
-    """Return a problem for each option that names a program that cannot be run here."""
-    return [
-        Problem(
-            where=where(option.name),
-            message=f"{option.name}: there is no program {value!r}",
-            hint="a relative path starts at the folder where freehold up is called; the file must be executable",
-        )
-        for option in engine.options
-        if option.program and isinstance(value := options.get(option.name), str) and not shutil.which(value)
+    """Return a problem for each program that cannot be run here, then for each file or folder that is not there."""
+    named = [(each, value) for each in engine.options if isinstance(value := options.get(each.name), str)]
+    missing = [
+        (option, f"program {value!r}", "the file must be executable")
+        for option, value in named
+        if option.program and not shutil.which(value)
     ]
-
-
-def _file_problems(
-    engine: Engine, options: Mapping[str, object], where: Callable[[str], str]
-) -> list[Problem]:
-    """Return a problem for each file or folder that an option names and that is not there."""
-    return [
-        Problem(
-            where=where(option.name),
-            message=f"{option.name}: there is no file or folder {path!r}",
-            hint="a relative path starts at the folder where freehold up is called; write an absolute path",
-        )
-        for option in engine.options
-        if option.file and isinstance(value := options.get(option.name), str)
+    missing += [
+        (option, f"file or folder {path!r}", "write an absolute path")
+        for option, value in named
+        if option.file
         for path in value.split(",")
         if not (Path(path).exists() or Path(path.rpartition(":")[0] or path).exists())
+    ]
+    start = "a relative path starts at the folder where freehold up is called"
+    return [
+        Problem(
+            where=where(option.name), message=f"{option.name}: there is no {what}", hint=f"{start}; {fix}"
+        )
+        for option, what, fix in missing
     ]
 
 

@@ -11,7 +11,7 @@ from freehold.spec.model import AdapterSpec, ModelSpec
 from freehold.stack.config import Config
 from freehold.stack.weights_check import fitted, fitted_adapter, refuse_early
 from freehold.weights.store import Store, store_root
-from freehold.weights.transfer import OnProgress, Progress
+from freehold.weights.transfer import OnProgress
 
 ShowProgress = Callable[[str], OnProgress]
 """From the name of a model or adapter to the callback that receives its progress."""
@@ -20,11 +20,7 @@ ShowProgress = Callable[[str], OnProgress]
 def without_progress(name: str) -> OnProgress:
     """Return a callback that shows nothing."""
     del name
-
-    def ignore(progress: Progress) -> None:
-        del progress
-
-    return ignore
+    return lambda _: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +61,12 @@ def fetch_weights(
     """
     models = [model for model in config.spec.models if model.managed]
     store = Store(store_root(os.environ))
+    wanted: list[tuple[ModelSpec, ModelSpec | AdapterSpec]] = [(model, model) for model in models]
+    wanted += [(model, adapter) for model in models for adapter in model.adapters]
     pulled = [
-        _pull_fitted(store, model, config.base_dir, show(model.name))
-        for model in models
-        if model.name not in known
-    ]
-    pulled += [
-        _pull_adapter(store, model, adapter, base_dir=config.base_dir, on_progress=show(adapter.name))
-        for model in models
-        for adapter in model.adapters
-        if adapter.name not in known
+        _pull_fitted(store, model, each, base_dir=config.base_dir, on_progress=show(each.name))
+        for model, each in wanted
+        if each.name not in known
     ]
     failed = [each for each in pulled if each.error is not None]
     if failed:
@@ -91,26 +83,20 @@ def _pull(store: Store, wanted: WeightsWanted, on_progress: OnProgress) -> Pulle
     return Pulled(wanted=wanted, path=path)
 
 
-def _pull_fitted(store: Store, model: ModelSpec, base_dir: Path, on_progress: OnProgress) -> Pulled:
-    wanted = WeightsWanted(name=model.name, source=model.source, sha256=model.sha256, base_dir=base_dir)
+def _pull_fitted(
+    store: Store, model: ModelSpec, each: ModelSpec | AdapterSpec, *, base_dir: Path, on_progress: OnProgress
+) -> Pulled:
+    """Fetch `each`, the model itself or an adapter of it, and check that the model's engine loads it."""
+    wanted = WeightsWanted(name=each.name, source=each.source, sha256=each.sha256, base_dir=base_dir)
     try:
-        refuse_early(model)
+        if each is model:
+            refuse_early(model)
         pulled = _pull(store, wanted, on_progress)
         if pulled.path is None:
             return pulled
-        return replace(pulled, path=fitted(model, pulled.path, store=store, on_progress=on_progress))
-    except FreeholdError as error:
-        return Pulled(wanted=wanted, error=error)
-
-
-def _pull_adapter(
-    store: Store, model: ModelSpec, adapter: AdapterSpec, *, base_dir: Path, on_progress: OnProgress
-) -> Pulled:
-    wanted = WeightsWanted(name=adapter.name, source=adapter.source, sha256=adapter.sha256, base_dir=base_dir)
-    pulled = _pull(store, wanted, on_progress)
-    try:
-        if pulled.path is not None:
-            fitted_adapter(model, pulled.path)
+        if each is model:
+            return replace(pulled, path=fitted(model, pulled.path, store=store, on_progress=on_progress))
+        fitted_adapter(model, pulled.path)
     except FreeholdError as error:
         return Pulled(wanted=wanted, error=error)
     return pulled

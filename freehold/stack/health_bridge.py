@@ -104,29 +104,26 @@ def stalled_replicas(
 
 def recovered_replicas(snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]) -> list[ReplicaStatus]:
     """Return the replicas whose progress check is healthy."""
-    well = {
-        each.finding.component
-        for each in snapshot.findings
-        if each.finding.probe == "engine_progress" and each.finding.verdict is Verdict.HEALTHY
-    }
+    well = _of_progress(snapshot, Verdict.HEALTHY)
     return [replica for replica in replicas if f"engine:{replica.id}" in well]
+
+
+def _of_progress(snapshot: HealthSnapshot, verdict: Verdict) -> dict[str, SettledFinding]:
+    """Return the findings of the progress check with this verdict, by component."""
+    findings = (each for each in snapshot.findings if each.finding.probe == "engine_progress")
+    return {each.finding.component: each for each in findings if each.finding.verdict is verdict}
 
 
 def _stalled(
     snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]
 ) -> Iterator[tuple[ReplicaStatus, SettledFinding]]:
     """Yield the replicas whose present process has a confirmed finding `stalled`."""
-    stalled = {
-        each.finding.component: each
-        for each in snapshot.findings
-        if each.finding.probe == "engine_progress"
-        and each.finding.reason == "stalled"
-        and each.finding.verdict is Verdict.UNHEALTHY
-    }
+    sick = _of_progress(snapshot, Verdict.UNHEALTHY)
     for replica in replicas:
-        confirmed = stalled.get(f"engine:{replica.id}")
-        started_s = replica.started_wall_s
-        if confirmed is not None and started_s is not None and confirmed.since_s > started_s:
+        confirmed = sick.get(f"engine:{replica.id}")
+        if confirmed is None or confirmed.finding.reason != "stalled":
+            continue
+        if replica.started_wall_s is not None and confirmed.since_s > replica.started_wall_s:
             yield replica, confirmed
 
 
@@ -153,7 +150,7 @@ class NodeWatch:
             stderr_path=logs / "health.stderr.log",
             listeners=AgentListeners(
                 on_snapshot=self._on_snapshot,
-                on_metrics=gateway.show,
+                on_metrics=gateway.send,
                 on_start=lambda pid: on_start(NAME, pid),
             ),
         )

@@ -16,11 +16,11 @@ import msgspec
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState, ReplicaStatus
+from freehold.core.places import dotted
 from freehold.core.problems import Problem, nearest_hint
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
 from freehold.spec.changes import RESTART_HINT, How, SpecChange, compare
-from freehold.spec.explain import dotted
 from freehold.spec.shapes import EXTERNAL
 from freehold.stack.blueprint import Blueprint, write_blueprint
 from freehold.stack.config import Config, read_config
@@ -104,7 +104,8 @@ class Reloader:
             yield _problem_lines(found)
             return
         draft, changes = found
-        plan = {"changes": [_change_line(change) for change in changes], "dry_run": dry_run}
+        lines = [msgspec.to_builtins(each, enc_hook=str) | {"text": str(each)} for each in changes]
+        plan = {"changes": lines, "dry_run": dry_run}
         if dry_run:
             yield plan | {"done": True}
             return
@@ -278,7 +279,3 @@ def _replaced_hint(name: str, replicas: Iterable[ReplicaStatus]) -> str:
 
 def _problem_lines(problems: list[Problem]) -> Line:
     return {"problems": [{"where": p.where, "message": p.message, "hint": p.hint} for p in problems]}
-
-
-def _change_line(change: SpecChange) -> Line:
-    return {**msgspec.to_builtins(change, enc_hook=str), "text": str(change)}

@@ -150,7 +150,7 @@ def with_gpus(resolved: Resolved, held: Sequence[HeldReplica] = ()) -> Resolved 
 def _place(config: Config, name: str) -> str:
     for index, model in enumerate(config.spec.models):
         if model.name == name:
-            key = "gpus" if "gpus" in model.model_fields_set else "engine"
+            key = "engine" if model.gpus == "auto" else "gpus"
             return config.where(("models", index, key))
     return config.name
 

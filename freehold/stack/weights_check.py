@@ -88,7 +88,8 @@ def _misfit(engine: Engine, source: Source) -> tuple[str, str]:
             return f"{engine.name} loads no GGUF, and a GGUF in parts is not converted", _MERGE
         return ("", "") if Format.SAFETENSORS in engine.formats else _unconvertible(engine)
     if engine.formats == (Format.GGUF,) and isinstance(source, HubFolder) and not source.include:
-        return f"{engine.name} loads one GGUF file, and this is a whole repository", _name_file(source)
+        hint = f"name the file: {source}/FILE.gguf; if there is none, make one: {TO_GGUF}"
+        return f"{engine.name} loads one GGUF file, and this is a whole repository", hint
     return "", ""
 
 
@@ -128,10 +129,6 @@ def _unconvertible(engine: Engine) -> tuple[str, str]:
 
 
 _MERGE = "merge the parts first: llama-gguf-split --merge FIRST_PART OUT.gguf"
-
-
-def _name_file(source: HubFolder) -> str:
-    return f"name the file: {source}/FILE.gguf; if there is none, make one: {TO_GGUF}"
 
 
 def fitted(model: ModelSpec, path: Path, *, store: Store, on_progress: OnProgress | None = None) -> Path:

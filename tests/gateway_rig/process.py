@@ -17,6 +17,7 @@ from gateway_rig.engines import Engine
 from waiting import wait_until
 
 STOP_S = 10.0
+STANDALONE = str(Path(__file__).with_name("standalone.py"))
 
 
 class Gateway:
@@ -30,10 +31,10 @@ class Gateway:
         (folder / "gateway.json").write_text(json.dumps(config))
         self.log_path = folder / "gateway.log"
         # `patch` lowers a bound that would take too long to reach as it is; all else is the process as shipped.
-        code = f"import sys, freehold.gateway.run as run\n{patch}\nsys.exit(run.main(sys.argv[1:]))"
+        code = f"import runpy\n{patch}\nrunpy.run_path({STANDALONE!r}, run_name='__main__')"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code, "--standalone", str(folder / "gateway.json")],
+                [sys.executable, "-c", code, str(folder / "gateway.json")],
                 stderr=log,
                 stdout=log,
             )

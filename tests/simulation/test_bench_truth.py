@@ -17,10 +17,11 @@ import pytest
 from freehold.bench.analysis.figures import Figures, SloBounds, figures
 from freehold.bench.analysis.load import Load, schedule
 from freehold.bench.analysis.prompts import Scale
+from freehold.bench.analysis.results import Conditions
 from freehold.bench.analysis.sample import RequestSample
 from freehold.bench.analysis.sizes import Given, Range
 from freehold.bench.measure.client import BenchTarget
-from freehold.bench.measure.drive import Drive, DriveBounds, Texts
+from freehold.bench.measure.drive import Drive, Texts
 from virtual_time import VirtualLoop
 
 TOKENS, FIRST_S, TOKEN_S = 12, 0.1, 0.02
@@ -117,7 +118,17 @@ def measured(
     requests: int | None = None,
 ) -> tuple[Figures, list[RequestSample]]:
     loop.create_connection = Engine(slots).connect  # type: ignore[method-assign, assignment]
-    bounds = DriveBounds(warm_up_s=warm_up_s, duration_s=duration_s, requests=requests, timeout_s=1000.0)
+    bounds = Conditions(
+        shape="",
+        loads=(),
+        slo=SLO,
+        runs=1,
+        seed=3,
+        warm_up_s=warm_up_s,
+        duration_s=duration_s,
+        requests=requests,
+        timeout_s=1000.0,
+    )
     asks = schedule(load, SIZES, seed=(3,))
     drive = Drive(
         target=BenchTarget(host="h", port=1, model="m"), asks=asks, texts=Texts(scale=Scale()), bounds=bounds

@@ -50,7 +50,7 @@ def test_whoever_asks_every_bound_holds_and_everybody_is_answered_once(
         assert (asked.started_s is not None) + (asked.turned is not None) + asked.left == 1
         assert not asked.turned or asked.turned.retry_after_s >= 1.0
     world.line.turns.tidy()
-    assert world.line.turns.known == 0
+    assert len(world.line.turns._flows) == 0
 
 
 @given(count=st.integers(1, 40), slots=st.integers(1, 8), max_requests=st.integers(1, 40))

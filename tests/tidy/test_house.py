@@ -7,11 +7,13 @@ from collections.abc import Iterable
 
 import pytest
 
-from tidy.source import Source
+from tidy.source import ROOT, Source
 from tidy.test_tidy import sources
 
-PRODUCT_LINES_MAX = 76_400
+PRODUCT_LINES_MAX = 75_400
 """Lower it with every clean-up. A change that needs more says in its commit why not less."""
+DATA_LINES_MAX = 6_900
+"""Tables and texts beside the code (YAML, TOML, templates) are kept by hand too: what moves there is not gone."""
 TESTS_TO_CODE_MIN = 0.8
 REPEATED_CLASSES_MAX = 10
 TOLD_LINES_MAX = 20
@@ -37,6 +39,12 @@ def test_product_and_test_lines(capsys: pytest.CaptureFixture[str]) -> None:
         print(f"\n  {product} lines of product, {tests} of tests: {tests / product:.2f}")
     assert product <= PRODUCT_LINES_MAX, f"{product} lines: which file does this already, or which library?"
     assert tests >= TESTS_TO_CODE_MIN * product
+
+
+def test_data_lines() -> None:
+    kept = [path for kind in ("yaml", "toml", "j2") for path in (ROOT / "freehold").rglob(f"*.{kind}")]
+    lines = sum(path.read_text().count("\n") for path in kept)
+    assert lines <= DATA_LINES_MAX, f"{lines} lines of data kept by hand"
 
 
 def test_a_class_name_stands_for_one_thing() -> None:

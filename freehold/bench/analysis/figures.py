@@ -119,7 +119,9 @@ def figures(samples: Sequence[RequestSample], window: Window, slo: SloBounds) ->
         answer_tokens=_mean(each.answer_tokens for each in whole),
         ttft_s=distribution(waited_s(each) for each in measured),
         token_s=distribution(each.token_s for each in whole),
-        itl_s=distribution(gap for each in whole for gap in _gaps(each.chunk_s)),
+        itl_s=distribution(
+            later - earlier for each in whole for earlier, later in itertools.pairwise(each.chunk_s)
+        ),
         latency_s=distribution(each.latency_s for each in whole),
         late_s=distribution(each.sent_s - each.intended_s for each in measured),
         in_flight=sum(_overlap(each, window) for each in samples) / length_s,
@@ -157,10 +159,6 @@ def distribution(values: Iterable[float | None]) -> Distribution | None:
 def _mean(values: Iterable[int | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _gaps(moments: Sequence[float]) -> Iterable[float]:
-    return (later - earlier for earlier, later in itertools.pairwise(moments))
 
 
 def _overlap(sample: RequestSample, window: Window) -> float:

@@ -54,15 +54,11 @@ def schedule(load: Load, sizes: Sizes, *, seed: tuple[int, ...]) -> Iterator[Sch
     dice = np.random.Generator(np.random.PCG64(list(seed)))
     if load.kind == "recorded":
         assert isinstance(sizes, Recorded), "a recorded load replays recorded sizes"
-        yield from _replayed(sizes, load.value)
+        for number, (recorded_s, size) in enumerate(zip(sizes.at_s, sizes.sizes, strict=True)):
+            yield ScheduledRequest(number=number, at_s=recorded_s / load.value, size=size)
         return
     at_s = 0.0
     for number in itertools.count():
         if load.kind == "rate":
             at_s += float(dice.exponential(1 / load.value))
         yield ScheduledRequest(number=number, at_s=at_s if load.is_open else None, size=sizes.draw(dice))
-
-
-def _replayed(recorded: Recorded, faster: float) -> Iterator[ScheduledRequest]:
-    for number, (at_s, size) in enumerate(zip(recorded.at_s, recorded.sizes, strict=True)):
-        yield ScheduledRequest(number=number, at_s=at_s / faster, size=size)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from freehold.bench.analysis.figures import Window
 from freehold.bench.analysis.load import Load, ScheduledRequest
 from freehold.bench.analysis.prompts import Scale, prompt
+from freehold.bench.analysis.results import Conditions
 from freehold.bench.analysis.sample import RequestSample
 from freehold.bench.measure.client import BenchTarget, Timing, send
 from freehold.core.clock import monotonic_s
@@ -21,18 +22,6 @@ from freehold.core.clock import monotonic_s
 UNDER_WAY_MAX = 2048
 """Requests under way at once; one more is not sent and counts as `connect`. Source: our own bound, below the usual
 limit of open files (4096)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriveBounds:
-    """How long a load stays on."""
-
-    warm_up_s: float
-    duration_s: float
-    """Of the measured window."""
-    requests: int | None
-    """The window ends early with so many measured requests; None: it does not."""
-    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +54,8 @@ class Drive:
     target: BenchTarget
     asks: Iterator[ScheduledRequest]
     texts: Texts
-    bounds: DriveBounds
+    bounds: Conditions
+    """Of them, how long the load stays on; a full count of measured requests ends the window early."""
     _started_s: float = 0.0
     _since_s: float = 0.0
     _until_s: float = 0.0

@@ -19,7 +19,7 @@ from freehold.bench.analysis.results import Candidate, Conditions, Machine, Resu
 from freehold.bench.analysis.sample import RequestSample
 from freehold.bench.analysis.sizes import Size, Sizes
 from freehold.bench.measure.client import BenchTarget, Timing, send
-from freehold.bench.measure.drive import Drive, DriveBounds, Driven, Texts
+from freehold.bench.measure.drive import Drive, Driven, Texts
 from freehold.bench.measure.machine import this_machine
 from freehold.bench.measure.stage import Stage, staged
 from freehold.bench.measure.watch import GpuMeter, watched
@@ -153,7 +153,7 @@ class Bench:
             target=stage.targets[through],
             asks=schedule(load, self.setup.sizes, seed=(conditions.seed, run, place)),
             texts=self._texts((conditions.seed, run, place, self.setup.through.index(through))),
-            bounds=bounds_of(conditions),
+            bounds=conditions,
         )
         meter, gpus = self._meter, candidate.gpus
         async with watched(stage.pid, meter, gpus=gpus, after_s=conditions.warm_up_s) as seen:
@@ -170,16 +170,6 @@ class Bench:
     def _texts(self, label: tuple[int, ...]) -> Texts:
         scale, shared = self._scale or Scale(), self.setup.conditions.shared_prefix_tokens
         return Texts(scale=scale, label=label, shared_words=round(shared / scale.per_word) if shared else 0)
-
-
-def bounds_of(conditions: Conditions) -> DriveBounds:
-    """Return how long each load stays on."""
-    return DriveBounds(
-        warm_up_s=conditions.warm_up_s,
-        duration_s=conditions.duration_s,
-        requests=conditions.requests,
-        timeout_s=conditions.timeout_s,
-    )
 
 
 def turned(things: Sequence[T], by: int) -> list[T]:

@@ -60,7 +60,7 @@ async def staged(
     """
     settings = FleetSettings(log_dir=folder, ready_timeout_s=ready_timeout_s)
     front = _Front(gateway, folder) if gateway is not None else None
-    fleet = Fleet([plan], settings, on_snapshot=front.send if front else _nobody)
+    fleet = Fleet([plan], settings, on_snapshot=front.send if front else lambda _: None)
     began_s = monotonic_s()
     running = asyncio.create_task(fleet.run(), name=f"fleet of {plan.id}")
     try:
@@ -79,10 +79,6 @@ async def staged(
             await front.close()
         fleet.request_stop(drained=True)
         await running
-
-
-def _nobody(snapshot: Snapshot) -> None:
-    del snapshot
 
 
 def _target(url: str, model: str) -> BenchTarget:

@@ -21,7 +21,6 @@ from freehold.bench.analysis.choose import Choice
 from freehold.bench.analysis.results import VERSION, BenchFile
 from freehold.bench.analysis.sizes import fit
 from freehold.bench.contenders import (
-    BenchWanted,
     contenders_of,
     context_of,
     entries_of,
@@ -43,7 +42,7 @@ from freehold.cli.choose.bench_show import (
 from freehold.cli.terminal.config import load_config
 from freehold.cli.terminal.fetch_progress import showing
 from freehold.cli.terminal.flag_options import flag_options
-from freehold.cli.terminal.output import UserMistakes, duration_text
+from freehold.cli.terminal.output import INTERRUPTED, UserMistakes, duration_text
 from freehold.cli.terminal.place import StackPlace, json_option, stack_options
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
@@ -53,8 +52,6 @@ from freehold.stack.config import Config
 from freehold.stack.node_gpus import node_gpus
 from freehold.stack.status import running_status
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C. Source: 128 + SIGINT, as shells say it."""
 _CONTEXT_PART = 0.95
 """Of the smallest context, what prompts and answers may fill: words are only nearly tokens. Source: our own choice."""
 _FILE = click.Path(path_type=Path)
@@ -138,13 +135,9 @@ def exit_code(bench: BenchFile, choice: Choice) -> int:
 
 
 def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_json: bool) -> BenchFile:
-    wanted = BenchWanted(
-        models=flags["models"],
-        engines=tuple(word.strip() for word in flags["engines"].split(",") if word.strip()),
-        settings=flags["settings"],
-    )
-    models = models_of(config, wanted, reader)
-    entries = entries_of(models, wanted, reader)
+    models = models_of(config, flags["models"], reader)
+    engines = [word.strip() for word in flags["engines"].split(",") if word.strip()]
+    entries = entries_of(models, reader, on=engines, settings=flags["settings"])
     named = named_weights(flags["weights"], entries, reader)
     asked = read_load(
         flags,

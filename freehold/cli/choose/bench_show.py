@@ -23,7 +23,7 @@ from freehold.bench.report.table import (
     yardstick_lines,
 )
 from freehold.bench.results_file import read
-from freehold.cli.terminal.output import UserMistakes, say_json, show_failure, styled
+from freehold.cli.terminal.output import UserMistakes, mistake, say_json, show_failure, styled
 from freehold.cli.terminal.place import json_option
 from freehold.cli.terminal.table import paragraph, terminal_columns
 from freehold.core.errors import Permanent
@@ -58,8 +58,7 @@ def show(*, file: Path, compare: Path | None, html: Path | None, as_json: bool) 
     bench = load_bench(file)
     choice = chosen(bench)
     if html is not None and (why := why_not_written(html)):
-        hint = "a file in a folder that is there"
-        raise UserMistakes([Problem(where="--html", message=why, hint=hint)])
+        raise mistake("--html", why, "a file in a folder that is there")
     if html is not None:
         write_page(bench, choice, html)
     if compare is not None:
@@ -85,7 +84,7 @@ def apply(*, file: Path, dry_run: bool, as_json: bool) -> int:
     bench = load_bench(file)
     choice = chosen(bench)
     if bench.interrupted:
-        raise UserMistakes([Problem(where=str(file), message=HALF, hint=_WHOLE)])
+        raise mistake(str(file), HALF, _WHOLE)
     if choice.winner is None:
         show_failure("there is no winner to apply", choice.reasons[0], as_json=as_json)
         return NO_WINNER
@@ -117,8 +116,7 @@ def apply_winner(bench: BenchFile, choice: Choice, *, dry_run: bool = False, as_
     assert choice.winner is not None
     if not bench.config:
         hint = "freehold init writes a freehold.yaml: bench that"
-        problem = Problem(where="freehold.yaml", message="the built-in example was benched", hint=hint)
-        raise UserMistakes([problem])
+        raise mistake("freehold.yaml", "the built-in example was benched", hint)
     found = prepared(Path(bench.config), choice.winner.candidate, wanted_sha256=bench.config_sha256)
     if isinstance(found, Problem):
         raise UserMistakes([found])

@@ -17,9 +17,18 @@ from freehold.cli.terminal import shell_values
 from freehold.cli.terminal.check_table import show_checks
 from freehold.cli.terminal.config import load_config, load_keyless
 from freehold.cli.terminal.fetch_progress import showing
-from freehold.cli.terminal.output import UserMistakes, answer, say_json, show_failure, styled
+from freehold.cli.terminal.output import (
+    INTERRUPTED,
+    UserMistakes,
+    answer,
+    mistake,
+    require_known,
+    say_json,
+    show_failure,
+    styled,
+)
 from freehold.cli.terminal.place import StackPlace, json_option, stack_options
-from freehold.core.problems import Problem, nearest_hint
+from freehold.core.problems import nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Recipe
 from freehold.fleet.control.state_dir import StateDir
@@ -40,8 +49,6 @@ from freehold.stack.engine_environment import how_to_get
 
 FOUND_PROBLEM = 3
 """Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
-INTERRUPTED = 130
-"""Exit code after Ctrl-C. Source: 128 + SIGINT, as shells say it."""
 
 
 @click.group("engine")
@@ -201,7 +208,7 @@ def _recipe(name: str) -> Recipe:
         )
     else:
         message, hint = f"Freehold has no recipe for {name}", how_to_get(engine) or _state(engine, [])
-    raise UserMistakes([Problem(where="NAME", message=message, hint=hint)])
+    raise mistake("NAME", message, hint)
 
 
 @command.command("remove", short_help="Remove an environment that was installed.")
@@ -216,9 +223,7 @@ def remove_(*, name: str, as_json: bool) -> None:
     if path is None:
         known = {**there, **names}
         hint = nearest_hint(name, known) if known else "nothing is installed"
-        raise UserMistakes(
-            [Problem(where="NAME", message=f"{name!r} is not installed in {root}", hint=hint)],
-        )
+        raise mistake("NAME", f"{name!r} is not installed in {root}", hint)
     remove(path, root)
     answer({"removed": str(path)}, f"removed {path}", as_json=as_json)
 
@@ -257,14 +262,7 @@ def check(
 
     Without NAME all engines that are installed. Exit code: 0 all start, 3 a problem.
     """
-    engines = all_engines()
-    problems = [
-        Problem(where="NAME", message=f"there is no engine {name!r}", hint=nearest_hint(name, engines))
-        for name in names
-        if name not in engines
-    ]
-    if problems:
-        raise UserMistakes(problems)
+    require_known(names, all_engines(), where="NAME", message="there is no engine")
     if with_model is None:
         checks = [*machine_facts(), *engine_checks(names, _models(stack.config_path))]
     else:
@@ -290,10 +288,7 @@ def _try(stack: StackPlace, name: str, *, as_json: bool) -> Check:
     """Start the engine of one model and return the result; raises UserMistakes if there is no such model."""
     config = load_config(stack.config_path, overrides={})
     managed = {model.name: model for model in config.spec.models if model.managed}
-    if name not in managed:
-        message = f"{config.name} has no managed model {name!r}"
-        problem = Problem(where="--with-model", message=message, hint=nearest_hint(name, managed))
-        raise UserMistakes([problem])
+    require_known([name], managed, where="--with-model", message=f"{config.name} has no managed model")
 
     def note(line: str) -> None:
         if not as_json:

@@ -15,10 +15,18 @@ import msgspec
 from freehold.cli.node.health_diagnose import diagnose
 from freehold.cli.node.health_incidents import goes_on, incident_lines
 from freehold.cli.node.health_set_healthy import set_healthy
-from freehold.cli.node.health_table import lines_of, one_line, serving_on
+from freehold.cli.node.health_table import BAD, lines_of, one_line, serving_on
 from freehold.cli.terminal.agent_snapshot import asked
 from freehold.cli.terminal.config import load_keyless
-from freehold.cli.terminal.output import UserMistakes, answer, duration_text, say_json, show_lines, styled
+from freehold.cli.terminal.output import (
+    UserMistakes,
+    answer,
+    duration_text,
+    mistake,
+    say_json,
+    show_lines,
+    styled,
+)
 from freehold.cli.terminal.place import StackPlace, find_config, json_option, stack_options
 from freehold.cli.terminal.table import paragraph, terminal_columns
 from freehold.core.clock import wall_s
@@ -39,7 +47,6 @@ from freehold.stack.status import running_status
 
 _WATCH_S = 2.0
 """Between two pictures of --watch. Source: the agent's own fastest pace."""
-_BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 _LONGEST_S = 24 * 3600.0
 """Longest recording. Source: our own choice: a day of a node with eight GPUs is some 2 GB."""
 
@@ -114,7 +121,7 @@ def exit_code(snapshot: HealthSnapshot, *, stale: bool) -> int:
     verdicts = {each.finding.verdict for each in snapshot.findings}
     if stale:
         return 1
-    if verdicts & _BAD or goes_on(snapshot):
+    if verdicts & BAD or goes_on(snapshot):
         return 3
     return 0 if Verdict.HEALTHY in verdicts else 1
 
@@ -137,10 +144,7 @@ def record(file: Path, *, for_: str, about: str, stack: StackPlace, as_json: boo
     """
     seconds = parse_duration_s(for_)
     if isinstance(seconds, Unreadable) or not 0 < seconds <= _LONGEST_S:
-        problem = Problem(
-            where="--for", message=f"{for_!r} is no time up to 24h", hint="for example 60s or 5m"
-        )
-        raise UserMistakes([problem])
+        raise mistake("--for", f"{for_!r} is no time up to 24h", "for example 60s or 5m")
     settings = health_settings(load_keyless(stack.config_path))
     engines = EnginesReader()
     with contextlib.suppress(FreeholdError):
@@ -207,8 +211,8 @@ def replay(file: Path, *, config_flag: Path | None, as_json: bool) -> int:
     seen = False
     for view in recording.views:
         for finding in replaying.add(view):
-            seen |= finding.verdict in _BAD
-            if not as_json and finding.verdict in _BAD:
+            seen |= finding.verdict in BAD
+            if not as_json and finding.verdict in BAD:
                 click.echo(f"{view.at_s - first_s:8.1f} s  {one_line(finding)}")
     last = recording.views[-1]
     snapshot = replaying.snapshot(last.node or recording.head.node, last.at_s)

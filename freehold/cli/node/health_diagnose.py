@@ -7,16 +7,16 @@ and nothing is read but the files that were named.
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from freehold.cli.node.health_incidents import goes_on, incident_json, whole_lines
+from freehold.cli.node.health_incidents import evidence_lines, goes_on, incident_json, whole_lines
 from freehold.cli.terminal.agent_snapshot import asked
-from freehold.cli.terminal.output import UserMistakes, answer, styled
+from freehold.cli.terminal.output import UserMistakes, answer, mistake, styled
 from freehold.cli.terminal.place import StackPlace, stack_options
 from freehold.core.clock import wall_s
-from freehold.core.findings import Evidence
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
 from freehold.health.agent.history_file import HistoryFile
@@ -91,14 +91,15 @@ def _live(state_path: Path, *, as_json: bool) -> int:
     return 3 if goes_on(snapshot) else 0
 
 
-def _read(path: Path) -> str | Problem:
+def _read(path: Path) -> str:
+    """Return the text of a file or of standard input; raises UserMistakes."""
     try:
         data = sys.stdin.buffer.read(BYTES_MOST + 1) if str(path) == "-" else _bytes(path)
     except OSError as exc:
-        return Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}")
+        raise mistake(str(path), f"cannot be read: {exc.strerror or exc}") from exc
     if len(data) > BYTES_MOST:
         message = f"is larger than {BYTES_MOST // 1_000_000} MB"
-        return Problem(where=str(path), message=message, hint="cut it to the time of the incident")
+        raise mistake(str(path), message, "cut it to the time of the incident")
     return data.decode("utf-8-sig", "replace")  # Windows puts a mark in front
 
 
@@ -109,8 +110,6 @@ def _bytes(path: Path) -> bytes:
 
 def _kernel(path: Path) -> IncidentCases:
     text = _read(path)
-    if isinstance(text, Problem):
-        return IncidentCases(problems=(text,))
     read = read_kernel_log(text, str(path), now_s=wall_s())
     if (
         text.strip()
@@ -118,23 +117,18 @@ def _kernel(path: Path) -> IncidentCases:
         and len(read.ignored) >= len([line for line in text.splitlines() if line.strip()])
     ):
         hint = "lines of dmesg, journalctl -k, kern.log or /dev/kmsg"
-        return IncidentCases(
-            problems=(Problem(where=f"{path}:1:1", message="there is no kernel line in it", hint=hint),)
-        )
+        raise mistake(f"{path}:1:1", "there is no kernel line in it", hint)
     return read
 
 
 def _incident(path: Path) -> IncidentCases:
     text = _read(path)
-    if isinstance(text, Problem):
-        return IncidentCases(problems=(text,))
     if path.suffix in {".yaml", ".yml"}:
         tree = read_tree(text, str(path))
         if tree.mistakes:
-            wrong = (
+            raise UserMistakes(
                 Problem(where=str(m.place), message=m.message, hint=m.hint) for m in sorted(tree.mistakes)
             )
-            return IncidentCases(problems=tuple(wrong))
         return read_incident(tree.data, str(path))
     return _json(text, str(path))
 
@@ -143,8 +137,8 @@ def _json(text: str, name: str) -> IncidentCases:
     """Read JSON, or JSON lines as a recording has them."""
     try:
         return read_incident(json.loads(text), name)
-    except RecursionError:
-        return IncidentCases(problems=(Problem(where=f"{name}:1:1", message="it nests too deep"),))
+    except RecursionError as exc:
+        raise mistake(f"{name}:1:1", "it nests too deep") from exc
     except json.JSONDecodeError as exc:
         first = exc
     try:
@@ -154,13 +148,7 @@ def _json(text: str, name: str) -> IncidentCases:
     if len(lines) > 1:
         return read_incident(lines, name)
     where = f"{name}:{first.lineno}:{first.colno}"
-    return IncidentCases(
-        problems=(
-            Problem(
-                where=where, message=f"this is not JSON: {first.msg}", hint="see docs/health-diagnosis.md"
-            ),
-        )
-    )
+    raise mistake(where, f"this is not JSON: {first.msg}", "see docs/health-diagnosis.md")
 
 
 def verdict_json(
@@ -193,8 +181,8 @@ def _one(diagnosis: Diagnosis) -> dict[str, object]:
         "component": diagnosis.component,
         "confidence": diagnosis.confidence,
         "action": str(diagnosis.action),
-        "evidence": [_evidence(entry) for entry in diagnosis.evidence],
-        "evidence_against": [_evidence(entry) for entry in diagnosis.evidence_against],
+        "evidence": [asdict(entry) for entry in diagnosis.evidence],
+        "evidence_against": [asdict(entry) for entry in diagnosis.evidence_against],
         "what_would_change_it": diagnosis.what_would_change_it,
         "problem": diagnosis.problem,
         "summary": diagnosis.summary,
@@ -206,16 +194,6 @@ def _one(diagnosis: Diagnosis) -> dict[str, object]:
             "events": len(incident.events),
             "followers": [f"XID {event.number} {event.component}" for event in incident.followers],
         },
-    }
-
-
-def _evidence(entry: Evidence) -> dict[str, object]:
-    return {
-        "what": entry.what,
-        "value": entry.value,
-        "source": entry.source,
-        "at_s": entry.at_s,
-        "baseline": entry.baseline,
     }
 
 
@@ -234,12 +212,8 @@ def _lines(main: Diagnosis) -> list[str]:
     if main.caution:
         lines.append(f"      {main.caution}")
     for title, entries in (("for", main.evidence), ("against", main.evidence_against)):
-        lines += [f"  {title}: {entry.what}: {entry.value}" + _behind(entry) for entry in entries]
+        lines += evidence_lines(title, entries)
     return [*lines, f"  what would change it: {main.what_would_change_it}"]
-
-
-def _behind(entry: Evidence) -> str:
-    return f" ({entry.baseline})" if entry.baseline else ""
 
 
 command = diagnose

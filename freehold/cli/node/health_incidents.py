@@ -34,17 +34,14 @@ def incident_lines(snapshot: HealthSnapshot, columns: int | None = None) -> list
 
 def _row(one: IncidentReport, now_s: float) -> Row:
     cells = (styled("incident", colour="red", bold=True), one.hypothesis, one.component, one.summary)
-    return Row(cells, ["; ".join(filter(None, (_do(one.action), _since(one, now_s), _doubt(one))))])
+    do = "" if one.action is Action.NONE else f"do: {one.action.replace('_', ' ')}"
+    return Row(cells, ["; ".join(filter(None, (do, _since(one, now_s), _doubt(one))))])
 
 
 def _over(one: IncidentReport, now_s: float) -> str:
     by = f", set healthy by {one.set_healthy_by}" if one.set_healthy_by else ""
     head = f"{one.hypothesis}  {one.component}".rstrip() + f"  {one.summary}"
     return f"last incident, over for {_age(now_s, one.over_s)}{by}: {head}"
-
-
-def _do(action: Action) -> str:
-    return "" if action is Action.NONE else f"do: {action.replace('_', ' ')}"
 
 
 def _since(one: IncidentReport, now_s: float) -> str:
@@ -106,13 +103,14 @@ def _whole(one: IncidentReport, now_s: float) -> Iterator[str]:
     yield f"  do: {one.action}"
     if one.caution:
         yield f"      {one.caution}"
-    yield from _evidence("for", one.evidence)
-    yield from _evidence("against", one.evidence_against)
+    yield from evidence_lines("for", one.evidence)
+    yield from evidence_lines("against", one.evidence_against)
     if one.left_out:
         yield f"  and {one.left_out} more"
     yield f"  what would change it: {one.what_would_change_it}"
 
 
-def _evidence(title: str, entries: Sequence[Evidence]) -> Iterator[str]:
+def evidence_lines(title: str, entries: Sequence[Evidence]) -> Iterator[str]:
+    """Yield a line for each entry, with what is normal behind it where that is known."""
     for entry in entries:
         yield f"  {title}: {entry.what}: {entry.value}" + (f" ({entry.baseline})" if entry.baseline else "")

@@ -12,12 +12,13 @@ from threading import Event
 
 import click
 
+from freehold.cli.node.health_table import BAD
 from freehold.cli.terminal.agent_snapshot import asked
 from freehold.cli.terminal.output import UserMistakes, say_json
 from freehold.cli.terminal.place import StackPlace, json_option, stack_options
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
-from freehold.core.findings import Finding, Verdict
+from freehold.core.findings import Finding
 from freehold.core.problems import Problem, nearest_hint
 from freehold.health.agent.history_file import HistoryFile
 from freehold.health.agent.state_files import read_snapshot
@@ -30,7 +31,6 @@ REASON_MOST = 500
 TAKEN_OVER_S = 15.0
 """How long an agent is waited for: it looks at the file every 2 s, and some. Source: our own choice."""
 _LOOK_S = 0.2  # short against what an agent takes, long against the cost of one look
-_BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 
 
 @click.command("set-healthy", short_help="Say that this node, or a part of it, is well again.")
@@ -110,7 +110,7 @@ def _unknown(name: str, known: HealthSnapshot) -> Problem:
 
 
 def _bad(known: HealthSnapshot | None) -> list[Finding]:
-    return [each.finding for each in (known.findings if known else ()) if each.finding.verdict in _BAD]
+    return [each.finding for each in (known.findings if known else ()) if each.finding.verdict in BAD]
 
 
 def _subject(component: str, known: HealthSnapshot | None) -> str:

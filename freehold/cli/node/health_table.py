@@ -16,7 +16,8 @@ _COLOURS = {
     Verdict.UNHEALTHY: "red",
     Verdict.UNKNOWN: "magenta",
 }
-_BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
+BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
+"""The verdicts of a problem."""
 
 
 Serving = Mapping[str, Sequence[str]]
@@ -53,7 +54,7 @@ def one_line(finding: Finding) -> str:
 
 def _row(each: SettledFinding, snapshot: HealthSnapshot, serving: Serving) -> Row:
     finding, below = each.finding, []
-    bad = finding.verdict in _BAD
+    bad = finding.verdict in BAD
     verdict = styled(finding.verdict, colour=_COLOURS.get(finding.verdict), bold=bad)
     if bad:
         since = f" for {duration_text(max(0.0, snapshot.at_s - each.since_s))}" if snapshot.pid else ""

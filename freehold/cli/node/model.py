@@ -16,10 +16,18 @@ from freehold.cli.node.model_record import record
 from freehold.cli.terminal import shell_values
 from freehold.cli.terminal.config import load_config
 from freehold.cli.terminal.fetch_progress import showing
-from freehold.cli.terminal.output import UserMistakes, answer, say_json, show_failure, show_lines
+from freehold.cli.terminal.output import (
+    UserMistakes,
+    answer,
+    mistake,
+    require_known,
+    say_json,
+    show_failure,
+    show_lines,
+)
 from freehold.cli.terminal.place import config_option, find_config, json_option
 from freehold.cli.terminal.table import Row, table, terminal_columns
-from freehold.core.problems import Problem, nearest_hint
+from freehold.core.problems import Problem
 from freehold.stack.fetch import Pulled, WeightsWanted, pull_all
 from freehold.weights.blobs import StoredWeights
 from freehold.weights.source import parse_sha256, parse_source
@@ -118,8 +126,7 @@ def hash_(path: Path, *, include: str, as_json: bool) -> None:
     """
     patterns = tuple(include.split(",")) if include else ()
     if not path.exists():
-        problem = Problem(where="PATH", message=f"there is no {path}", hint="name a file or a folder")
-        raise UserMistakes([problem])
+        raise mistake("PATH", f"there is no {path}", "name a file or a folder")
     with disk_errors(path), showing(quiet=as_json) as show:
         report = Reporter(show(path.name))
         files = hash_folder(path, report, patterns) if path.is_dir() else {}
@@ -171,15 +178,7 @@ def _configured(names: Sequence[str], config_flag: Path | None) -> list[WeightsW
     config = load_config(find_config(config_flag), overrides={})
     models = [model for model in config.spec.models if model.source]
     known = {each.name: each for model in models for each in model.named}
-    problems = [
-        Problem(
-            where="NAME", message=f"{config.name} has no weights for {name!r}", hint=nearest_hint(name, known)
-        )
-        for name in names
-        if name not in known
-    ]
-    if problems:
-        raise UserMistakes(problems)
+    require_known(names, known, where="NAME", message=f"{config.name} has no weights for")
     return [
         WeightsWanted(
             name=name, source=known[name].source, sha256=known[name].sha256, base_dir=config.base_dir

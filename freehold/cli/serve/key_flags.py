@@ -4,7 +4,7 @@ It looks at the flags, the configured models and the names that are taken; it ma
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,29 +14,14 @@ import msgspec
 
 from freehold.core import units
 from freehold.core.problems import Problem, nearest_hint
+from freehold.cost.intake.flags import FlagReader
+from freehold.cost.intake.numbers import Read
 from freehold.gateway.callers.keys import NAME_CHARS_MAX, PRIORITY_FIRST, PRIORITY_LAST, WEIGHT_MAX, KeyLimits
 
 _LONGEST_S = 10 * 366 * 24 * 3600
 """A key lives at most ten years from now. Source: own choice: a longer one is a slip of the keyboard."""
 
 _LONGEST_TIMEOUT_S = 24 * 3600  # Source: our own bound, as of `gateway.timeouts`.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flags:
-    """The flags as they were written; None: not given."""
-
-    rpm: str | None
-    tpm: str | None
-    concurrency: str | None
-    monthly_tokens: str | None
-    monthly_usd: str | None
-    fallback: str | None
-    models: str | None
-    priority: str | None
-    weight: str | None
-    timeout: str | None
-    expires: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,45 +72,38 @@ _OPTIONS = (
 
 
 def read_flags(
-    name: str, flags: Flags, *, models: Collection[str], taken: Collection[str], wall_s: float
+    name: str,
+    flags: Mapping[str, str | None],
+    *,
+    models: Collection[str],
+    taken: Collection[str],
+    wall_s: float,
 ) -> Wanted | list[Problem]:
-    """Return the wanted key, or every problem."""
-    problems: list[Problem] = []
-    problems += _name_problems(name, taken)
-    limits: dict[str, Any] = {}
-    for field, flag, text in (
-        ("requests_per_minute", "--rpm", flags.rpm),
-        ("tokens_per_minute", "--tpm", flags.tpm),
-        ("concurrency", "--concurrency", flags.concurrency),
-        ("monthly_tokens", "--monthly-tokens", flags.monthly_tokens),
-        ("weight", "--weight", flags.weight),
-    ):
-        if text is not None:
-            limits[field] = _taken(
-                _count(flag, text, most=WEIGHT_MAX if field == "weight" else 10**12), problems
-            )
-    if flags.models is not None:
-        limits["models"] = _taken(_models(flags.models, models), problems)
-    if flags.monthly_usd is not None:
-        limits["monthly_microusd"] = _taken(_microusd(flags.monthly_usd), problems)
-    if flags.fallback is not None:
-        limits["fallback"] = _taken(_fallback(flags.fallback), problems)
-    if flags.priority is not None:
-        limits["priority"] = _taken(_priority(flags.priority), problems)
-    if flags.timeout is not None:
-        limits["timeout_s"] = _taken(_timeout(flags.timeout), problems)
-    expires_s = None if flags.expires is None else _taken(_expiry(flags.expires, wall_s), problems)
-    if problems:
-        return problems
-    return Wanted(name=name, limits=msgspec.convert(limits, KeyLimits), expires_s=expires_s)
-
-
-def _taken(found: Any, problems: list[Problem]) -> Any:
-    """Return what was read, or note the problem."""
-    if isinstance(found, Problem):
-        problems.append(found)
-        return None
-    return found
+    """Return the wanted key, or every problem. `flags` are as they were written, by name; None: not given."""
+    reader = FlagReader()
+    reader.problems += _name_problems(name, taken)
+    readers: dict[str, tuple[str, Read[Any]]] = {
+        "requests_per_minute": ("rpm", _count),
+        "tokens_per_minute": ("tpm", _count),
+        "concurrency": ("concurrency", _count),
+        "monthly_tokens": ("monthly_tokens", _count),
+        "weight": ("weight", _count),
+        "models": ("models", lambda flag, text: _models(flag, text, models)),
+        "monthly_microusd": ("monthly_usd", _microusd),
+        "fallback": ("fallback", _fallback),
+        "priority": ("priority", _priority),
+        "timeout_s": ("timeout", _timeout),
+        "expires_s": ("expires", lambda flag, text: _expiry(flag, text, wall_s)),
+    }
+    limits = {
+        field: reader.take(read, f"--{flag.replace('_', '-')}", flags[flag])
+        for field, (flag, read) in readers.items()
+    }
+    if reader.problems:
+        return reader.problems
+    expires_s = limits.pop("expires_s")
+    given = {field: value for field, value in limits.items() if value is not None}
+    return Wanted(name=name, limits=msgspec.convert(given, KeyLimits), expires_s=expires_s)
 
 
 def _name_problems(name: str, taken: Collection[str]) -> Iterator[Problem]:
@@ -143,7 +121,8 @@ def _name_problems(name: str, taken: Collection[str]) -> Iterator[Problem]:
         )
 
 
-def _count(flag: str, text: str, *, most: int) -> int | Problem:
+def _count(flag: str, text: str) -> int | Problem:
+    most = WEIGHT_MAX if flag == "--weight" else 10**12
     number = units.parse_count(text)
     if isinstance(number, units.Unreadable):
         return Problem(where=flag, message=number.message)
@@ -155,66 +134,60 @@ def _count(flag: str, text: str, *, most: int) -> int | Problem:
     return number
 
 
-def _microusd(text: str) -> int | Problem:
+def _microusd(flag: str, text: str) -> int | Problem:
     """Return millionths of a dollar for dollars with at most six places."""
     found = re.fullmatch(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?", text)
     amount = int(found[1]) * 10**6 + int((found[2] or "").ljust(6, "0")) if found else 0
     if amount:
         return amount
     return Problem(
-        where="--monthly-usd",
+        where=flag,
         message=f"must be US dollars above 0 with at most six places, not {text!r}",
         hint="leave the flag out for no limit",
     )
 
 
-def _fallback(text: str) -> bool | Problem:
+def _fallback(flag: str, text: str) -> bool | Problem:
     if text in {"allow", "never"}:
         return text == "allow"
-    return Problem(where="--fallback", message=f"must be allow or never, not {text!r}")
+    return Problem(where=flag, message=f"must be allow or never, not {text!r}")
 
 
-def _models(text: str, known: Collection[str]) -> list[str] | Problem:
+def _models(flag: str, text: str, known: Collection[str]) -> list[str] | Problem:
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in names:
         if name not in known:
-            return Problem(
-                where="--models", message=f"there is no model {name!r}", hint=nearest_hint(name, known)
-            )
+            return Problem(where=flag, message=f"there is no model {name!r}", hint=nearest_hint(name, known))
     return names
 
 
-def _priority(text: str) -> int | Problem:
+def _priority(flag: str, text: str) -> int | Problem:
     if re.fullmatch(r"[+-]?[0-9]{1,3}", text) and PRIORITY_FIRST <= int(text) <= PRIORITY_LAST:
         return int(text)
     return Problem(
-        where="--priority",
+        where=flag,
         message=f"must be a whole number from {PRIORITY_FIRST} to {PRIORITY_LAST}, not {text!r}",
         hint="lower is served first, 0 is usual",
     )
 
 
-def _timeout(text: str) -> float | Problem:
+def _timeout(flag: str, text: str) -> float | Problem:
     value_s = units.parse_duration_s(text)
     if isinstance(value_s, units.Unreadable):
-        return Problem(where="--timeout", message=value_s.message)
+        return Problem(where=flag, message=value_s.message)
     if not 0 < value_s <= _LONGEST_TIMEOUT_S:
-        return Problem(where="--timeout", message=f"must be above 0 and at most 24h, not {text}")
+        return Problem(where=flag, message=f"must be above 0 and at most 24h, not {text}")
     return value_s
 
 
-def _expiry(text: str, wall_s: float) -> int | Problem:
+def _expiry(flag: str, text: str, wall_s: float) -> int | Problem:
     """Return Unix seconds for a duration from now or a day."""
     value_s = units.parse_duration_s(text)
     end_s = _day_s(text) if isinstance(value_s, units.Unreadable) else wall_s + value_s
     if end_s is None:
-        return Problem(
-            where="--expires", message="must be a duration such as 12h or 90d, or a day as 2027-01-31"
-        )
+        return Problem(where=flag, message="must be a duration such as 12h or 90d, or a day as 2027-01-31")
     if not wall_s < end_s <= wall_s + _LONGEST_S:
-        return Problem(
-            where="--expires", message="must lie in the next ten years", hint="leave it out for never"
-        )
+        return Problem(where=flag, message="must lie in the next ten years", hint="leave it out for never")
     return int(end_s)
 
 

@@ -18,10 +18,9 @@ import click
 import msgspec
 
 from freehold.cli.terminal import shell_values
-from freehold.cli.terminal.output import UserMistakes, say_json, styled
+from freehold.cli.terminal.output import require_known, say_json, styled
 from freehold.cli.terminal.place import StackPlace, json_option, stack_options, start_hint
 from freehold.core.errors import Permanent
-from freehold.core.problems import Problem, nearest_hint
 from freehold.fleet.control.state_dir import StateDir
 
 _LOOK_AGAIN_S = 0.2  # Short enough to look immediate; a look costs one stat per log.
@@ -65,11 +64,11 @@ def command(
     logs = {path.name.removesuffix(".log"): path for path in sorted(state.logs.glob("*.log"))}
     if not logs:
         raise Permanent(f"there are no logs in {state.logs}", hint=start_hint("logs", stack))
-    if name is not None and name not in logs:
-        problem = Problem(where="NAME", message=f"there is no log {name!r}", hint=nearest_hint(name, logs))
-        raise UserMistakes([problem])
+    if name == "access" and name not in logs:
+        raise Permanent("the access log is empty: its first line comes with the first request")
+    require_known([name] if name is not None else [], logs, where="NAME", message="there is no log")
     tails = [Tail(source, logs[source]) for source in logs if _is_meant(source, name)]
-    wanted = _every if name is not None else _worth_showing
+    wanted = _worth_showing if name is None else lambda _: True
     alone = len(tails) == 1 and name is not None
     width = 0 if alone else max(len(tail.source) for tail in tails)
     write = _write_json if as_json else _write_raw if raw else _write_text
@@ -145,11 +144,6 @@ def merged(logs: Iterable[tuple[float, Sequence[Line]]]) -> list[Line]:
     return [line for _, line in sorted(timed, key=lambda each: each[0])]
 
 
-def _every(line: Line) -> bool:
-    del line
-    return True
-
-
 def _worth_showing(line: Line) -> bool:
     """Return whether a line is shown together with other logs."""
     return line.source != HEALTH or line.level not in {"debug", "info"}
@@ -209,7 +203,7 @@ class Tail:
             return self._path.stat().st_mtime
         return 0.0
 
-    def last(self, count: int, wanted: Callable[[Line], bool] = _every) -> list[Line]:
+    def last(self, count: int, wanted: Callable[[Line], bool] = lambda _: True) -> list[Line]:
         """Return the last `count` wanted lines, those before a rotation included."""
         older = self._path.with_name(self._path.name + ".1")
         kept: deque[Line] = deque(maxlen=max(0, count))

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Sequence
 import click
 import msgspec
 
-from freehold.core.problems import Problem
+from freehold.core.problems import Problem, nearest_hint
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C. Source: POSIX shells, 128 + SIGINT."""
 
 
 class UserMistakes(click.ClickException):
@@ -21,6 +24,23 @@ class UserMistakes(click.ClickException):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(map(str, self.problems)))
+
+
+def mistake(where: str, message: str, hint: str = "") -> UserMistakes:
+    """Return one problem of the user's input as an exception to raise."""
+    return UserMistakes([Problem(where=where, message=message, hint=hint)])
+
+
+def require_known(names: Iterable[str], known: Iterable[str], *, where: str, message: str) -> None:
+    """Raise UserMistakes with a problem for each name that is not known; `message` is put before the name."""
+    known = list(known)
+    problems = [
+        Problem(where=where, message=f"{message} {name!r}", hint=nearest_hint(name, known))
+        for name in names
+        if name not in known
+    ]
+    if problems:
+        raise UserMistakes(problems)
 
 
 def wants_json(argv: Sequence[str]) -> bool:

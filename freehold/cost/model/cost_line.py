@@ -11,11 +11,6 @@ from freehold.cost.model.draw import Vector
 from freehold.cost.model.result import Kind
 
 
-def always(case: CostCase) -> bool:  # noqa: ARG001 -- the face of `Line.when`
-    """Return true: a line without further conditions."""
-    return True
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostLine:
     """One file of lines/. `price` gives USD per month, one value per draw or one for all; never negative."""
@@ -24,7 +19,7 @@ class CostLine:
     price: Callable[[CostCase], Vector]
     source: str
     """Of the formula."""
-    when: Callable[[CostCase], bool] = always
+    when: Callable[[CostCase], bool] = lambda _: True
     of_offer: bool = False
     """Whether it depends on the provider's price: if not, options of one fleet share it."""
 

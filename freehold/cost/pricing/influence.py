@@ -54,12 +54,9 @@ def tornado(
         for name, spread in inputs_of(setting, *offers).items()
     ]
     moving = [each for each in found if each.usd_per_month_at_low != each.usd_per_month_at_high]
-    return tuple(sorted(moving, key=lambda each: -swing(each)))
-
-
-def swing(each: Influence) -> float:
-    """Return how far the answer moves, USD per month."""
-    return abs(each.usd_per_month_at_high - each.usd_per_month_at_low)
+    return tuple(
+        sorted(moving, key=lambda each: -abs(each.usd_per_month_at_high - each.usd_per_month_at_low))
+    )
 
 
 def _influence(

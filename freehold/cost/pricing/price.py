@@ -32,10 +32,8 @@ class Priced:
     @property
     def running(self) -> Vector:
         """Return the total without what was paid at the start."""
-        return self._sum_of([name for name in self.lines if name not in WRITTEN_OFF])
-
-    def _sum_of(self, names: list[str]) -> Vector:
-        return sum((self.lines[name] for name in names), start=np.zeros(1, dtype=np.float32))
+        paid = (values for name, values in self.lines.items() if name not in WRITTEN_OFF)
+        return sum(paid, start=np.zeros(1, dtype=np.float32))
 
 
 def price(

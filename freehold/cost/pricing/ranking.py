@@ -122,7 +122,8 @@ def ranking_of(inputs: PlanInputs) -> Ranking:
     """Return the options priced under the plan's draws."""
     widened, draws = with_ages(inputs), Draws(inputs.draws, inputs.seed)
     setting = setting_of(widened)
-    ranked = [_ranked(price(offer, setting, draws=draws)) for offer in offers_of(widened)]
+    priced = [price(offer, setting, draws=draws) for offer in offers_of(widened)]
+    ranked = [Ranked(priced=each, usd_per_month=range_of(each.total)) for each in priced]
     ranked.sort(key=lambda each: (not each.offer.complete, each.usd_per_month.p50))
     return Ranking(
         inputs=widened,
@@ -131,10 +132,6 @@ def ranking_of(inputs: PlanInputs) -> Ranking:
         options=tuple(ranked),
         node=reference_node(widened, setting),
     )
-
-
-def _ranked(priced: Priced) -> Ranked:
-    return Ranked(priced=priced, usd_per_month=range_of(priced.total))
 
 
 def given_names(inputs: PlanInputs) -> frozenset[str]:

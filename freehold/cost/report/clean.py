@@ -14,11 +14,8 @@ _KEPT = {"\u200d", "\u200c"}
 def clean(text: str) -> str:
     """Return one line of text: white space as single blanks, every hidden character as U+FFFD."""
     words = " ".join(text.split())
-    return "".join("\ufffd" if _is_hidden(char) else char for char in words)
-
-
-def _is_hidden(char: str) -> bool:
-    return unicodedata.category(char) in _HIDDEN and char not in _KEPT
+    hidden = {char for char in words if unicodedata.category(char) in _HIDDEN} - _KEPT
+    return "".join("\ufffd" if char in hidden else char for char in words)
 
 
 def cut(text: str, most: int) -> str:

@@ -25,6 +25,6 @@ def to_html(result: PlanResult) -> str:
         **content(result, weak_most=WEAK_MOST),
         "style": Markup(style),  # noqa: S704  our own file
         "plots": [(plot, Markup(plot.svg)) for plot in plots(result)],  # noqa: S704  escaped by matplotlib
-        "sources": outline.all_sources(result),
+        "sources": outline.sources_of(result.options),
     }
     return render(__package__, "plan.html.j2", shown)

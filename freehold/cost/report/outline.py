@@ -177,12 +177,8 @@ def _asked_for(result: PlanResult) -> Iterator[str]:
         for kind in ("rent", "buy"):
             found = [option for option in result.options if (option.gpu, option.kind) == (gpu, kind)]
             if gpu in named and found:
-                yield max(found, key=_rank).id
+                yield max(found, key=lambda o: (o.can_win and not o.incomplete, not o.incomplete)).id
             yield from (option.id for option in [o for o in found if o.provider == QUOTED][:1])
-
-
-def _rank(option: PlanOption) -> tuple[bool, bool]:
-    return option.can_win and not option.incomplete, not option.incomplete
 
 
 def why_listed(option: PlanOption) -> str:
@@ -386,19 +382,15 @@ def weak_sources(result: PlanResult, most: int = 8) -> tuple[tuple[Weak, ...], i
     doubted = {each.text.partition(": ")[0] for each in doubts}
     found = doubts + [
         Weak(text=text, why=why)
-        for text in _sources(shortlist(result))
+        for text in sources_of(shortlist(result))
         if (why := why_weak(text, result.today)) and text.partition(": ")[0] not in doubted
     ]
     return tuple(found[:most]), max(0, len(found) - most)
 
 
-def _sources(options: Iterable[PlanOption]) -> tuple[str, ...]:
+def sources_of(options: Iterable[PlanOption]) -> tuple[str, ...]:
+    """Return every source of these options, once each, in order."""
     return tuple(dict.fromkeys(clean(text) for option in options for text in option.sources))
-
-
-def all_sources(result: PlanResult) -> tuple[str, ...]:
-    """Return every source of every option, once each, in order."""
-    return _sources(result.options)
 
 
 def why_weak(source: str, today: str) -> str:

@@ -76,11 +76,8 @@ def trend_text(result: ReviewResult) -> str:
     if trend.change is None:
         return trend.direction
     sign = "+" if trend.change > 0 else ""
-    return f"{trend.direction}, {sign}{rounding.percent(trend.change)} from the first third of the {_unit(trend.periods)} to the last"
-
-
-def _unit(periods: tuple[Period, ...]) -> str:
-    return "weeks" if periods and periods[0].hours > DAY_H else "days"
+    unit = "weeks" if trend.periods and trend.periods[0].hours > DAY_H else "days"
+    return f"{trend.direction}, {sign}{rounding.percent(trend.change)} from the first third of the {unit} to the last"
 
 
 PERIOD_HEADS = ("from (UTC)", "tokens", "utilisation", "USD per M tokens", "API cheaper")

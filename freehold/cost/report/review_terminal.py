@@ -3,8 +3,6 @@
 It fits 80 columns and a pipe, as a plan does. Nothing that was not measured is shown as measured.
 """
 
-from collections.abc import Iterable, Sequence
-
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule as Line
@@ -12,7 +10,7 @@ from rich.text import Text
 
 from freehold.cost.report import review_outline as outline
 from freehold.cost.report.clean import clean
-from freehold.cost.report.terminal import columns, heading, pairs, points, print_command, print_parts
+from freehold.cost.report.terminal import grid, heading, pairs, points, print_command, print_parts
 from freehold.cost.review.answer import Word
 from freehold.cost.review.review import ReviewResult
 
@@ -30,13 +28,13 @@ def show(result: ReviewResult, console: Console | None = None) -> None:
     parts: list[RenderableType] = [heading("Review", result.today), pairs(outline.figures(result)), Text()]
     parts += [
         heading("What it is made of", "USD a month; middle (10th-90th percentile)"),
-        _table(("line", "USD a month"), outline.line_rows(result.lines)),
+        grid(("line", "USD a month"), outline.line_rows(result.lines)),
         Text(),
     ]
     if result.trend.periods:
         parts += [
             heading("Period by period", "at the middle cost"),
-            _table(outline.PERIOD_HEADS, outline.period_rows(result)),
+            grid(outline.PERIOD_HEADS, outline.period_rows(result)),
             Text(),
         ]
     for title, texts in (("Not measured", result.estimated), ("Without a price", result.incomplete)):
@@ -44,13 +42,6 @@ def show(result: ReviewResult, console: Console | None = None) -> None:
             parts += [heading(title), points(map(clean, texts)), Text()]
     print_parts([*parts, *_verdict(result)], console)
     print_command(result.next_command, console)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
-    table = columns([(title, index > 0) for index, title in enumerate(heads)])
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def _verdict(result: ReviewResult) -> list[RenderableType]:

@@ -4,6 +4,7 @@ It fits 80 columns and a pipe: what is long is wrapped inside its column, never 
 printed as they are and never read as markup. The whole plan is not here: that is in the HTML and the JSON.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -125,6 +126,14 @@ def columns(heads: Sequence[tuple[str, bool]]) -> Table:
     return table
 
 
+def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[str] = ()) -> Table:
+    """Return a table of names and, behind them, numbers, with a style for each row."""
+    table = columns([(title, index > 0) for index, title in enumerate(heads)])
+    for row, style in itertools.zip_longest(rows, styles):
+        table.add_row(*map(Text, row), style=style)
+    return table
+
+
 def _head(result: PlanResult, _: Console) -> RenderableType:
     rows = [(line.label, line.text) for line in outline.head(result)]
     notes = [cut(clean(note), _TWO_LINES) for note in result.notes]
@@ -146,7 +155,7 @@ def _options(result: PlanResult, console: Console) -> RenderableType:
     rest = [f"[{number}] {text}" for number, text in enumerate(notes, start=1)]
     rest += [outline.left_out(result), outline.incomplete_text(result, 2), *outline.no_options_of(result)]
     title = heading("Options", "middle (10th-90th percentile); used: served over capacity within the SLO")
-    body = [(_option_table if fits else _option_blocks)(rows, styles)] if rows else []
+    body = [grid(_OPTION_HEADS, rows, styles) if fits else _option_blocks(rows, styles)] if rows else []
     return Group(title, *body, *(Text(text, style="dim") for text in rest if text))
 
 
@@ -154,13 +163,6 @@ def _name(option: PlanOption, notes: Sequence[str]) -> str:
     today = " (today's)" if option.paid_today else ""
     name = cut(outline.option_name(option), _NAME_MOST) + today + outline.why_listed(option)
     return name + outline.marks(option, notes)
-
-
-def _option_table(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> RenderableType:
-    table = columns([(title, index > 0) for index, title in enumerate(_OPTION_HEADS)])
-    for row, style in zip(rows, styles, strict=True):
-        table.add_row(*map(Text, row), style=style)
-    return table
 
 
 def _option_blocks(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> RenderableType:

@@ -6,6 +6,7 @@ objects are merged, lists are merged by their items' `index`), not by a list of 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -146,26 +147,19 @@ def _merge_list(into: list[Any], delta: list[Any]) -> None:
 # Chat and text completions: chunks with `choices`
 
 
-def _take_chat(answer: Json, event: Json) -> None:
+def _take_choices(answer: Json, event: Json, *, chat: bool) -> None:
     choices = event.pop("choices", [])
     answer.update(event)
     kept: dict[int, Json] = answer.setdefault("choices", {})
     for choice in choices:
-        message = choice.pop("delta", {})
-        mine = kept.setdefault(choice.get("index", 0), {"message": {"role": "assistant", "content": None}})
-        _merge(mine["message"], message)
+        begun: Json = {"message": {"role": "assistant", "content": None}} if chat else {}
+        mine = kept.setdefault(choice.get("index", 0), begun)
+        if chat:
+            _merge(mine["message"], choice.pop("delta", {}))
         _merge(mine, choice)
 
 
-def _take_text(answer: Json, event: Json) -> None:
-    choices = event.pop("choices", [])
-    answer.update(event)
-    kept: dict[int, Json] = answer.setdefault("choices", {})
-    for choice in choices:
-        _merge(kept.setdefault(choice.get("index", 0), {}), choice)
-
-
-def _finish_choices(answer: Json, kind: str) -> Json | None:
+def _finish_choices(answer: Json, *, kind: str) -> Json | None:
     kept = answer.get("choices") or {}
     if not kept or any(choice.get("finish_reason") is None for choice in kept.values()):
         return None
@@ -174,14 +168,6 @@ def _finish_choices(answer: Json, kind: str) -> Json | None:
         for call in choice.get("message", {}).get("tool_calls") or ():
             call.pop("index", None)  # a stream's numbering; whole answers have none
     return answer | {"choices": choices, "object": kind}
-
-
-def _finish_chat(answer: Json) -> Json | None:
-    return _finish_choices(answer, "chat.completion")
-
-
-def _finish_text(answer: Json) -> Json | None:
-    return _finish_choices(answer, "text_completion")
 
 
 # Responses: the last event carries the whole answer
@@ -237,8 +223,14 @@ def _finish_message(answer: Json) -> Json | None:
 
 
 _SHAPES: dict[str, tuple[Callable[[Json, Json], None], Callable[[Json], Json | None]]] = {
-    "/v1/chat/completions": (_take_chat, _finish_chat),
-    "/v1/completions": (_take_text, _finish_text),
+    "/v1/chat/completions": (
+        partial(_take_choices, chat=True),
+        partial(_finish_choices, kind="chat.completion"),
+    ),
+    "/v1/completions": (
+        partial(_take_choices, chat=False),
+        partial(_finish_choices, kind="text_completion"),
+    ),
     "/v1/responses": (_take_response, _finish_response),
     "/v1/messages": (_take_message, _finish_message),
 }

@@ -12,12 +12,11 @@ to parse every chunk, and clients must cope with it anyway.
 """
 
 import re
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
 from freehold.gateway.answers.continuation import RestOfStream
-from freehold.gateway.answers.stream_log import RESUMED_PATHS, PackBudget, StreamLog
+from freehold.gateway.answers.stream_log import RESUMED_PATHS, PackBudget, StreamLog, forget
 from freehold.gateway.answers.usage import (
     WHOLE_BYTES_MAX,
     Usage,
@@ -51,9 +50,6 @@ SILENT_EVENTS = {"/v1/chat/completions": 1, "/v1/messages": 2, "/v1/responses": 
 Source: measured on llama.cpp; OpenAI and Anthropic API references, "Streaming"."""
 
 
-_forget: Callable[[bytes], object] = deque[bytes](maxlen=0).append  # the cheapest call that does nothing
-
-
 class Tap:
     """What an answer passes on its way to the client; shared by the connection and its exchange."""
 
@@ -67,7 +63,7 @@ class Tap:
         """Reads that were passed on after one look."""
         self.last = b""
         """The last read."""
-        self.keep: Callable[[bytes], object] = _forget
+        self.keep: Callable[[bytes], object] = forget
         """Remembers each read that goes to the client, in case another engine has to continue the answer."""
         self.heads: dict[int, bytes] | None = None
         """What a chunk that needs no more than a look begins with, by its length; None: every chunk is such a one."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import astuple
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _TAIL_BYTES = 8 * 1024
@@ -30,18 +31,14 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
     def updated(self, later: "Usage") -> "Usage":
         """Return these counts with those that a later event knew."""
-        return Usage(*(a if b is None else b for a, b in zip(_all(self), _all(later), strict=True)))
-
-
-def _all(usage: Usage) -> tuple[int | None, ...]:
-    return usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens
+        return Usage(*(a if b is None else b for a, b in zip(astuple(self), astuple(later), strict=True)))
 
 
 def of_answers(parts: Sequence[Usage], *, choices: int) -> Usage:
     """Return what the answers of one request used together, of which `choices` share each prompt; one that is unknown makes the sum so."""
     prompt, cached, completion = (
         None if None in counts else sum(count or 0 for count in counts)
-        for counts in zip(*map(_all, parts), strict=True)
+        for counts in zip(*map(astuple, parts), strict=True)
     )
     # While answers are still to come, those that have are fewer than share a prompt.
     share = min(choices, len(parts))

@@ -10,8 +10,7 @@ millionths, each part rounded up.
 
 from collections.abc import Mapping
 
-from freehold.gateway.callers.cost_reservation import PICOUSD_PER_MICROUSD
-from freehold.gateway.callers.grant import KeyState
+from freehold.gateway.callers.grant import PICOUSD_PER_MICROUSD, KeyState
 from freehold.gateway.callers.keys import KeyLimits
 from freehold.gateway.callers.rate_limits import MINUTE_MS, Allowance, Bucket, Over, duration
 from freehold.gateway.callers.spend import usd_place

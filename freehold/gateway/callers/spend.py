@@ -36,34 +36,30 @@ class Spending:
 
     def __init__(self, data: bytes = b"") -> None:
         """Begin with what was saved; `data` that cannot be read raises msgspec.DecodeError."""
-        self._months: dict[str, Month] = _DECODER.decode(data).months if data else {}
+        self.months: dict[str, Month] = _DECODER.decode(data).months if data else {}
+        """All that is known, by the month's name."""
         self.month: Month = {}
         """The present month's figures; a request settles in the month that it began in."""
 
     def __repr__(self) -> str:
-        return f"<Spending {sorted(self._months)}>"
+        return f"<Spending {sorted(self.months)}>"
 
     def enter(self, wall_s: float) -> None:
         """Make the month of `wall_s` (Unix seconds, UTC) the present one."""
         name = datetime.fromtimestamp(wall_s, UTC).strftime(self.PERIOD)
-        if self._months.get(name) is not self.month:
-            self.month = self._months.pop(name, {})
+        if self.months.get(name) is not self.month:
+            self.month = self.months.pop(name, {})
             # Kept in the order in which they were last the present one, so that a wrong clock pushes out no true month.
-            latest = list(self._months.items())[1 - _MONTHS_KEPT :]
-            self._months = {**dict(latest), name: self.month}
-
-    @property
-    def months(self) -> dict[str, Month]:
-        """Return all that is known, by the month's name."""
-        return self._months
+            latest = list(self.months.items())[1 - _MONTHS_KEPT :]
+            self.months = {**dict(latest), name: self.month}
 
     def add(self, other: "Spending") -> None:
         """Count what was spent elsewhere as well."""
         for name, month in other.months.items():
-            mine = self._months.setdefault(name, {})
+            mine = self.months.setdefault(name, {})
             for key_id, tokens in month.items():
                 mine[key_id] = mine.get(key_id, 0) + tokens
-        self._months = dict(sorted(self._months.items())[-_MONTHS_KEPT:])
+        self.months = dict(sorted(self.months.items())[-_MONTHS_KEPT:])
 
     def parts(self, count: int) -> list["Spending"]:
         """Return the same in so many equal parts, which together are the whole."""
@@ -75,7 +71,7 @@ class Spending:
 
     def saved(self) -> bytes:
         """Return what to keep on disk."""
-        return msgspec.json.encode(SpendingFile(months=self._months))
+        return msgspec.json.encode(SpendingFile(months=self.months))
 
 
 class Daily(Spending):

@@ -57,11 +57,6 @@ class ServedModel:
         """What its tokens are charged; None: it has no price."""
         self.admission = new_admission(self)
 
-    @property
-    def in_flight(self) -> int:
-        """Return the requests that were started and are not over."""
-        return self.admission.line.under_way
-
     def give(self, targets: list[UpstreamTarget]) -> None:
         """Use the targets of a new snapshot."""
         self.targets = targets

@@ -13,12 +13,7 @@ from typing import Literal, Protocol, TypeVar
 Failure = Literal["connect", "lost", "stall", "silent", "status"]
 Reason = Literal["connect", "lost", "stall", "silent", "status", "outlier"]
 
-_NO_ANSWER: dict[Failure, Reason] = {
-    "connect": "connect",
-    "lost": "lost",
-    "stall": "stall",
-    "silent": "silent",
-}
+_NO_ANSWER: frozenset[Failure] = frozenset({"connect", "lost", "stall", "silent"})
 """Failures to answer at all: one is enough, since the next request would most likely meet the same, and a trial a second
 later costs one retry."""
 _IN_A_ROW = 5
@@ -80,7 +75,7 @@ class OutlierState:
         self.answers += 1
         self.failures += 1
         self._in_a_row += 1
-        reason = _NO_ANSWER.get(failure) or self._by_answers(others)
+        reason: Reason | None = failure if failure in _NO_ANSWER else self._by_answers(others)
         if self.answers > _ANSWERS_KEPT:
             self.failures *= _ANSWERS_KEPT / self.answers
             self.answers = _ANSWERS_KEPT

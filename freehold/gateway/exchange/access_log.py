@@ -15,7 +15,7 @@ import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.exchange.ledger_record import RequestEnd
+from freehold.gateway.exchange.ledger_record import CLIENT_LEFT, RequestEnd
 from freehold.gateway.settings import AccessLogSettings
 from freehold.gateway.wire.request import ENGINE_PATHS, Request
 from freehold.ledger.records.record import Outcome
@@ -42,7 +42,6 @@ _ENDS = {
 _LEAST_S = 0.00005  # Less is 0 in the four digits that are shown.
 _ENCODER = msgspec.json.Encoder()
 _ID_AT = len(b"x-request-id: ")
-_CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
 
 
 class AccessEntry(msgspec.Struct, gc=False):
@@ -80,7 +79,7 @@ class SharedFields(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 def ending(status: int, code: str, *, refused: bool) -> str:
     """Return how a request ended, as a code."""
     if not code:
-        return "client_left" if status == _CLIENT_LEFT else "complete" if status < 400 else "engine_error"
+        return "client_left" if status == CLIENT_LEFT else "complete" if status < 400 else "engine_error"
     return _ENDS.get(code) or ("refused" if refused else "engine_error")
 
 

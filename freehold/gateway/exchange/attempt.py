@@ -54,7 +54,9 @@ class AttemptOwner(Protocol):
     resumed_at_bytes: int
     """What the client had of the answer when it was last given to another target; 0: it never was."""
     paused_s: float | None
+    """Since when the client does not read; None: it reads."""
     first_s: float | None
+    """When the first byte of a streamed answer came."""
     only_new_connections: bool
 
     @property

@@ -19,7 +19,9 @@ from freehold.gateway.endpoints.outlier_detection import Failure
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.attempt import TRY_ELSEWHERE, Attempt
 from freehold.gateway.exchange.context import ExchangeContext
-from freehold.gateway.exchange.finish import ProviderStay, record_end
+from freehold.gateway.exchange.finish import record_end
+from freehold.gateway.exchange.ledger_record import CLIENT_LEFT
+from freehold.gateway.exchange.provider import Stay
 from freehold.gateway.queue.admission import QueuedRequest
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
@@ -30,8 +32,7 @@ from freehold.gateway.wire.request import Request
 
 ATTEMPTS_MAX = 3
 """Endpoints tried for one request. Source: our own bound, so that a request which kills engines cannot kill them all."""
-_CLIENT_LEFT = 499  # Source: nginx's status for it.
-_RESUMED = {_CLIENT_LEFT: "abandoned"}  # How a resumed stream ended that was not finished, by its status.
+_RESUMED = {CLIENT_LEFT: "abandoned"}  # How a resumed stream ended that was not finished, by its status.
 _OWN_CODES = frozenset({"draining", "timeout"})  # Reasons that are error codes too; others are the engine's.
 
 
@@ -55,24 +56,20 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     """The newest attempt; None: no target was asked yet."""
     attempts = 0
     tap: AnswerTap | None = None
-    detour: Alternative | None = None
-    """The way to other providers; None: the request stays here."""
-    stay: ProviderStay | None = None
-    """Its stay at another provider; None: it is here."""
+    stay: Stay | None = None
+    usage: Usage | None = None
     done = False
     code = ""
-    """Why it failed, once it has: an error's code."""
-    keeps_client = True
-    """The client's connection can be used again after the answer."""
     paused_s: float | None = None
-    """Since when the client does not read; None: it reads."""
     first_s: float | None = None
-    """When the first byte of a streamed answer came."""
     only_new_connections = False
     rest_body = b""
     resumed_at_bytes = 0
+    detour: Alternative | None = None
+    """The way to other providers; None: the request stays here."""
+    keeps_client = True
+    """The client's connection can be used again after the answer."""
     _whole_bytes = 0
-    usage: Usage | None = None
     _recorded = False
 
     def __init__(
@@ -84,8 +81,9 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         self.request = request
         self._settings = context.settings  # as they are now: a reload cuts no answer
         self.started_s = self._begun_s = context.now_s()
-        if request.caller is not None:
-            self.belongs_to(request.caller)
+        caller = request.caller
+        if caller is not None:
+            self.caller, self.weight, self.priority = caller.id, caller.weight, caller.priority
 
     def __repr__(self) -> str:
         at = self.attempt.target.id if self.attempt else "nowhere"
@@ -335,7 +333,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
                 self.context.metrics.cut(self.model.entry.name, "client_stall")
                 self.code = "client_stall"
                 attempt.stop_engine()
-                self._finish(_CLIENT_LEFT)
+                self._finish(CLIENT_LEFT)
                 self.client.abort()
         elif attempt.silent_too_long(now_s):
             self._engine_too_slow(attempt)
@@ -374,7 +372,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def _report_silence(self) -> None:
         """Report a provider that was given up before it had answered."""
         if self.stay is not None and self.attempt is not None and self.attempt.head is None:
-            self.stay.silent(since_s=self.attempt.heard_s, now_s=self.context.now_s())
+            self.stay.provider.silent(since_s=self.attempt.heard_s, now_s=self.context.now_s())
 
     def _stop_engine(self) -> None:
         if self.attempt is not None:
@@ -394,7 +392,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
             if attempt is not None and self.stay is None:
                 attempt.suspect_silence()
         self._stop_engine()
-        self._finish(head.status if whole and head is not None else _CLIENT_LEFT)
+        self._finish(head.status if whole and head is not None else CLIENT_LEFT)
 
     def pause(self) -> None:
         """Stop reading from the engine: the client reads too slowly."""

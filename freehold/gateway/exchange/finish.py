@@ -10,33 +10,9 @@ from freehold.gateway.answers.stream_tap import SILENT_EVENTS
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.exchange.attempt import Attempt, AttemptOwner
 from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, outcome_of
-from freehold.gateway.wire.headers import AnswerHead
+from freehold.gateway.exchange.provider import Stay
 from freehold.ledger.records.money import picousd
 from freehold.ledger.records.record import Outcome
-
-
-class ProviderStay(Protocol):
-    """A request's stay at another provider; `fallback.provider` has the class."""
-
-    reserved_picousd: int
-    """The most that it can cost there."""
-    is_copy: bool
-    """The answer goes to no client."""
-
-    def answered(self, now_s: float) -> None:
-        """Count an answer."""
-
-    def failed(self, reason: str, now_s: float) -> None:
-        """Count a provider that gave no answer."""
-
-    def rejected(self, head: AnswerHead, now_s: float) -> None:
-        """Count an error answer."""
-
-    def silent(self, *, since_s: float, now_s: float) -> None:
-        """Count a request that was given up before the provider answered."""
-
-    def settle(self, end: RequestEnd, tokens: AnswerTokens) -> None:
-        """Charge the real cost."""
 
 
 class EndedRequest(AttemptOwner, Protocol):
@@ -44,10 +20,12 @@ class EndedRequest(AttemptOwner, Protocol):
 
     attempt: Attempt | None
     attempts: int
-    stay: ProviderStay | None
+    stay: Stay | None
+    """Its stay at another provider; None: it is here."""
     usage: Usage | None
     """What an answer used that no tap has seen; None: unknown."""
     code: str
+    """Why it failed, once it has: an error's code."""
     started_s: float
     waited_s: float
 

@@ -25,7 +25,8 @@ from freehold.telemetry.metrics import Metrics, Reading
 BEHIND_S = 30.0
 """Older than this, an undrained record makes the ledger `behind`. Source: our own choice: sixty rounds of the drainer."""
 _NO_USAGE = Usage()
-_CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
+CLIENT_LEFT = 499
+"""Status of a request whose client left. Source: nginx's status for it."""
 
 
 class RequestEnd(msgspec.Struct, frozen=True, gc=False):
@@ -54,7 +55,7 @@ def outcome_of(status: int, answer_bytes: int, *, complete: bool) -> Outcome:
     """Return how a request ended."""
     if complete:
         return _COMPLETE
-    if status == _CLIENT_LEFT:
+    if status == CLIENT_LEFT:
         return _ABANDONED
     return _CUT if answer_bytes else _FAILED
 

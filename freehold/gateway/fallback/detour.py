@@ -13,23 +13,22 @@ import msgspec
 
 from freehold.core.events import ModelEntry
 from freehold.engines.base import Engine
+from freehold.engines.external import ENGINE
 from freehold.gateway.counters.request_metrics import ModelMetrics
 from freehold.gateway.endpoints.model import ModelAdmission, ModelRequest, ServedModel
 from freehold.gateway.exchange.exchange import Exchange
-from freehold.gateway.fallback.provider import (
+from freehold.gateway.exchange.provider import (
     Provider,
     Reason,
     ShareSampler,
     Stay,
     reason_for,
-    serves,
 )
 from freehold.gateway.queue.queue import QueueBounds
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.ports import Loop
 from freehold.gateway.wire.request import Request
-from freehold.telemetry.logs import get_logger
 
 
 def may_leave(request: Request) -> bool:
@@ -38,7 +37,7 @@ def may_leave(request: Request) -> bool:
     return (
         not request.stays
         and not request.adapter
-        and serves(request.path)
+        and request.path in ENGINE.paths
         and (caller is None or caller.may_leave)
     )
 
@@ -70,72 +69,51 @@ def model_elsewhere(entry: ModelEntry, engine: Engine, *, metrics: ModelMetrics,
 class ProviderRoute:
     """One provider as one model's requests see it."""
 
-    __slots__ = ("_copy_sampler", "_share_sampler", "copy_model", "model", "provider")
+    __slots__ = ("_samplers", "copy_model", "model", "provider", "samples")
 
     def __init__(self, provider: Provider, *, model: ServedModel, copy_model: ServedModel) -> None:
         self.provider = provider
         self.model = model
         self.copy_model = copy_model
-        self._share_sampler = ShareSampler(provider.settings.share)
-        self._copy_sampler = ShareSampler(provider.settings.shadow)
+        share, shadow = provider.settings.share, provider.settings.shadow
+        self._samplers: dict[Reason, ShareSampler] = {
+            "share": ShareSampler(share),
+            "shadow": ShareSampler(shadow),
+        }
+        self.samples = bool(share or shadow)
+        """Some requests go there, or are copied, although this stack could answer."""
 
     def __repr__(self) -> str:
         return f"<ProviderRoute of {self.model.entry.name} to {self.provider.name}>"
 
-    def wants(self, reason: Reason) -> bool:
-        """Return whether it takes this model's next request for this reason; call it once for each request."""
-        if reason == "share":
-            return self._share_sampler.next()
-        if reason == "shadow":
-            return self._copy_sampler.next()
-        return reason in self.provider.settings.when
-
-    def enter(self, exchange: Exchange, reason: Reason, now_s: float) -> Stay | None:
-        """Return a request's stay there, with its place and its reservation taken; None: it has no room."""
-        model, cost_tokens = self.model.entry.name, exchange.cost_tokens
-        stay = self.provider.enter(
-            exchange.request, model, reason=reason, cost_tokens=cost_tokens, now_s=now_s
-        )
-        if isinstance(stay, Stay):
-            return stay
-        if stay == "budget" and self.provider.first_without_budget():
-            get_logger("gateway").error(
-                "fallback_budget_spent",
-                fallback=self.provider.name,
-                doing="not asking it until tomorrow (UTC)",
-            )
-        return None
-
-
-class ModelFallback:
-    """The providers of one model, in the order in which they are asked."""
-
-    __slots__ = ("routes", "samples")
-
-    def __init__(self, routes: Sequence[ProviderRoute]) -> None:
-        self.routes = tuple(routes)
-        settings = [route.provider.settings for route in routes]
-        self.samples = any(each.share or each.shadow for each in settings)
-        """Some requests go there, or are copied, although this stack could answer."""
-
-    def __repr__(self) -> str:
-        return f"<ModelFallback {self.routes}>"
-
     @property
     def covers_outage(self) -> bool:
-        """Return whether requests are answered although no replica is ready."""
-        return any("no_replica" in route.provider.settings.when for route in self.routes)
+        """Return whether it answers requests while no replica is ready."""
+        return "no_replica" in self.provider.settings.when
+
+    def enter(self, exchange: Exchange, reason: Reason) -> Stay | None:
+        """Return a request's stay there, with its place and its reservation taken; None: it is not wanted or has no room.
+
+        Call it once for each request and reason, since requests are sampled here.
+        """
+        sampler = self._samplers.get(reason)
+        if not (reason in self.provider.settings.when if sampler is None else sampler.next()):
+            return None
+        name, now_s = self.model.entry.name, exchange.context.now_s()
+        return self.provider.enter(
+            exchange.request, name, reason=reason, cost_tokens=exchange.cost_tokens, now_s=now_s
+        )
 
 
 class Detour:
-    """One request's way to other providers and back; `copy` sends copies of it where they are wanted."""
+    """One request's way to other providers, in the order of `routes`, and back; `copy` sends copies of it where they are wanted."""
 
-    __slots__ = ("_asked", "_copy", "_fallback", "_home", "_limit_lines", "_rejection")
+    __slots__ = ("_asked", "_copy", "_home", "_limit_lines", "_rejection", "_routes")
 
     def __init__(
-        self, fallback: ModelFallback, home: ServedModel, copy: Callable[[Exchange], object]
+        self, routes: Sequence[ProviderRoute], home: ServedModel, copy: Callable[[Exchange], object]
     ) -> None:
-        self._fallback = fallback
+        self._routes = routes
         self._home = home
         self._copy = copy
         self._rejection: Rejection | None = None
@@ -154,7 +132,7 @@ class Detour:
         if not self._home.targets:
             exchange.turn_away(errors.not_ready(self._home.entry.name))
             return True
-        if not self._fallback.samples:
+        if not any(route.samples for route in self._routes):
             return False
         self._copy(exchange)
         found = self._find(exchange, "share")
@@ -180,7 +158,7 @@ class Detour:
     def come_back(self, exchange: Exchange) -> None:
         """Bring a request back without an answer: ask another provider, or this stack, or reject it as at first."""
         stay = exchange.stay
-        assert isinstance(stay, Stay)
+        assert stay is not None
         assert exchange.attempt is not None
         self._asked = self._asked | {stay.provider.name}
         exchange.request.limit_lines = self._limit_lines
@@ -208,10 +186,8 @@ class Detour:
 
     def _find(self, exchange: Exchange, reason: Reason) -> tuple[ProviderRoute, Stay] | None:
         """Return the first provider that wants this request and has room for it, with a place there taken, or None."""
-        for route in self._fallback.routes:
-            if route.provider.name in self._asked or not route.wants(reason):
-                continue
-            stay = route.enter(exchange, reason, exchange.context.now_s())
+        for route in self._routes:
+            stay = None if route.provider.name in self._asked else route.enter(exchange, reason)
             if stay is not None:
                 return route, stay
         return None

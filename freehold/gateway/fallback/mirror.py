@@ -8,8 +8,8 @@ import copy
 
 from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.exchange import Exchange
+from freehold.gateway.exchange.provider import Stay
 from freehold.gateway.fallback.detour import ProviderRoute
-from freehold.gateway.fallback.provider import Stay
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request import Request
 

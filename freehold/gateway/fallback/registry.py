@@ -13,9 +13,9 @@ from freehold.gateway.callers.spend import Daily
 from freehold.gateway.counters.request_metrics import GatewayMetrics, read_at_scrape
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.exchange.exchange import Exchange
-from freehold.gateway.fallback.detour import Detour, ModelFallback, ProviderRoute, may_leave, model_elsewhere
+from freehold.gateway.exchange.provider import Provider, Stay
+from freehold.gateway.fallback.detour import Detour, ProviderRoute, may_leave, model_elsewhere
 from freehold.gateway.fallback.mirror import Mirror
-from freehold.gateway.fallback.provider import Provider, Stay
 from freehold.gateway.settings import Settings
 from freehold.gateway.storage.budget_file import BudgetFile, part_path
 from freehold.gateway.wire.ports import Loop
@@ -34,7 +34,7 @@ class Fallbacks:
         self._loop = loop
         self._copies_metrics = GatewayMetrics()
         """Where copies are counted as requests: on no page, since no client waits for them."""
-        self._models: dict[str, ModelFallback | None] = {}
+        self._routes: dict[str, tuple[ProviderRoute, ...]] = {}
         self.all = tuple(Provider(each, self._settled) for each in settings.fallbacks)
         self.copies: set[Mirror] = set()
         path = settings.fallback_spent_path
@@ -76,13 +76,13 @@ class Fallbacks:
 
     # For models and their requests
 
-    def of(self, model: ServedModel) -> ModelFallback | None:
-        """Return a model's providers; None: it has none."""
+    def of(self, model: ServedModel) -> tuple[ProviderRoute, ...]:
+        """Return the routes to a model's providers, in the order in which they are asked; empty: it has none."""
         name = model.entry.name
-        if name not in self._models:
-            routes = [self._route(each, model) for each in self.all if each.takes(name)]
-            self._models[name] = ModelFallback(routes) if routes else None
-        return self._models[name]
+        if name not in self._routes:
+            there = [each for each in self.all if not each.settings.models or name in each.settings.models]
+            self._routes[name] = tuple(self._route(each, model) for each in there)
+        return self._routes[name]
 
     def _route(self, provider: Provider, model: ServedModel) -> ProviderRoute:
         entry, engine = model.entry, provider.target.engine
@@ -95,18 +95,15 @@ class Fallbacks:
 
     def detour(self, model: ServedModel, request: Request) -> Detour | None:
         """Return a request's way to other providers; None: it has none, or must not leave."""
-        fallback = self.of(model)
-        if fallback is None or not may_leave(request):
-            return None
-        return Detour(fallback, model, self._send_copies)
+        routes = self.of(model)
+        return Detour(routes, model, self._send_copies) if routes and may_leave(request) else None
 
     def _send_copies(self, exchange: Exchange) -> None:
         """Send copies of a request to the providers that want one."""
-        fallback, context = self._models[exchange.model.entry.name], exchange.context
-        for route in () if fallback is None else fallback.routes:
-            stay = route.enter(exchange, "shadow", context.now_s()) if route.wants("shadow") else None
+        for route in self.of(exchange.model):
+            stay = route.enter(exchange, "shadow")
             if stay is not None:
-                Mirror(context, exchange.request, self.copies).start(route, stay)
+                Mirror(exchange.context, exchange.request, self.copies).start(route, stay)
 
     # For operators
 

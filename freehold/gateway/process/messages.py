@@ -17,12 +17,6 @@ LINE_BYTES_MAX = 16 * 1024 * 1024
 """Longest message, bytes. Source: our own bound; a snapshot of 10,000 endpoints takes about 3 MB."""
 
 
-class StartMessage(msgspec.Struct, frozen=True, tag="start"):
-    """The first message down: how to run."""
-
-    settings: Settings
-
-
 class EndpointsMessage(msgspec.Struct, frozen=True, tag="endpoints"):
     """A newer snapshot."""
 
@@ -36,7 +30,7 @@ class AgentMessage(msgspec.Struct, frozen=True, tag="agent"):
 
 
 class SettingsMessage(msgspec.Struct, frozen=True, tag="retune"):
-    """Other settings, from now on."""
+    """How to run, from now on: the first message down, and again when it changes."""
 
     settings: Settings
 
@@ -57,7 +51,7 @@ class DrainedMessage(msgspec.Struct, frozen=True, tag="drained"):
     whole: bool
 
 
-Down = StartMessage | EndpointsMessage | AgentMessage | SettingsMessage | DrainMessage
+Down = EndpointsMessage | AgentMessage | SettingsMessage | DrainMessage
 Up = StatsMessage | DrainedMessage
 _DOWN: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
 _UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)

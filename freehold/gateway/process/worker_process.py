@@ -25,7 +25,6 @@ from freehold.gateway.process.messages import (
     DrainMessage,
     EndpointsMessage,
     SettingsMessage,
-    StartMessage,
     StatsMessage,
     line,
     ups,
@@ -91,15 +90,9 @@ class WorkerProcess:
         running = self._process is not None and self._process.returncode is None
         return self._process.pid if running and self._process is not None else None
 
-    def send(self, snapshot: Snapshot) -> None:
-        """Give the gateway a newer snapshot, now or as soon as it can take it."""
-        self._renew(EndpointsMessage(snapshot))
-
-    def show(self, metrics: AgentMetrics) -> None:
-        """Give the gateway what the node's agent counts, likewise."""
-        self._renew(AgentMessage(metrics))
-
-    def _renew(self, message: Down) -> None:
+    def send(self, news: Snapshot | AgentMetrics) -> None:
+        """Give the gateway a newer snapshot, or what the node's agent counts, now or as soon as it can take it."""
+        message = EndpointsMessage(news) if isinstance(news, Snapshot) else AgentMessage(news)
         self._newest[type(message)] = self._unsent[type(message)] = message
         self._flush()
 
@@ -159,7 +152,7 @@ class WorkerProcess:
                 ours.close()
                 raise
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
-        self._say(StartMessage(self._settings))
+        self._say(SettingsMessage(self._settings))
         self._unsent = dict(self._newest)
         self._flush()
         watch = asyncio.create_task(self._watch())

@@ -67,7 +67,7 @@ class WorkerSet:
         log_path = str(self._log_dir / f"{name_of(index)}.log") if settings.log_path else ""
         access = settings.access_log
         if access.path:
-            access = msgspec.structs.replace(access, path=str(_own(Path(access.path), index)))
+            access = msgspec.structs.replace(access, path=str(part_path(Path(access.path), index)))
         budgets = settings.budgets_path
         board_fd = -1 if self._counters is None else self._counters.fd
         return msgspec.structs.replace(
@@ -117,15 +117,13 @@ class WorkerSet:
         for index, link in enumerate(self._links):
             link.retune(self._settings(settings, index))
 
-    def send(self, snapshot: Snapshot) -> None:
-        """Give all workers a newer snapshot, now or as soon as they can take it."""
-        for link in self._links:
-            link.send(snapshot)
+    def send(self, news: Snapshot | AgentMetrics) -> None:
+        """Give all workers a newer snapshot, or what the node's agent counts, now or as soon as they can take it.
 
-    def show(self, metrics: AgentMetrics) -> None:
-        """Give all workers what the node's agent counts: whichever is scraped shows it, so it is on the page once."""
+        Whichever worker is scraped shows what the agent counts, so it is on the page once.
+        """
         for link in self._links:
-            link.show(metrics)
+            link.send(news)
 
     async def run(self) -> None:
         """Keep all workers running until `stop` was called and all have ended."""
@@ -149,11 +147,6 @@ class WorkerSet:
 
 def _wake_fds(workers: int) -> tuple[int, ...]:
     return tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(workers))
-
-
-def _own(path: Path, index: int) -> Path:
-    """Return the file of one worker, where each needs one of its own: `access.log`, `access-1.log` and so on."""
-    return path.with_name(f"{path.stem}-{index}{path.suffix}") if index else path
 
 
 def _together(reports: list[GatewayStats]) -> GatewayStats:

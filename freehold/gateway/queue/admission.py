@@ -18,7 +18,7 @@ from freehold.gateway.queue.token_estimate import TokenEstimate
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.ports import Loop, Timer
-from freehold.gateway.wire.request import Caller, Request
+from freehold.gateway.wire.request import Request
 
 _CHECK_EVERY_S = (
     0.02  # How late a rejection may be beyond its wait. Source: half of what the design allows at p99.
@@ -50,7 +50,7 @@ T = TypeVar("T", bound=HasLimit)
 class QueuedRequest(Generic[T]):
     """What the queue knows of a request; an exchange is one, so that a request which never waits costs no second object.
 
-    Defaults stand on the class. The three methods are called for a request that waits; the base does nothing.
+    Defaults stand on the class. The methods are called for a request that waits; the base does nothing.
     """
 
     request: Request
@@ -76,10 +76,6 @@ class QueuedRequest(Generic[T]):
     """Names its conversation, see `endpoints.prefix_key`; 0: none; None: not computed yet."""
     on_trial = False
     """It is the one request that shows whether an ejected target works again."""
-
-    def belongs_to(self, caller: Caller) -> None:
-        """Wait in this caller's turn from now on."""
-        self.caller, self.weight, self.priority = caller.id, caller.weight, caller.priority
 
     def proceed(self, target: T) -> None:
         """Start at `target`, where a place is taken."""

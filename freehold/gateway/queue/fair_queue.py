@@ -9,10 +9,11 @@ requests of theirs that are under way. There are no clocks here and no limits: `
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Generic, TypeVar
 
-PRIORITY_FIRST, PRIORITY_LAST = -20, 19
-"""Priorities as nice(1) has them: lower goes first, 0 is usual. What is outside counts as the nearest."""
+from freehold.gateway.callers.keys import PRIORITY_FIRST, PRIORITY_LAST
+
 PASSED_MAX = 16
 """Starts of other priorities after which a priority that waits has one start. Source: our own choice: the lowest is
 promised a seventeenth. Counted in starts and not in seconds, since in an overload all wait equally long."""
@@ -163,11 +164,6 @@ class FairQueue(Generic[Owner]):
     def __repr__(self) -> str:
         return f"<FairQueue {len(self._flows)} flows known, priorities that wait: {sorted(self._ranks)}>"
 
-    @property
-    def known(self) -> int:
-        """Return how many flows are remembered."""
-        return len(self._flows)
-
     def flow(self, caller: str, weight: float, priority: int) -> Flow[Owner]:
         """Return a caller's flow, made where it is not known; its weight is taken over."""
         flow = self._flows.get((caller, priority)) or self._new_flow(caller, priority)
@@ -176,6 +172,7 @@ class FairQueue(Generic[Owner]):
         return flow
 
     def _new_flow(self, caller: str, priority: int) -> Flow[Owner]:
+        # A priority outside counts as the nearest one.
         bounded = max(PRIORITY_FIRST, min(PRIORITY_LAST, priority))
         flow = self._flows.get((caller, bounded)) or Flow(caller, bounded)
         return self._flows.setdefault((caller, bounded), flow)
@@ -293,8 +290,7 @@ class FairQueue(Generic[Owner]):
                 del self._flows[caller, priority]
 
 
-def _counter(flow: Flow[Owner]) -> float:
-    return flow.counter
+_counter = attrgetter("counter")
 
 
 def _share(flow: Flow[Owner]) -> float:

@@ -4,8 +4,8 @@ The cost is the prompt's estimate, from the body's bytes, plus the answer's `max
 model from the usage that engines report. No tokenizer is asked: that would cost more than the answer is worth here.
 """
 
-BYTES_PER_TOKEN = 4.0
-"""Bytes of body per prompt token until the model's own figure is known. Source: OpenAI's rule of thumb for English."""
+from freehold.gateway.wire.request_tokens import BYTES_PER_TOKEN
+
 ANSWER_TOKENS = 256
 """Tokens of an answer without `max_tokens` until the model's own mean is known. Source: LMSYS-Chat-1M's mean of 215
 (Zheng et al., 2023, arXiv:2309.11998), rounded up."""
@@ -21,7 +21,7 @@ class TokenEstimate:
     def __init__(self, *, context_tokens: int = 0) -> None:
         """Take the longest prompt plus answer of the model, tokens; 0 is unknown."""
         self.context_tokens = context_tokens
-        self._bytes_per_token = BYTES_PER_TOKEN
+        self._bytes_per_token = float(BYTES_PER_TOKEN)  # until the model's own figure is known
         self._answer_tokens = float(ANSWER_TOKENS)
 
     def __repr__(self) -> str:

@@ -9,8 +9,9 @@ ageing that `fair_queue` has. It does not know which requests wait within a work
 
 from typing import Any
 
+from freehold.gateway.callers.keys import PRIORITY_FIRST
 from freehold.gateway.counters.shared_counters import CounterRow, SharedCounters
-from freehold.gateway.queue.fair_queue import PASSED_MAX, PRIORITY_FIRST, FairQueue, Flow
+from freehold.gateway.queue.fair_queue import PASSED_MAX, FairQueue, Flow
 
 _WAITING, _UNDER_WAY, _TOKENS, _TIME, _WEIGHT, _PRIORITY, _STARTS = range(7)
 _FINE = 1000

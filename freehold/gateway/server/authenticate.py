@@ -12,9 +12,8 @@ from math import inf
 from pathlib import Path
 
 from freehold.core.clock import wall_s
-from freehold.gateway.callers.cost_reservation import CostReservation, over_usd
-from freehold.gateway.callers.grant import Grant, KeyState
-from freehold.gateway.callers.keys import KeyRecord, KeysFile, why_refused
+from freehold.gateway.callers.grant import CostReservation, Grant, KeyState, over_usd
+from freehold.gateway.callers.keys import KeysFile, why_refused
 from freehold.gateway.callers.rate_limits import Over, over_limit
 from freehold.gateway.callers.shared_limits import SharedKeys
 from freehold.gateway.callers.spend import Month, usd_place
@@ -170,7 +169,9 @@ class Authenticator:
         for record in keys.keys:
             caller = before.get(record.id)
             if caller is None:
-                caller = self._new_caller(record, now_ms)
+                caller = KeyState(record, now_ms)
+                if self._shared is not None:
+                    self._shared.take_over(caller, self._budgets.spending.month, now_ms)
             elif caller.record != record:
                 caller.change(record, now_ms)
             self._by_id[record.id] = caller
@@ -179,12 +180,6 @@ class Authenticator:
                 self._shared.forget(before[gone])
         self._by_hash = {caller.hash: caller for caller in self._by_id.values()}
         self._log.info("keys_loaded", active=self.active, keys=len(self._by_id))
-
-    def _new_caller(self, record: KeyRecord, now_ms: int) -> KeyState:
-        caller = KeyState(record, now_ms)
-        if self._shared is not None:
-            self._shared.take_over(caller, self._budgets.spending.month, now_ms)
-        return caller
 
     def _over_budget(self, caller: KeyState, budget: int, month: Month) -> Over | None:
         spent, reserved = month.get(caller.id, 0), caller.reserved

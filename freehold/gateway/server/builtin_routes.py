@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from freehold.core.events import Snapshot
 from freehold.gateway.endpoints.directory import Directory
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.server.gateway import Gateway
@@ -20,11 +21,6 @@ from freehold.gateway.wire.request import ENGINE_PATHS, Caller, Request
 JSON = "application/json"
 Answer = tuple[int, bytes, str]
 """Status, body, content type."""
-
-
-def model_id_of(path: str) -> str:
-    """Return the model id in `/v1/models/<id>`, percent-decoded once."""
-    return unquote_to_bytes(path.removeprefix("/v1/models/")).decode("utf-8", "replace")
 
 
 def models_for(gateway: Gateway, caller: Caller | None) -> list[str]:
@@ -80,26 +76,17 @@ def ready(gateway: Gateway, caller: Caller | None = None) -> Answer:
 def health(gateway: Gateway, caller: Caller | None = None) -> Answer:
     """Return the same verdict with what it rests on: replicas and queue per model, snapshot, requests under way."""
     snapshot = gateway.directory.snapshot
-    wanted = {
-        name: sum(r.model == name for r in snapshot.replicas or snapshot.endpoints)
-        for name in gateway.directory.models
-    }
+    context, group = gateway.context, gateway.group
     body = {
         "status": _status(gateway),
-        "models": {
-            name: {
-                "ready": count,
-                "wanted": wanted[name],
-                "ejected": _ejected(gateway.directory.models[name]),
-                "in_flight": gateway.directory.models[name].admission.totals()[0],
-                "queue": _queue(gateway.directory.models[name]),
-            }
-            for name, count in gateway.directory.ready_counts().items()
-        },
+        "models": {name: _model_health(model, snapshot) for name, model in gateway.directory.models.items()},
         "snapshot": {"generation": snapshot.generation, "age_s": round(gateway.snapshot_age_s(), 1)},
         "control_plane": "connected" if gateway.has_parent else "gone",
-        "workers": _workers(gateway),
-        "ledger": {"status": "off"} if gateway.context.ledger is None else gateway.context.ledger.health(),
+        "workers": {
+            "live": 1 if group is None else group.counters.living,
+            "wanted": context.settings.workers,
+        },
+        "ledger": {"status": "off"} if context.ledger is None else context.ledger.health(),
     }
     if gateway.authenticator is not None:
         body["keys"] = {
@@ -108,9 +95,7 @@ def health(gateway: Gateway, caller: Caller | None = None) -> Answer:
         }
     if gateway.fallbacks is not None:
         # Costs are confidential, and /health needs no key.
-        body["fallback"] = gateway.fallbacks.health(
-            spent=caller is not None or gateway.context.settings.metrics_open
-        )
+        body["fallback"] = gateway.fallbacks.health(spent=caller is not None or context.settings.metrics_open)
     return ready(gateway)[0], msgspec.json.encode(body), JSON
 
 
@@ -118,20 +103,19 @@ def _ejected(model: ServedModel) -> int:
     return sum(bool(target.outlier.until_s) for target in model.targets)
 
 
-def _workers(gateway: Gateway) -> dict[str, int]:
-    group = gateway.group
-    return {"live": 1 if group is None else group.living, "wanted": gateway.context.settings.workers}
-
-
-def _queue(model: ServedModel) -> dict[str, Any]:
-    line = model.admission.line
-    _, waiting, tokens = model.admission.totals()
-    limit = sum(target.gate.limit for target in model.targets)
+def _model_health(model: ServedModel, snapshot: Snapshot) -> dict[str, Any]:
+    in_flight, waiting, tokens = model.admission.totals()
     return {
-        "waiting": waiting,
-        "tokens": tokens,
-        "limit": limit,
-        "overloaded": line.overloaded,
+        "ready": len(model.targets),
+        "wanted": sum(r.model == model.entry.name for r in snapshot.replicas or snapshot.endpoints),
+        "ejected": _ejected(model),
+        "in_flight": in_flight,
+        "queue": {
+            "waiting": waiting,
+            "tokens": tokens,
+            "limit": sum(target.gate.limit for target in model.targets),
+            "overloaded": model.admission.line.overloaded,
+        },
     }
 
 
@@ -151,7 +135,7 @@ def _answered_elsewhere(gateway: Gateway) -> bool:
     if gateway.fallbacks is None:
         return False
     found = map(gateway.fallbacks.of, gateway.directory.models.values())
-    return any(fallback is not None and fallback.covers_outage for fallback in found)
+    return any(route.covers_outage for routes in found for route in routes)
 
 
 def metrics(gateway: Gateway, caller: Caller | None = None) -> Answer:
@@ -188,4 +172,5 @@ def answer(gateway: Gateway, request: Request) -> Answer | Rejection:
         return errors.wrong_method(request.method.decode("ascii"), "GET, HEAD")
     if route is not None:
         return route(gateway, request.caller)
-    return _one_model(gateway, model_id_of(path), request.caller)
+    name = unquote_to_bytes(path.removeprefix("/v1/models/")).decode("utf-8", "replace")
+    return _one_model(gateway, name, request.caller)

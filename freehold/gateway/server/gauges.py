@@ -23,7 +23,7 @@ def watch_directory(metrics: Metrics, directory: Directory) -> None:
         return lambda: {(target.id,): level(target) for target in directory.targets()}
 
     readings: dict[str, Reading] = {
-        "freehold_gateway_in_flight": per_model(lambda m: m.in_flight),
+        "freehold_gateway_in_flight": per_model(lambda m: m.admission.line.under_way),
         "freehold_gateway_queue_requests": per_model(lambda m: m.admission.line.waiting),
         "freehold_gateway_queue_tokens": per_model(lambda m: m.admission.line.tokens),
         "freehold_gateway_queue_overloaded": per_model(lambda m: float(m.admission.line.overloaded)),

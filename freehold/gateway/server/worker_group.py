@@ -23,20 +23,14 @@ class WorkerGroup:
         self._wake_fd = settings.wake_fds[settings.worker]
         self._logged_full = False
         self._log = get_logger("gateway")
-        self.index = settings.worker
         self.counters = SharedCounters(settings.board_fd, workers=settings.workers, index=settings.worker)
 
     def __repr__(self) -> str:
         return f"<WorkerGroup {self.counters!r}>"
 
-    @property
-    def living(self) -> int:
-        """Return how many workers live, this one included."""
-        return self.counters.living
-
     def join(self, metrics: Metrics, on_wake: Callable[[], object]) -> None:
         """Take part: continue with a predecessor's counters, be seen, and be woken when it is this worker's turn."""
-        continue_from(metrics, self.counters.published(self.index))
+        continue_from(metrics, self.counters.published(self.counters.index))
         self.counters.join()
         asyncio.get_running_loop().add_reader(self._wake_fd, self._woken, on_wake)
 

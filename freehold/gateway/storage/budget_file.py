@@ -21,7 +21,7 @@ _LAST_SAVE_S = (
 
 
 def part_path(path: Path, worker: int) -> Path:
-    """Return where a worker keeps its part of what is spent: the first in `path` itself."""
+    """Return the file of one worker, where each needs one of its own: `path` itself for the first, `NAME-1.json` and so on."""
     return path.with_stem(f"{path.stem}-{worker}") if worker else path
 
 

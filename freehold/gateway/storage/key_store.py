@@ -36,9 +36,10 @@ class KeyStore:
     def mark(self) -> Mark | None:
         """Return what differs between versions of the file; None: there is none, or it cannot be reached."""
         try:
-            return _mark(self.path.stat())
+            found = self.path.stat()
         except OSError:
             return None
+        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
     def read(self) -> KeysFile:
         """Return the keys, none where there is no file yet; raise Permanent for a file that cannot be trusted."""
@@ -79,10 +80,6 @@ class KeyStore:
             raise Temporary(f"another process holds {target}.lock") from exc
         except OSError as exc:
             raise Permanent(f"cannot be written: {exc.strerror}") from exc
-
-
-def _mark(found: os.stat_result) -> Mark:
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def _check_owner(found: os.stat_result) -> None:

@@ -61,14 +61,10 @@ def engine_checks(names: Sequence[str], models: Sequence[ModelSpec]) -> Iterator
     wanted = [all_engines()[name] for name in names] or [
         engine
         for engine in all_engines().values()
-        if engine.managed and (engine.name in used or engine.distribution or _installed(engine))
+        if engine.managed and (engine.name in used or engine.distribution or program_of(engine, {}))
     ]
     for engine in wanted:
         yield from _engine(engine, [model for model in models if model.engine == engine.name])
-
-
-def _installed(engine: Engine) -> bool:
-    return program_of(engine, {}) is not None
 
 
 def _engine(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:

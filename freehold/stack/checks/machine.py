@@ -162,7 +162,9 @@ def _weights(config: Config) -> Iterator[Check]:
             "run `freehold model pull`; otherwise `freehold up` fetches them",
         )
     else:
-        yield Check("weights", CheckResult.GOOD, f"the weights of {len(managed)} models are in {root}")
+        yield Check(
+            "weights", CheckResult.GOOD, f"the weights of all managed models ({len(managed)}) are in {root}"
+        )
     yield _space(root, "weights_space")
 
 

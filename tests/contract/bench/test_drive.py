@@ -12,9 +12,10 @@ import pytest
 from freehold.bench.analysis.figures import Figures, SloBounds, figures
 from freehold.bench.analysis.load import Load, schedule
 from freehold.bench.analysis.prompts import Scale
+from freehold.bench.analysis.results import Conditions
 from freehold.bench.analysis.sizes import Given, Range
 from freehold.bench.measure.client import BenchTarget
-from freehold.bench.measure.drive import Drive, DriveBounds, Driven, Texts
+from freehold.bench.measure.drive import Drive, Driven, Texts
 from freehold.bench.measure.run import measured_scale, settled
 from freehold.testing.fake_engine import FakeEngine, start_fake_engine
 
@@ -23,11 +24,21 @@ SLO = SloBounds(ttft_s=1.0, itl_s=0.1)
 FOUR = Load(kind="concurrency", value=4)
 
 
-def bounds(duration_s: float = 1.5, *, requests: int | None = None, timeout_s: float = 20.0) -> DriveBounds:
-    return DriveBounds(warm_up_s=0.3, duration_s=duration_s, requests=requests, timeout_s=timeout_s)
+def bounds(duration_s: float = 1.5, *, requests: int | None = None, timeout_s: float = 20.0) -> Conditions:
+    return Conditions(
+        shape="",
+        loads=(),
+        slo=SLO,
+        runs=1,
+        seed=3,
+        warm_up_s=0.3,
+        duration_s=duration_s,
+        requests=requests,
+        timeout_s=timeout_s,
+    )
 
 
-def driven(engine: FakeEngine, load: Load, limits: DriveBounds) -> Driven:
+def driven(engine: FakeEngine, load: Load, limits: Conditions) -> Driven:
     drive = Drive(
         target=target(engine),
         asks=schedule(load, SIZES, seed=(3,)),
@@ -41,7 +52,7 @@ def target(engine: FakeEngine) -> BenchTarget:
     return BenchTarget(host="127.0.0.1", port=engine.port, model="fake")
 
 
-def measured(engine: FakeEngine, load: Load, limits: DriveBounds) -> Figures:
+def measured(engine: FakeEngine, load: Load, limits: Conditions) -> Figures:
     found = driven(engine, load, limits)
     return figures(found.samples, found.window, SLO)
 

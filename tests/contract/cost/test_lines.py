@@ -1,8 +1,8 @@
 import pytest
 
 import cost_samples as samples
+from check_cost_line import check_cost_line
 from freehold.cost.lines import all_lines
-from freehold.testing.check_cost_line import check_cost_line
 
 LINES = {line.name: line for line in all_lines()}
 

@@ -48,7 +48,7 @@ def test_a_short_deadline_says_nothing_of_a_fallback(tmp_path: Path, cloud: Engi
         assert asked(gateway, ask()).status == 200
 
 
-NOT_PATIENT = "import freehold.gateway.fallback.provider as fallback; fallback._SILENT_S = 0.0"
+NOT_PATIENT = "import freehold.gateway.exchange.provider as fallback; fallback._SILENT_S = 0.0"
 
 
 @pytest.mark.parametrize("reason", ["no_replica", "shadow"])

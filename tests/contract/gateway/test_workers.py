@@ -438,7 +438,7 @@ def test_the_agents_metrics_are_on_the_page_once_and_go_with_the_agent(
         )
 
     def show(metrics: AgentMetrics) -> None:
-        crew._loop.call_soon_threadsafe(crew.links.show, metrics)
+        crew._loop.call_soon_threadsafe(crew.links.send, metrics)
 
     with working(tmp_path, engine, workers=workers) as crew:
         assert pages(None, None)

@@ -27,7 +27,7 @@ from freehold.health.incidents.history import FILE_NAME, History, Mark
 from freehold.health.model.snapshot import FILE_NAME as SNAPSHOT
 from freehold.health.model.snapshot import HealthSnapshot, IncidentState
 from freehold.health.model.view import Kernel, KernelLine
-from freehold.testing.healthy_node import healthy_view
+from healthy_node import healthy_view
 from live_node import OFF_BUS, SERIAL, UUID, xid
 from waiting import until, wait_until
 
@@ -58,8 +58,8 @@ class Log:
             """Nothing to close."""
 
         return [
-            Source(name="gpus", part="gpus", read=gpus, close=close, period_s=0.5),
-            Source(name="kernel", part="kernel", read=kernel, close=close, period_s=0.5),
+            Source(part="gpus", read=gpus, close=close, period_s=0.5),
+            Source(part="kernel", read=kernel, close=close, period_s=0.5),
         ]
 
 

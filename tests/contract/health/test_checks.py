@@ -13,8 +13,8 @@ from freehold.health.model.probe import Expected, Probe, Threshold
 from freehold.health.model.view import View
 from freehold.health.registry import all_probes
 from freehold.testing.check_probe import check_probe
-from freehold.testing.healthy_node import DATA, healthy_views
 from health_facts import recordings
+from healthy_node import DATA, healthy_views
 from recordings import record
 
 PROBES = all_probes()

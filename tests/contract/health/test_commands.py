@@ -13,7 +13,7 @@ from freehold.core.findings import Verdict
 from freehold.health.agent.recording import RecordingHead, load_recording
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Reading, View
-from freehold.testing.healthy_node import DATA, healthy_views
+from healthy_node import DATA, healthy_views
 from recordings import record
 
 pytestmark = pytest.mark.timeout(90)

@@ -16,7 +16,7 @@ from freehold.health.agent.recording import load_recording
 from freehold.health.collectors.nvml import NvmlOptions, NvmlReader
 from freehold.health.collectors.nvml_process import Deadlines
 from freehold.health.model.view import Gpu, Gpus, Reading, State, View
-from freehold.testing.healthy_node import DATA
+from healthy_node import DATA
 from nvml_shim import H100, Scenario, build, uuid
 from recordings import ScriptedReader
 from waiting import until, wait_until

@@ -23,7 +23,7 @@ from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.model.view import Gpus, Host, Kernel, KernelLine, State, View
 from freehold.health.registry import all_probes
 from freehold.telemetry import logs
-from freehold.testing.healthy_node import healthy_views
+from healthy_node import healthy_views
 from waiting import until, wait_until
 
 FAST = RunnerSetup(node="n", tick_s=0.05)
@@ -36,7 +36,6 @@ async def nothing() -> None:
 def source(part: Any, read: Any, **more: Any) -> Source:
     return Source(
         **{
-            "name": part,
             "part": part,
             "read": read,
             "close": nothing,

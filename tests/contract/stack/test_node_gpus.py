@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from fake_smi import fake_smi, instance, uuid
-from freehold.bench.contenders import BenchWanted, Weights, contenders_of, entries_of, gpu_mistakes, models_of
+from freehold.bench.contenders import Weights, contenders_of, entries_of, gpu_mistakes, models_of
 from freehold.cli.terminal.config import load_config
 from freehold.core.events import GpuId
 from freehold.core.problems import Problem
@@ -181,8 +181,8 @@ def test_in_a_bench_each_candidate_has_the_node_to_itself(eight: Path, tmp_path:
     )
     config = load_config(path, overrides={})
     node, reader = node_gpus(os.environ), FlagReader()
-    wanted = BenchWanted(engines=("vllm", "llama-cpp"), settings=("vllm.tensor_parallel_size=2,16",))
-    entries = entries_of(models_of(config, wanted, reader), wanted, reader)
+    models, settings = models_of(config, (), reader), ("vllm.tensor_parallel_size=2,16",)
+    entries = entries_of(models, reader, on=("vllm", "llama-cpp"), settings=settings)
     assert not reader.problems
     weights = {(entry.model.name, entry.engine.name): Weights(path=tmp_path) for entry in entries}
     small = [entry for entry in entries if entry.options.get("tensor_parallel_size") != 16]

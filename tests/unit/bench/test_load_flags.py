@@ -6,7 +6,7 @@ import pytest
 
 from freehold.bench.analysis.load import Load
 from freehold.bench.analysis.sizes import Given, Range
-from freehold.bench.contenders import BenchWanted, context_of, entries_of
+from freehold.bench.contenders import context_of, entries_of
 from freehold.bench.load_flags import LoadAsk, read_load
 from freehold.core.problems import Problem
 from freehold.cost.intake.flags import FlagReader
@@ -117,7 +117,7 @@ def entries(
     *settings: str, engines: tuple[str, ...] = ()
 ) -> tuple[list[tuple[str, dict[str, object]]], list[Problem]]:
     reader = FlagReader()
-    found = entries_of(MODELS, BenchWanted(engines=engines, settings=settings), reader)
+    found = entries_of(MODELS, reader, on=engines, settings=settings)
     return [(each.label, dict(each.options)) for each in found], reader.problems
 
 
@@ -164,5 +164,5 @@ def test_an_engine_that_nobody_can_start():
 
 def test_the_smallest_known_context_bounds_all():
     reader = FlagReader()
-    found = entries_of(MODELS, BenchWanted(settings=("llama-cpp.n_parallel=1,4",)), reader)
+    found = entries_of(MODELS, reader, settings=("llama-cpp.n_parallel=1,4",))
     assert context_of(found) == 1024

@@ -2,7 +2,7 @@
 
 import pytest
 
-from freehold.cli.serve.key_flags import Flags, Wanted, read_flags
+from freehold.cli.serve.key_flags import Wanted, read_flags
 from freehold.gateway.callers.keys import KeyLimits
 
 NOW_S = 1_800_000_000.0  # 2027-01-15 08:00 UTC
@@ -24,7 +24,7 @@ NONE = dict.fromkeys(
 
 
 def read(name: str = "ci", **flags: str) -> Wanted | list[str]:
-    found = read_flags(name, Flags(**(NONE | flags)), models=("llama", "qwen"), taken={"taken"}, wall_s=NOW_S)
+    found = read_flags(name, NONE | flags, models=("llama", "qwen"), taken={"taken"}, wall_s=NOW_S)
     return found if isinstance(found, Wanted) else [str(problem) for problem in found]
 
 

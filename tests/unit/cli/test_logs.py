@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from freehold.cli.serve.logs import Line, Tail, command
+from freehold.core.errors import Permanent
 
 
 def texts(lines: Iterable[Line]) -> list[str]:
@@ -144,3 +145,10 @@ def test_a_line_that_is_not_what_it_looks_like_is_shown_as_it_is(tmp_path: Path)
     (tmp_path / "logs" / "m-0.log").write_text("\n".join(odd) + "\n")
     assert shown(tmp_path, "m-0", "--raw") == odd
     assert shown(tmp_path, "m-0") == odd
+
+
+def test_an_access_log_without_a_line_is_not_an_unknown_name(state: Path) -> None:
+    (state / "logs" / "access.log").unlink()
+    result = CliRunner().invoke(command, ["--state-dir", str(state), "access"])
+    assert isinstance(result.exception, Permanent)
+    assert "first request" in str(result.exception)

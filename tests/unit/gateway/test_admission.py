@@ -133,7 +133,7 @@ def test_a_tick_forgets_callers_who_are_gone_and_an_overload_that_is_over() -> N
         while (waits := line.next()) is not None:
             line.remove(waits)
         assert line.overloaded
-        assert line.turns.known == 1
-        await until(lambda: not line.overloaded and not line.turns.known, what="the next tick")
+        assert len(line.turns._flows) == 1
+        await until(lambda: not line.overloaded and not len(line.turns._flows), what="the next tick")
 
     asyncio.run(run())

@@ -226,6 +226,7 @@ ERRORS: dict[str, tuple[str, bytes, int, str]] = {
     "bad utf-8": (CHAT, b'data: {"x":"\xff"}\n\n', 502, "broken event"),
     "nested too deep": (CHAT, b"data: " + b"[" * 100_000 + b"\n\n", 502, "broken event"),
     "choices of the wrong type": (CHAT, b'data: {"choices":7}\n\n', 502, "out of order"),
+    "a delta that is null": (CHAT, b'data: {"choices":[{"index":0,"delta":null}]}\n\n', 502, "out of order"),
     "delta before its block": (MESSAGES, b'data: {"type":"content_block_delta","index":3,"delta":{}}\n\n', 502, "out of order"),
     "tool arguments that are no JSON": (MESSAGES, stream([
         {"type": "message_start", "message": {"content": []}},

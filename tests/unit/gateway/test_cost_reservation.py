@@ -2,8 +2,7 @@
 
 import pytest
 
-from freehold.gateway.callers.cost_reservation import CostReservation, over_usd
-from freehold.gateway.callers.grant import Grant, KeyState
+from freehold.gateway.callers.grant import CostReservation, Grant, KeyState, over_usd
 from freehold.gateway.callers.keys import KeyLimits, KeyRecord
 from freehold.gateway.callers.rate_limits import Over
 

@@ -1,4 +1,5 @@
-from freehold.gateway.queue.fair_queue import KNOWN_MAX, PRIORITY_LAST, Claim, FairQueue
+from freehold.gateway.callers.keys import PRIORITY_LAST
+from freehold.gateway.queue.fair_queue import KNOWN_MAX, Claim, FairQueue
 
 
 def put(turns: FairQueue[str], caller: str, cost_tokens: int = 10, *, priority: int = 0) -> Claim[str]:
@@ -48,7 +49,7 @@ def test_a_start_without_a_wait_is_charged_by_weight() -> None:
 def test_a_priority_outside_the_range_counts_as_the_nearest() -> None:
     turns: FairQueue[str] = FairQueue()
     assert put(turns, "a", priority=1000).flow is put(turns, "a", priority=PRIORITY_LAST).flow
-    assert turns.known == 1
+    assert len(turns._flows) == 1
 
 
 def test_idle_callers_are_forgotten_while_others_are_not_idle() -> None:
@@ -58,9 +59,9 @@ def test_idle_callers_are_forgotten_while_others_are_not_idle() -> None:
     for number in range(1000):
         over(turns, f"caller {number}")
         over(turns, "busy")
-    assert turns.known == 1001
+    assert len(turns._flows) == 1001
     turns.tidy()
-    assert turns.known <= 3
+    assert len(turns._flows) <= 3
     put(turns, "busy")
     turns.tidy()
     assert started(turns) == "busy"
@@ -73,7 +74,7 @@ def test_the_number_of_callers_remembered_has_a_bound() -> None:
         over(turns, f"caller {number}", 100 + number)
         turns.flow("busy", 1.0, 0).counter = 0.0
     turns.tidy()
-    assert turns.known == 1
+    assert len(turns._flows) == 1
 
 
 def over(turns: FairQueue[str], caller: str, cost_tokens: int = 10) -> None:

@@ -6,8 +6,9 @@ from msgspec.structs import replace
 from freehold.gateway.answers.price import Price, price_from
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.callers.spend import Daily
+from freehold.gateway.exchange import provider
 from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, outcome_of
-from freehold.gateway.fallback.provider import (
+from freehold.gateway.exchange.provider import (
     HOPELESS_S,
     Provider,
     Reason,
@@ -62,7 +63,7 @@ def fallback(heard: Heardof | None = None, *, budget: int = 10**6, places: int =
     return Provider(settings, heard or Heardof())
 
 
-def enter(there: Provider, reason: Reason = "no_replica", now_s: float = 0.0) -> Stay | str:
+def enter(there: Provider, reason: Reason = "no_replica", now_s: float = 0.0) -> Stay | None:
     return there.enter(a_request(), "m", reason=reason, cost_tokens=0, now_s=now_s)
 
 
@@ -140,15 +141,27 @@ def test_an_unknown_cost_stays_reserved_and_no_answer_costs_nothing() -> None:
     assert there.spent_picousd == RESERVED
 
 
-def test_a_budget_is_never_passed_whatever_is_under_way() -> None:
+class ErrorLog:
+    """A logger that keeps the names of errors."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def error(self, event: str, **_fields: object) -> None:
+        self.errors.append(event)
+
+
+def test_a_budget_is_never_passed_whatever_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = ErrorLog()
+    monkeypatch.setattr(provider, "get_logger", lambda _name: log)
     there = fallback(budget=3 * RESERVED - 1, places=100)
     stays = [enter(there) for _ in range(5)]
     assert [isinstance(away, Stay) for away in stays] == [True, True, False, False, False]
-    assert stays[-1] == "budget"
-    assert [there.first_without_budget() for _ in range(3)] == [True, False, False]
+    assert there.skipped == {"budget": 3, "concurrency": 0, "shut": 0}
+    assert log.errors == ["fallback_budget_spent"]
     there.enter_day({})
-    assert isinstance(enter(there), Stay)
-    assert there.first_without_budget()
+    assert [isinstance(enter(there), Stay) for _ in range(4)] == [True, True, False, False]
+    assert log.errors == ["fallback_budget_spent"] * 2
 
 
 def test_a_stay_settles_in_the_day_that_it_began_in() -> None:
@@ -183,7 +196,8 @@ def test_after_failures_it_is_left_alone_for_longer_each_time_and_an_answer_ends
         now_s = there.shut_until_s
     assert waits == [1, 2, 4, 8, 16, 32, HOPELESS_S, HOPELESS_S, HOPELESS_S]
     there.failed(now_s)
-    assert enter(there, now_s=now_s + 1) == "shut"
+    assert enter(there, now_s=now_s + 1) is None
+    assert there.skipped["shut"] == 1
     there.failed(now_s, wait_s=3.0)
     assert isinstance(enter(there, now_s=now_s + 3), Stay)
     there.succeeded(now_s)

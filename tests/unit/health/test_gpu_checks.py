@@ -11,7 +11,7 @@ from freehold.health.checks.gpu_pcie import replays_allowed_per_minute
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, Gpus, Kernel, KernelLine, Reading, State, View
 from freehold.health.registry import all_probes
-from freehold.testing.healthy_node import healthy_views
+from healthy_node import healthy_views
 
 NODE = healthy_views(3)
 H, D, U, N, NA = (

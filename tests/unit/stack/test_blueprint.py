@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -150,9 +151,29 @@ def test_every_problem_of_a_file_is_returned(tmp_path: Path) -> None:
     assert len(problems) >= 2
 
 
-def test_what_is_no_blueprint_is_a_plain_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "mistake"),
+    [
+        (lambda text: text[:-40], "damaged"),
+        (lambda text: text.replace('"generation":1', '"generation":1,"shape":2'), "another version.*shape"),
+        (lambda text: text.replace('"engine":"llama-cpp"', '"engine":"llama-cpp","turbo":1'), "another version.*turbo"),
+        (lambda text: '{"generation": 1}', "another version.*parent"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_blueprint_is_named_with_its_fault(
+    resolved: Resolved, tmp_path: Path, change: Callable[[str], str], mistake: str
+) -> None:
     with pytest.raises(Permanent, match="cannot read"):
         read_blueprint(tmp_path)
-    (tmp_path / FILE_NAME).write_text('{"generation": 1}')
-    with pytest.raises(Permanent, match="not a blueprint of this version"):
+    write_blueprint(resolved.blueprint, tmp_path)
+    path = tmp_path / FILE_NAME
+    path.write_text(change(path.read_text()))
+    with pytest.raises(Permanent, match=f"(?s)cannot use {path}: .*{mistake}") as caught:
         read_blueprint(tmp_path)
+    assert caught.value.hint == "freehold up"
+
+
+def test_defaults_are_written_too(resolved: Resolved) -> None:
+    """So that a version with other defaults runs what was decided."""
+    spec = json.loads(encode(resolved.blueprint))["spec"]
+    assert spec["gateway"]["timeouts"]["connect"] == "2s"

@@ -26,7 +26,7 @@ from freehold.health.model.view import (
     Volume,
 )
 
-DATA = Path(__file__).with_name("data")
+DATA = Path(__file__).with_name("h100")
 STEP_S = 10.0
 """Between two views: the agent's own interval for GPUs. Our own choice."""
 VIEWS = 30

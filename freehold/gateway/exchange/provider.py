@@ -52,11 +52,6 @@ def reason_for(rejection: Rejection) -> Reason | None:
     return _REASONS.get(rejection.error.code) if rejection.error.status == 503 else None
 
 
-def serves(path: str) -> bool:
-    """Return whether an endpoint that speaks the OpenAI API may know this path."""
-    return path in ENGINE.paths
-
-
 class ShareSampler:
     """Picks a part of requests, evenly spread and not at random: after n of them, n times the part, to within one."""
 
@@ -129,14 +124,10 @@ class Provider:
         """Return what it has cost today, reservations included."""
         return self.day.get(self.name, 0)
 
-    def takes(self, model: str) -> bool:
-        """Return whether this model's requests may go there."""
-        return not self.settings.models or model in self.settings.models
-
     def enter(
         self, request: Request, model: str, *, reason: Reason, cost_tokens: int, now_s: float
-    ) -> "Stay | Skip":
-        """Take a place and a reservation for a request, or return why there is none; then nothing is taken."""
+    ) -> "Stay | None":
+        """Return a request's stay here, with its place and its reservation taken; None: it has no room."""
         price, gate = self.settings.price, self.target.gate
         most_picousd = _most_picousd(price, request)
         skip: Skip | None = None
@@ -147,15 +138,14 @@ class Provider:
         elif (reason == "shadow" and gate.in_flight * 2 >= gate.limit) or not gate.enter(cost_tokens):
             # Copies use at most half of the places: no client waits for their answers.
             skip = "concurrency"
-        if skip is not None:
-            self.skipped[skip] += 1
-            return skip
-        return Stay(self, model, reason=reason, reserved_picousd=most_picousd)
-
-    def first_without_budget(self) -> bool:
-        """Return True once when the budget begins to refuse, for the log, and again only on another day."""
-        before, self._budget_logged = self._budget_logged, True
-        return not before
+        if skip is None:
+            return Stay(self, model, reason=reason, reserved_picousd=most_picousd)
+        self.skipped[skip] += 1
+        if skip == "budget" and not self._budget_logged:
+            self._budget_logged = True
+            doing = "not asking it until tomorrow (UTC)"
+            get_logger("gateway").error("fallback_budget_spent", fallback=self.name, doing=doing)
+        return None
 
     def enter_day(self, day: Month) -> None:
         """Count for another day from now on; what is under way settles in the day that it began in."""
@@ -171,7 +161,7 @@ class Provider:
         self.shut_until_s = now_s + (own_s if wait_s is None else min(HOPELESS_S, wait_s))
 
     def silent(self, *, since_s: float, now_s: float) -> None:
-        """Count a request, sent at `since_s`, that got no answer; if other requests got one since, the provider is only slow."""
+        """Count a request, sent at `since_s`, that was given up before its answer; if others got one since, it is only slow."""
         if now_s - since_s >= _SILENT_S and self._answered_s <= since_s:
             self.failed(now_s)
 
@@ -214,10 +204,6 @@ class Stay:
         """Count a provider that gave no answer."""
         self.free = reason == "connect"
         self.provider.failed(now_s)
-
-    def silent(self, *, since_s: float, now_s: float) -> None:
-        """Count a request, sent at `since_s`, that was given up before the provider answered."""
-        self.provider.silent(since_s=since_s, now_s=now_s)
 
     def rejected(self, head: AnswerHead, now_s: float) -> None:
         """Count an error answer: the provider may have no room, or reject every request."""
