@@ -5,7 +5,8 @@ import json
 import socket
 import struct
 import termios
-import time
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -73,15 +74,16 @@ def test_a_flood_of_pipelined_upgrades_is_answered(client: Client, gateway: Gate
     assert gateway.metric("freehold_bugs_total") == 0
 
 
-def is_full(receiving: socket.socket) -> bool:
-    """Return whether bytes wait to be read and no more of them come."""
+def stands_still(receiving: socket.socket) -> Callable[[], bool]:
+    """Return a condition: bytes wait to be read, and twenty looks in turn found the same number of them."""
+    looks: deque[int] = deque(maxlen=20)
 
-    def unread_bytes() -> int:
-        return int(struct.unpack("i", fcntl.ioctl(receiving, termios.FIONREAD, bytes(4)))[0])
+    def condition() -> bool:
+        (unread_bytes,) = struct.unpack("i", fcntl.ioctl(receiving, termios.FIONREAD, bytes(4)))
+        looks.append(unread_bytes)
+        return len(looks) == looks.maxlen and 0 < min(looks) == max(looks)
 
-    before = unread_bytes()
-    time.sleep(0.2)
-    return 0 < before == unread_bytes()
+    return condition
 
 
 def test_pipelined_upgrades_keep_their_order_when_the_client_reads_late(gateway: Gateway) -> None:
@@ -90,7 +92,7 @@ def test_pipelined_upgrades_keep_their_order_when_the_client_reads_late(gateway:
     upgrade = get("/livez", extra="Connection: Upgrade\r\nUpgrade: h2c\r\n")
     with Client(gateway.port, receive_bytes=4096) as client, ThreadPoolExecutor(1) as pool:
         sent = pool.submit(client.send, upgrade * count)
-        wait_until(lambda: is_full(client.socket), what="the gateway to be paused by its client")
+        wait_until(stands_still(client.socket), what="the gateway to be paused by its client")
         assert [client.read_answer().status for _ in range(count)] == [200] * count
         sent.result()
 
