@@ -46,7 +46,7 @@ def _command(placement: Placement) -> Command:
     """Return the wheel's child or the user's llama-server, with the same flags; weights are required."""
     assert placement.weights is not None, "llama-cpp needs weights; the spec refuses a model without a source"
     options = complete(placement.options, placement.threads, sleeping=bool(placement.adapters))
-    flags = ["--host", placement.host, "--port", str(placement.port)]
+    flags = ["--host", placement.socket or placement.host, "--port", str(placement.port)]
     flags += ["--model", str(placement.weights), "--alias", placement.model]
     links = {_link(place): str(adapter.path) for place, adapter in enumerate(placement.adapters)}
     if links:  # before the user's own: it numbers adapters as they come, and a request names them by number
@@ -288,6 +288,7 @@ ENGINE = Engine(
     distribution="xllamacpp",
     paths=ALL_PATHS,
     variables=("GGML_", "LLAMA_"),
+    unix_socket=True,
     stream_to_abort=True,
     usage_per_answer=True,
     fetches=lambda options: "mmproj" in options,  # without a projector it refuses pictures unseen

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from e2e.box import EXAMPLE, READY_S, Box, Stack, http
+from e2e.box import EXAMPLE, READY_S, Box, Stack, http, replica_http
 from waiting import wait_until
 
 MODEL = "smollm2-135m"
@@ -55,7 +55,7 @@ def raw(stack: Stack) -> Iterator[httpx2.Client]:
 
 def running(replica: dict[str, Any]) -> float:
     """Return how many requests an engine works on by its own word."""
-    page = http().get(f"{replica['url']}/metrics").text
+    page = replica_http(replica["url"]).get("/metrics").text
     return float(re.findall(r"^llamacpp:requests_processing (\S+)$", page, re.MULTILINE)[0])
 
 

@@ -106,7 +106,7 @@ def _endpoint(plan: ReplicaPlan, replica: Replica) -> Endpoint:
         kv_tokens=capacity.kv_tokens,
         incarnation=replica.incarnation,
         upstream_model=plan.upstream_model,
-        api_key=plan.api_key,
+        api_key=replica.key or plan.api_key,
         adapters=tuple(_asks(plan)),
     )
 

@@ -86,13 +86,17 @@ def _may_mount() -> bool:
     return bool(int(held, 16) >> _CAP_SYS_ADMIN & 1)
 
 
+def make_folders(rules: dict[str, Any]) -> None:
+    """Make an engine's own folder and the scratch folder of its launch, for this user alone; raise OSError if the second exists."""
+    os.makedirs(rules["folder"], mode=0o700, exist_ok=True)
+    os.mkdir(rules["scratch"], mode=0o700)
+
+
 def confine(rules: dict[str, Any], argv: list[str], libc: ctypes.CDLL) -> None:
     """Confine this process, for good, to `rules` (see `cage_rules.cage_of`); raise OSError if the kernel rejects them.
 
     Without Landlock everything else still holds; `freehold doctor` reports it.
     """
-    os.makedirs(rules["folder"], mode=0o700, exist_ok=True)
-    os.mkdir(rules["scratch"], mode=0o700)
     _load_uvm()
     _limit()
     own_shm = rules["shared_memory"] and _mount_own_shm(libc)

@@ -137,6 +137,43 @@ def kill_carriers(variable: str, value: str) -> bool:
     return bool(found)
 
 
+_LISTEN = "0A"
+_REACHED_BY_LOOPBACK = frozenset(
+    {
+        "0100007F",
+        "0" * 8,
+        "0" * 32,
+        "0000000000000000FFFF00000100007F",
+        "000000000000000000000000" + "01000000",
+    }
+)
+"""Local addresses whose sockets a connection to 127.0.0.1 or ::1 may reach, as proc(5) writes them on a little-endian machine."""
+
+
+def listeners(port: int) -> set[str]:
+    """Return the inodes of the sockets that listen for connections to a port of the loopback address."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (_PROC / "net" / name).read_text().splitlines()[1:]:
+                fields = line.split()
+                address, _, number = fields[1].partition(":")
+                if fields[3] == _LISTEN and int(number, 16) == port and address in _REACHED_BY_LOOPBACK:
+                    found.add(fields[9])
+    return found
+
+
+def sockets(pids: Iterable[int]) -> set[str]:
+    """Return the inodes of the sockets that processes have open; none of those of other users."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for descriptor in (_PROC / str(pid) / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return found
+
+
 def _environ(pid: int) -> list[bytes]:
     with contextlib.suppress(OSError):
         return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
