@@ -33,9 +33,10 @@ from freehold.bench.analysis.compare import Differs, Runs, differs
 from freehold.bench.analysis.figures import SloBounds, figures
 from freehold.bench.analysis.load import Load, schedule
 from freehold.bench.analysis.prompts import Scale
+from freehold.bench.analysis.results import Conditions
 from freehold.bench.analysis.sizes import Given, Range
 from freehold.bench.measure.client import BenchTarget
-from freehold.bench.measure.drive import Drive, DriveBounds, Texts
+from freehold.bench.measure.drive import Drive, Texts
 from freehold.bench.measure.run import measured_scale
 from freehold.bench.measure.stage import staged
 from freehold.engines import all_engines
@@ -59,6 +60,7 @@ FAKE = {
 WITHIN, TRUTH_WITHIN = 0.05, 0.03  # of each other, and of what is known. Source: our own choice
 SHORT = 8  # requests of the run that tells what a start costs
 LIMIT_S = 500.0
+SLO = SloBounds(ttft_s=60.0, itl_s=60.0)
 FIGURES = ("tokens_per_s", "ttft_p50_ms", "ttft_p95_ms", "itl_p50_ms", "itl_p95_ms")
 
 
@@ -140,10 +142,20 @@ def ours(task: Task) -> dict[str, float]:
         target=BenchTarget(host=task.host, port=task.port, model=task.model),
         asks=schedule(task.load, sizes, seed=(task.seed,)),
         texts=Texts(scale=Scale(per_word=task.per_word, overhead=task.overhead), label=(task.seed,)),
-        bounds=DriveBounds(warm_up_s=warm_up_s, duration_s=LIMIT_S, requests=task.requests, timeout_s=60.0),
+        bounds=Conditions(
+            shape="the task's",
+            loads=(task.load,),
+            slo=SLO,
+            runs=1,
+            seed=task.seed,
+            warm_up_s=warm_up_s,
+            duration_s=LIMIT_S,
+            requests=task.requests,
+            timeout_s=60.0,
+        ),
     )
     driven = asyncio.run(drive.run(task.load))
-    found = figures(driven.samples, driven.window, SloBounds(ttft_s=60.0, itl_s=60.0))
+    found = figures(driven.samples, driven.window, SLO)
     if found.ttft_s is None or found.token_s is None or found.whole != found.requests or found.wrong_length:
         raise CannotMeasureError(
             f"{found.requests - found.whole} of {found.requests} answers were not whole: {found.errors}"

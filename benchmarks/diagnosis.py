@@ -20,6 +20,7 @@ from typing import Any
 
 from freehold.core.places import read_tree
 from freehold.health.evidence.diagnose import Diagnosis
+from freehold.health.evidence.escalation import TAKES_OUT
 from freehold.health.incident_file.read import read_incident, read_kernel_log
 from freehold.health.incidents.conclusions import diagnose_all, foremost
 
@@ -75,7 +76,7 @@ class Scored:
     @property
     def false_cordon(self) -> bool:
         """Return whether it takes a node out where that is forbidden."""
-        return self.must_not_cordon and self.diagnosis is not None and self.diagnosis.takes_out
+        return self.must_not_cordon and self.diagnosis is not None and self.diagnosis.action in TAKES_OUT
 
 
 def incidents(path: Path) -> list[dict[str, Any]]:
@@ -177,7 +178,7 @@ def false_cordons(path: Path) -> int:
     ]
     for main in raised[:5]:
         print(f"  RAISED {main.action}: {main.summary}")
-    cordons = sum(main.takes_out for main in raised)
+    cordons = sum(main.action in TAKES_OUT for main in raised)
     print(
         f"\nbenign: {len(lines)} lines, {len(starts)} windows: {cordons} false cordons (bar 0), {len(raised)} raised anything (bar 0)"
     )

@@ -74,7 +74,7 @@ class Node:
             on_snapshot=self._hear,
         )
         sources = [
-            Source(name=part, part=part, read=never, close=never, period_s=TICK_S if part in FAST else 10.0)  # type: ignore[arg-type]
+            Source(part=part, read=never, close=never, period_s=TICK_S if part in FAST else 10.0)  # type: ignore[arg-type]
             for part in PARTS
         ]
         self.runner = Runner(sources, all_probes(), setup)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway.answers.stream_log import StreamLog
-from freehold.gateway.answers.usage import Usage
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.queue.admission import QueuedRequest
@@ -30,7 +29,6 @@ IN_FLIGHT, WAITING, CALLERS = 32, 64, 8
 TEXT = "Answer in one paragraph, name your sources, and say so when you do not know. " * 10
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": TEXT}], "max_tokens": 512}).encode()
 CHUNK = b"db\r\n" + b"x" * 219 + b"\r\n"
-USAGE = Usage(prompt_tokens=200, completion_tokens=100)
 
 
 class Asking(QueuedRequest):
@@ -84,7 +82,7 @@ class Queue:
             asking = self.inside.popleft()
         asking.target.gate.first_byte(0.001)
         asking.target.gate.leave(asking.cost_tokens, began=True)
-        self.model.admission.learn(asking, USAGE)  # type: ignore[arg-type]
+        self.model.admission.learn(asking, 200, 100)  # type: ignore[arg-type]
         self.model.admission.end(asking, service_s=0.001)  # type: ignore[arg-type]
 
 

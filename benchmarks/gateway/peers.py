@@ -208,8 +208,10 @@ def freehold(setting: Setting, root: Path = ROOT) -> Launch:
         model |= IN_MODEL.get(name, {})
     listen = f"127.0.0.1:{setting.port}"
     config.write_text(json.dumps({"listen": listen, "models": [model], "settings": settings}))
-    command = [freehold_python(), "-P", str(ROOT / "tests" / "gateway_rig" / "standalone.py"), str(config)]
-    return Launch(command=command, env=freehold_env(root))
+    alone = root / "tests" / "gateway_rig" / "standalone.py"
+    # Older checkouts have this start in the program itself.
+    start = ["-P", str(alone)] if alone.exists() else ["-m", "freehold.gateway.run", "--standalone"]
+    return Launch(command=[freehold_python(), *start, str(config)], env=freehold_env(root))
 
 
 def before(setting: Setting) -> Launch:

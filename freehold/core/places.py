@@ -50,6 +50,12 @@ _MERGE = _TAG + "merge"
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]{0,99}|0o[0-7]{1,99}|0x[0-9a-fA-F]{1,99}")
 
 
+def dotted(path: Path) -> str:
+    """Return a path as people write it: `models[0].name`; empty: `the file`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "the file"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
     """Where something was written: a line and column (1-based) of a named text, or a flag or variable (line 0)."""
@@ -89,6 +95,14 @@ class Tree:
     def value_place(self, path: Path) -> Place:
         """Return the place of the value at `path`, or of the nearest thing around it."""
         return self._nearest(self.values, path)
+
+    def at_key(self, path: Path, message: str, hint: str) -> Mistake:
+        """Return a mistake at the key at `path`, whose name `message` continues."""
+        return Mistake(self.key_place(path), dotted(path) + message, hint)
+
+    def at_value(self, path: Path, message: str, hint: str) -> Mistake:
+        """Return a mistake at the value at `path`, whose name `message` continues."""
+        return Mistake(self.value_place(path), dotted(path) + message, hint)
 
     def _nearest(self, places: dict[Path, Place], path: Path) -> Place:
         for end in range(len(path), 0, -1):

@@ -6,7 +6,6 @@ that cannot be used is a `Problem` in `engine_problems()`, and never stands in t
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -30,24 +29,18 @@ _LOAD_ERRORS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    engines: dict[str, Engine]
-    problems: tuple[Problem, ...]
-
-
 def all_engines() -> dict[str, Engine]:
     """Return every usable engine by name: the public modules of this package, then those of other packages."""
-    return dict(_find().engines)
+    return dict(_find()[0])
 
 
 def engine_problems() -> tuple[Problem, ...]:
     """Return what is wrong with engines of other packages; `where` names the entry point and its package."""
-    return _find().problems
+    return _find()[1]
 
 
 @cache
-def _find() -> _Found:
+def _find() -> tuple[dict[str, Engine], tuple[Problem, ...]]:
     engines = {engine.name: engine for engine in _own_engines()}
     problems: list[Problem] = []
     for point in _entry_points():
@@ -56,7 +49,7 @@ def _find() -> _Found:
             problems.append(answer)
         else:
             engines[answer.name] = answer
-    return _Found(engines=engines, problems=tuple(problems))
+    return engines, tuple(problems)
 
 
 def _own_engines() -> list[Engine]:

@@ -33,7 +33,6 @@ from freehold.engines.base import (
     Options,
     Placement,
     Unfinished,
-    Value,
     completion_check,
 )
 from freehold.engines.shared.api_errors import context_error, error_fields, invalid_request
@@ -52,13 +51,10 @@ def _command(placement: Placement) -> Command:
     links = {_link(place): str(adapter.path) for place, adapter in enumerate(placement.adapters)}
     if links:  # before the user's own: it numbers adapters as they come, and a request names them by number
         named = [f"{FOLDER}/{link}:0" for link in links]
-        options = {**options, "lora_scaled": ",".join((*named, *_texts(options.get("lora_scaled"))))}
+        named += [str(options["lora_scaled"])] if "lora_scaled" in options else []
+        options = {**options, "lora_scaled": ",".join(named)}
     flags += [*to_words(options), "--metrics", "--slots", "--no-webui"]
     return Command(argv=(*_program(options), *flags), env=_environment(placement), links=links)
-
-
-def _texts(value: Value | None) -> tuple[str, ...]:
-    return () if value is None else (str(value),)
 
 
 def _link(place: int) -> str:

@@ -40,7 +40,7 @@ from freehold.engines.base import (
 from freehold.engines.shared.api_errors import context_error, error_fields
 from freehold.engines.shared.capacity_pages import count_of, json_object, model_card, rows
 from freehold.engines.shared.engine_data import load_engine_data
-from freehold.engines.shared.exit_rules import by_rules, explain_code, otherwise
+from freehold.engines.shared.exit_rules import by_rules, explain
 from freehold.engines.shared.flag_list import load_flags, other_names, render_flags, to_options
 
 FLAGS = load_flags("sglang-0.5.23.json")
@@ -127,17 +127,14 @@ _STAMP = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: [A-Z0-9]+)*\] ")
 
 
 def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
-    failed = any(_FAILED_CHILD.search(line) for line in lines)
-    by_code = explain_code(exit_code)
-    if by_code is not None and by_code.kind in (ExitKind.STOPPED, ExitKind.KILLED) and not failed:
-        if any(_ASKED_TO_STOP.search(line) for line in lines):
-            return ExitCause(kind=ExitKind.STOPPED, summary="it was stopped with SIGTERM")
-        return by_code  # whatever the log says, that is not why it ended
-    cause = by_rules(_DATA.exits, lines, stamp=_STAMP)
-    if cause is None and failed:
+    if any(_FAILED_CHILD.search(line) for line in lines):
         said = _last_error(lines)
-        return ExitCause(kind=ExitKind.CRASHED, summary=f"a process of it failed: {said}")
-    return cause or otherwise(exit_code, lines)
+        crashed = ExitCause(kind=ExitKind.CRASHED, summary=f"a process of it failed: {said}")
+        return by_rules(_DATA.exits, lines, stamp=_STAMP) or crashed
+    cause = explain(exit_code, lines, rules=_DATA.exits, stamp=_STAMP)
+    ended = cause.kind in (ExitKind.STOPPED, ExitKind.KILLED)
+    asked = ended and any(_ASKED_TO_STOP.search(line) for line in lines)
+    return ExitCause(kind=ExitKind.STOPPED, summary="it was stopped with SIGTERM") if asked else cause
 
 
 _ERROR_LINE = re.compile(r"^(?:[A-Za-z_.]*(?:Error|Exception)\b.*)$")

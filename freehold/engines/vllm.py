@@ -39,7 +39,7 @@ from freehold.engines.base import (
 from freehold.engines.shared.api_errors import context_error, error_fields, invalid_request
 from freehold.engines.shared.capacity_pages import model_card, vllm_kv_cache
 from freehold.engines.shared.engine_data import load_engine_data
-from freehold.engines.shared.exit_rules import by_rules, explain_code, otherwise
+from freehold.engines.shared.exit_rules import by_rules, explain
 from freehold.engines.shared.flag_list import load_flags, render_flags, to_options
 
 FLAGS = load_flags("vllm-0.32.0.json").flags
@@ -288,12 +288,9 @@ _TAIL = re.compile(r" \[type=value_error, .*$")
 def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
     """Return the cause by the first rule that any line fits, else by the exit code; total."""
     said = _with_fields(tuple(map(_without_stamp, lines)))
-    by_code, by_words = explain_code(exit_code), by_rules(_DATA.exits, said)
-    if exit_code in (0, 1) and by_words is None and any(_LOST in line for line in said):
+    if exit_code in (0, 1) and any(_LOST in line for line in said) and by_rules(_DATA.exits, said) is None:
         return _A_PART_DIED  # it ends in order then, as if it had been asked to (code 0)
-    if by_code is not None and by_code.kind in (ExitKind.STOPPED, ExitKind.KILLED):
-        return by_code  # whatever the log says, that is not why it ended
-    return by_words or otherwise(exit_code, said)
+    return explain(exit_code, said, rules=_DATA.exits)
 
 
 _LOST = "died unexpectedly (exit code: None)"

@@ -13,13 +13,9 @@ from freehold.health import checks
 from freehold.health.model.probe import Probe
 
 
+@cache
 def all_probes() -> Mapping[str, Probe]:
     """Return every probe by name, sorted by it."""
-    return _found()
-
-
-@cache
-def _found() -> Mapping[str, Probe]:
     names = sorted(
         module.name for module in pkgutil.iter_modules(checks.__path__) if not module.name.startswith("_")
     )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from freehold.core.places import dotted
 from freehold.core.problems import Problem
-from freehold.spec.explain import dotted
 from freehold.spec.model import ModelSpec, Spec
 
 LIVE = (
@@ -76,11 +76,7 @@ def compare(old: Spec, new: Spec, where: Where) -> Changes:
     """Return all that differs; `where` says where a key of the new file stands."""
     changes: list[SpecChange] = list(_models(old, new))
     problems: list[Problem] = []
-    before, after = _leaves(_without_models(old)), _leaves(_without_models(new))
-    for path in dict.fromkeys([*before, *after]):
-        was, now = before.get(path), after.get(path)
-        if was == now:
-            continue
+    for path, was, now in _differing(old.model_dump(exclude={"models"}), new.model_dump(exclude={"models"})):
         if any(path[: len(live)] == live for live in LIVE):
             changes.append(SpecChange(how=How.LIVE, what=dotted(path), old=was, new=now))
         else:
@@ -102,11 +98,8 @@ def _models(old: Spec, new: Spec) -> Iterator[SpecChange]:
 
 
 def _model(old: ModelSpec, new: ModelSpec) -> Iterator[SpecChange]:
-    before, after = _leaves(old.model_dump()), _leaves(new.model_dump())
-    for path in dict.fromkeys([*before, *after]):
-        was, now = before.get(path), after.get(path)
-        if was != now:
-            yield SpecChange(how=_how(path), what=f"models.{old.name}.{dotted(path)}", old=was, new=now)
+    for path, was, now in _differing(old.model_dump(), new.model_dump()):
+        yield SpecChange(how=_how(path), what=f"models.{old.name}.{dotted(path)}", old=was, new=now)
 
 
 def _how(path: tuple[str, ...]) -> How:
@@ -115,8 +108,12 @@ def _how(path: tuple[str, ...]) -> How:
     return How.SCALE if path in {("replicas",), ("endpoints",)} else How.ROLL
 
 
-def _without_models(spec: Spec) -> dict[str, Any]:
-    return spec.model_dump(exclude={"models"})
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Yield the way to each value that differs, what it was and what it is; None where one has no such key."""
+    before, after = _leaves(old), _leaves(new)
+    for path in dict.fromkeys([*before, *after]):
+        if before.get(path) != after.get(path):
+            yield path, before.get(path), after.get(path)
 
 
 def _leaves(value: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

@@ -11,10 +11,10 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from freehold.core.places import Mistake, Path, Tree
+from freehold.core.places import Mistake, Path, Tree, dotted
 from freehold.core.problems import nearest_hint
-from freehold.spec import later
-from freehold.spec.fields import MISTAKE
+from freehold.spec.fields import LATER, MISTAKE
+from freehold.spec.later import is_later
 from freehold.spec.model import ModelSpec, Spec
 
 _MESSAGES = {
@@ -40,22 +40,15 @@ def explain(error: ErrorDetails, tree: Tree) -> Mistake:
     if error["type"] == "extra_forbidden":
         return _unknown_key(path, tree)
     if error["type"] == "missing":
-        return _missing(path, tree)
-    place = tree.value_place(path)
+        return tree.at_value(path, " is missing", _MISSING_HINTS.get(dotted(path), ""))
     if error["input"] is None:
-        return Mistake(place, f"{dotted(path)} is empty", "write a value or remove the line")
+        return tree.at_value(path, " is empty", "write a value or remove the line")
     context: Mapping[str, Any] = error.get("ctx") or {}
     if error["type"] == MISTAKE:
         message, hint = str(context["message"]), str(context["hint"])
     else:
         message, hint = _MESSAGES.get(error["type"], error["msg"]).format(**context), _hint(error)
-    return Mistake(place, _sentence(path, message, error["input"]), hint)
-
-
-def dotted(path: Path) -> str:
-    """Return a path as people write it: `models[0].name`; empty: `the file`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".") or "the file"
+    return tree.at_value(path, _continued(path, message, error["input"]), hint)
 
 
 def shown(path: Path, value: object) -> str:
@@ -66,10 +59,10 @@ def shown(path: Path, value: object) -> str:
     return f", not {text}" if len(text) <= _LONGEST_VALUE else f", not {text[:_LONGEST_VALUE]}…"
 
 
-def _sentence(path: Path, message: str, value: object) -> str:
+def _continued(path: Path, message: str, value: object) -> str:
     if message.startswith(":"):
-        return dotted(path) + message
-    return f"{dotted(path)} {message}" + (shown(path, value) if message.startswith("must") else "")
+        return message
+    return f" {message}" + (shown(path, value) if message.startswith("must") else "")
 
 
 def _hint(error: ErrorDetails) -> str:
@@ -77,16 +70,10 @@ def _hint(error: ErrorDetails) -> str:
     return "put it in quotes" if error["type"] == "string_type" and scalar else ""
 
 
-def _missing(path: Path, tree: Tree) -> Mistake:
-    message = f"{dotted(path)} is missing"
-    hint = _MISSING_HINTS.get(dotted(path), "")
-    return Mistake(tree.value_place(path[:-1]), message, hint)
-
-
 def _unknown_key(path: Path, tree: Tree) -> Mistake:
     key, place = str(path[-1]), tree.key_place(path)
-    if later.is_later(path):
-        return Mistake(place, f"{dotted(path)} {later.LATER}", "remove the line")
+    if is_later(path):
+        return tree.at_key(path, f" {LATER}", "remove the line")
     section = dotted(path[:-1]) if len(path) > 1 else "the top level"
     message = f"unknown key {key!r} in {section}"
     if key.lower() in _SECRETS:

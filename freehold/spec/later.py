@@ -3,16 +3,7 @@
 A key leaves this list in the change that builds it. Values of that kind (`runtime: ray`) stand with their field.
 """
 
-from freehold.spec.fields import LATER
-
-LATER_KEYS = frozenset(
-    {
-        ("observability",),
-    }
-)
-LATER_ENGINES: frozenset[str] = frozenset()
-
-__all__ = ["LATER", "LATER_ENGINES", "LATER_KEYS", "is_later"]
+LATER_KEYS = frozenset({("observability",)})
 
 
 def is_later(path: tuple[str | int, ...]) -> bool:

@@ -20,8 +20,8 @@ from pydantic import BaseModel
 
 from freehold.core.places import Mistake, Place, Tree
 from freehold.core.problems import nearest_hint
-from freehold.spec import later
-from freehold.spec.fields import QuantityText
+from freehold.spec.fields import LATER, QuantityText
+from freehold.spec.later import is_later
 from freehold.spec.model import Spec
 
 PREFIX = "FREEHOLD_"
@@ -137,8 +137,8 @@ def _unknown(name: str, known: Mapping[str, tuple[str, ...]]) -> Mistake:
     place = Place(0, 0, name)
     if path[0] in {"models", "fallback"}:
         return Mistake(place, f"{path[0]} cannot be set from the environment", "write them in freehold.yaml")
-    if later.is_later(path):
-        return Mistake(place, f"{'.'.join(path)} {later.LATER}", "unset the variable")
+    if is_later(path):
+        return Mistake(place, f"{'.'.join(path)} {LATER}", "unset the variable")
     return Mistake(place, "unknown variable", nearest_hint(name, known))
 
 

@@ -14,12 +14,12 @@ from types import MappingProxyType
 
 from pydantic_core import PydanticCustomError
 
+from freehold.core.places import dotted
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.engines.shared.option_check import check_options
 from freehold.spec.example import example_text
-from freehold.spec.explain import dotted
 from freehold.spec.fields import option_value
 from freehold.spec.load import Loaded, load_file, load_text
 from freehold.spec.model import FallbackSpec, ModelSpec, Spec

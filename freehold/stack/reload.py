@@ -16,11 +16,11 @@ import msgspec
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState, ReplicaStatus
+from freehold.core.places import dotted
 from freehold.core.problems import Problem, nearest_hint
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
 from freehold.spec.changes import RESTART_HINT, How, SpecChange, compare
-from freehold.spec.explain import dotted
 from freehold.spec.shapes import EXTERNAL
 from freehold.stack.blueprint import Blueprint, write_blueprint
 from freehold.stack.config import Config, read_config

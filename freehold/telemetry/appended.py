@@ -6,7 +6,7 @@ histogram's buckets add up, is not checked.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 TEXT_BYTES_MOST = 256 * 1024
 """Longest text. Source: our own bound; the agent of a node with eight GPUs, twenty probes and all their reasons has some 40 kB."""
@@ -75,7 +75,7 @@ class _AppendedPage:
     def _sample(self, name: str, labels: str) -> str:
         if name not in self._names:
             return "is a sample of another metric than the one above it"
-        pairs = tuple(_pairs(labels))
+        pairs = _LABEL.findall(labels)
         keys = {label for label, _ in pairs}
         if len(keys) < len(pairs):
             return "has a label twice"
@@ -86,8 +86,3 @@ class _AppendedPage:
             return "repeats a series"
         self._seen.add(series)
         return ""
-
-
-def _pairs(labels: str) -> Iterator[tuple[str, str]]:
-    for found in _LABEL.finditer(labels):
-        yield found[1], found[2]

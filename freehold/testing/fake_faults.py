@@ -65,10 +65,6 @@ async def _long_body(connection: Connection, _settings: FakeSettings) -> None:
     connection.send(connection.head(200, "Content-Length: 2") + b'{}{"more": "than promised"}')
 
 
-async def _close_stream(connection: Connection, _settings: FakeSettings) -> None:
-    connection.close()
-
-
 async def _reset_stream(connection: Connection, _settings: FakeSettings) -> None:
     connection.reset()
 
@@ -97,7 +93,7 @@ INSTEAD: dict[Fault, Act] = {
 MIDWAY: dict[Fault, Act] = {
     "hang_stream": _hang,
     "crash_stream": _crash,
-    "close_stream": _close_stream,
+    "close_stream": _close,
     "reset_stream": _reset_stream,
     "bad_chunk": _bad_chunk,
     "error_event": _error_event,

@@ -173,7 +173,10 @@ class FakeServer:
 
     def too_long(self, prompt: int, limit: int) -> dict[str, Any]:
         """Return the body that refuses a prompt of more tokens than fit."""
-        return _too_long(prompt, limit)
+        words = f"request ({prompt} tokens) exceeds the available context size ({limit} tokens), try increasing it"
+        return answers.error_body(
+            400, words, kind="exceed_context_size_error", n_prompt_tokens=prompt, n_ctx=limit
+        )
 
     def _take_fault(self) -> Fault:
         fault, count = self.settings.fault, self.settings.fault_count
@@ -272,15 +275,6 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("the body must be a JSON object")  # noqa: TRY004 -- one kind of error for the caller
     return value
-
-
-def _too_long(prompt: int, limit: int) -> dict[str, Any]:
-    words = (
-        f"request ({prompt} tokens) exceeds the available context size ({limit} tokens), try increasing it"
-    )
-    return answers.error_body(
-        400, words, kind="exceed_context_size_error", n_prompt_tokens=prompt, n_ctx=limit
-    )
 
 
 def _rows(counts: ServerCounts) -> list[tuple[str, str, int]]:

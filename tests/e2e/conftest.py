@@ -14,14 +14,19 @@ pytest.register_assert_rewrite(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def children_with_ctrl_c() -> Iterator[None]:
-    """Start children with Ctrl-C at its default, also where the shell that runs the tests in the background has it ignored.
+def children_with_usual_signals() -> Iterator[None]:
+    """Start children with Ctrl-C and hang-up at their defaults, also where the tests run in the background or by nohup.
 
     Children inherit an ignored signal, and a stack leaves one ignored, as whoever started it so wants.
     """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        # The tests themselves outlive the terminal, as nohup promised; a handler is not inherited, an ignored signal is.
+        signal.signal(signal.SIGHUP, lambda *_: None)
     yield
-    signal.signal(signal.SIGINT, before)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture

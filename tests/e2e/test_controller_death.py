@@ -217,7 +217,7 @@ def test_a_disk_that_takes_nothing_and_a_gateway_that_dies_end_no_stack(box: Box
     box.fake_config()
     with box.foreground() as stack:
         state = Path(box.env["FREEHOLD_STATE_DIR"])
-        (state / f"processes.json.{stack.process.pid}.new").mkdir()  # no file can be written there any more
+        (state / f".processes.json.{stack.process.pid}.new").mkdir()  # no file can be written there any more
         recorded = (state / "processes.json").read_bytes()
         old = psutil.Process(gateway_pid(box))
         old.kill()

@@ -8,8 +8,9 @@ from collections import deque
 
 from freehold.core.clock import SYSTEM_CLOCK
 from freehold.health.checks.network_loss import PROBE
-from freehold.health.collectors.mesh import Mesh, MeshPeer, MeshSettings
+from freehold.health.collectors.mesh import PORT, Mesh, MeshSettings
 from freehold.health.model.probe import Expected
+from freehold.health.model.targets import MeshNode
 from freehold.health.model.view import Network, View
 
 
@@ -74,7 +75,7 @@ async def main() -> None:
     settings = MeshSettings(
         node=told["node"],
         key=bytes.fromhex(told["key"]),
-        peers=tuple(MeshPeer(name=name, host=host) for name, host in told["peers"].items()),
+        peers=tuple(MeshNode(name=name, host=host, port=PORT) for name, host in told["peers"].items()),
         listen_host=told["host"],
         rate_hz=told.get("rate_hz", 10.0),
     )

@@ -3,9 +3,8 @@
 Nothing here knows an engine's messages; those stand in each engine file.
 """
 
-import json
-
 from freehold.engines.base import ApiError
+from freehold.engines.shared.capacity_pages import json_object
 
 NOT_SUPPORTED = "not_supported_by_engine"
 """Code of a request that this engine, or this model under its options, cannot serve. Source: our own choice."""
@@ -13,11 +12,8 @@ NOT_SUPPORTED = "not_supported_by_engine"
 
 def error_fields(body: bytes) -> dict[str, object]:
     """Return the fields of an error body: those under `error`, or the body's own; {} for anything else."""
-    try:
-        decoded = json.loads(body)
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested deeper than Python goes
-        return {}
-    inner = decoded.get("error", decoded) if isinstance(decoded, dict) else None
+    decoded = json_object(body)
+    inner = decoded.get("error", decoded)
     return inner if isinstance(inner, dict) else {}
 
 

@@ -18,7 +18,7 @@ def json_object(body: bytes | str) -> dict[str, object]:
     """Return a JSON object; {} for anything else."""
     try:
         decoded = json.loads(body)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested deeper than Python goes
         return {}
     return decoded if isinstance(decoded, dict) else {}
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from freehold.core.problems import Problem
 from freehold.engines.base import NodeFacts, Value
+from freehold.engines.shared.capacity_pages import json_object
 
 CONFIG = "config.json"
 """In the folder. Source: TensorRT-LLM, Engine.from_dir."""
@@ -42,12 +43,12 @@ class EngineRecord:
 
 def is_engine_folder(config: bytes) -> bool:
     """Return whether a folder's `config.json` is that of built engines, not that of a Hugging Face model."""
-    return "build_config" in _object(config)
+    return "build_config" in json_object(config)
 
 
 def read_record(config: bytes, noted: bytes = b"") -> EngineRecord:
     """Return what `config.json` says, filled up with what the record beside the folder says; total."""
-    said, beside = _object(config), _object(noted)
+    said, beside = json_object(config), json_object(noted)
     build = said.get("build_config")
     build = build if isinstance(build, dict) else {}
     limits = tuple((name, build[name]) for name in LIMITS if _positive(build.get(name)))
@@ -168,14 +169,6 @@ def _limit(name: str, most: int, wanted: Value | None) -> Problem | None:
 def _major(version: str) -> int | None:
     found = re.match(r"\d+", version)
     return int(found[0]) if found else None
-
-
-def _object(text: bytes) -> dict[str, object]:
-    try:
-        decoded = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return decoded if isinstance(decoded, dict) else {}
 
 
 def _text(value: object) -> str:

@@ -34,15 +34,12 @@ class HistoryFile:
             return None
         return (found.st_ino, found.st_size, found.st_mtime_ns)
 
-    def add(self, past: Sequence[PastFault], *, now_s: float) -> None:
-        """Append and make it durable; after `MOST` lines write the file anew. Raises OSError when the disk does not take it."""
-        self._add(past, now_s)
-
     def mark(self, mark: Mark) -> None:
         """Append an operator's mark; as `add`."""
-        self._add([mark], mark.set_healthy_s)
+        self.add([mark], now_s=mark.set_healthy_s)
 
-    def _add(self, entries: Sequence[PastFault | Mark], now_s: float) -> None:
+    def add(self, entries: Sequence[PastFault | Mark], *, now_s: float) -> None:
+        """Append and make it durable; after `MOST` lines write the file anew. Raises OSError when the disk does not take it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._alone():
             self._append(history_lines(entries))

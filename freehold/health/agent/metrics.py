@@ -21,11 +21,6 @@ NAMESPACE = "freehold_health"
 READER_STATES = ("ok", "late", "failed", "waiting")
 
 
-def kind_of(component: str) -> str:
-    """Return the kind of a component: `gpu` of `gpu:UUID`."""
-    return component.partition(":")[0]
-
-
 class HealthMetrics:
     """What the runner counts."""
 
@@ -60,7 +55,7 @@ class HealthMetrics:
         """Take over what is believed now."""
         worst: dict[tuple[str, str], int] = {}
         for finding in findings:
-            key = (finding.probe, kind_of(finding.component))
+            key = (finding.probe, finding.component.partition(":")[0])
             worst[key] = max(worst.get(key, 0), RANKS[finding.verdict])
         for gone in self._verdicts.cells.keys() - worst.keys():
             self._verdicts.forget(*gone)

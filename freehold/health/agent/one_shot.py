@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from freehold.core.clock import SYSTEM_CLOCK, Clock
+from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.findings import Finding
 from freehold.health.agent.runner import Source
 from freehold.health.agent.view_window import ViewWindow, windows_of
@@ -85,14 +85,13 @@ async def look_once(
     *,
     node: str,
     expected: Expected | None = None,
-    clock: Clock = SYSTEM_CLOCK,
 ) -> HealthSnapshot:
     """Return what the probes say of this node now; takes some seconds, and each source's deadline at most twice."""
     expected = expected or Expected()
     states: dict[str, ReaderState] = {}
-    views = [await _view(sources, states, node, clock)]
+    views = [await _view(sources, states, node)]
     await asyncio.sleep(BETWEEN_S)
-    views.append(await _view(sources, states, node, clock))
+    views.append(await _view(sources, states, node))
     for source in sources:
         await _bounded(source.close(), source.deadline_s)
     parts = {source.part for source in sources}
@@ -110,23 +109,23 @@ async def look_once(
     )
 
 
-async def _view(sources: Sequence[Source], states: dict[str, ReaderState], node: str, clock: Clock) -> View:
+async def _view(sources: Sequence[Source], states: dict[str, ReaderState], node: str) -> View:
     parts: dict[Part, Any] = {}
 
     async def read(source: Source) -> None:
-        began_s = clock.monotonic_s()
+        began_s = monotonic_s()
         answered, value = await _bounded(source.read(), source.deadline_s)
         parts[source.part] = value if answered else source.late
-        states[source.name] = ReaderState(
-            name=source.name,
+        states[source.part] = ReaderState(
+            name=source.part,
             state="ok" if answered else "late",
             detail="" if answered else f"no answer within {source.deadline_s:g} s",
-            read_s=clock.wall_s(),
-            took_s=clock.monotonic_s() - began_s,
+            read_s=wall_s(),
+            took_s=monotonic_s() - began_s,
         )
 
     await asyncio.gather(*(read(source) for source in sources))
-    return View(at_s=clock.wall_s(), monotonic_s=clock.monotonic_s(), node=node, **parts)
+    return View(at_s=wall_s(), monotonic_s=monotonic_s(), node=node, **parts)
 
 
 async def _bounded(work: Any, deadline_s: float) -> tuple[bool, Any]:

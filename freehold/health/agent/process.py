@@ -34,6 +34,7 @@ from freehold.health.agent.runner import Runner, RunnerSetup
 from freehold.health.agent.sources import sources_for
 from freehold.health.agent.state_files import StateFiles
 from freehold.health.collectors.engines import EnginesReader
+from freehold.health.collectors.kernel_files import text_of
 from freehold.health.incidents.history import History
 from freehold.health.incidents.tracker import IncidentTracker
 from freehold.health.model.snapshot import FILE_NAME, METRICS_NAME, HealthSnapshot, encode
@@ -60,7 +61,7 @@ class NodeAgent:
         self._tracker = IncidentTracker(
             node=settings.name,
             started_s=wall_s(),
-            boot=_boot_id(),
+            boot=text_of(Path("/proc/sys/kernel/random/boot_id")),
             gpus=settings.gpu != "off",
         )
         self._files: StateFiles | None = None
@@ -155,13 +156,6 @@ class NodeAgent:
             self._complaint = str(exc)
         else:
             self._complaint = ""
-
-
-def _boot_id() -> str:
-    """Return what the kernel calls this boot; empty: it does not say."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return ""
 
 
 async def _lines() -> AsyncIterator[bytes]:

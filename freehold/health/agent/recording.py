@@ -79,20 +79,16 @@ def load_recording(path: Path) -> Recording:
     """Return a recording with every problem at once; never raises on what is in the file."""
     problems: list[Problem] = []
     head, views = RecordingHead(), []
-    for item in _items(path, problems.append):
-        if isinstance(item, RecordingHead):
-            head = item
-        else:
-            views.append(item)
-    return Recording(head=head, views=tuple(views), problems=tuple(problems))
-
-
-def _items(path: Path, report: Callable[[Problem], None]) -> Iterator[RecordingHead | View]:
     try:
         with path.open("rb") as file:
-            yield from _lines(file, str(path), report)
+            for item in _lines(file, str(path), problems.append):
+                if isinstance(item, RecordingHead):
+                    head = item
+                else:
+                    views.append(item)
     except OSError as exc:
-        report(Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}"))
+        problems.append(Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}"))
+    return Recording(head=head, views=tuple(views), problems=tuple(problems))
 
 
 def _lines(file: IO[bytes], where: str, report: Callable[[Problem], None]) -> Iterator[RecordingHead | View]:
@@ -109,17 +105,15 @@ def _lines(file: IO[bytes], where: str, report: Callable[[Problem], None]) -> It
             report(view)
         elif view is not None:
             if view.at_s < last_s:
-                report(_backwards(f"{where}:{number}"))
+                report(
+                    Problem(
+                        where=f"{where}:{number}",
+                        message="this view is older than the one before it",
+                        hint="sort the lines by at_s; probes want the newest last",
+                    )
+                )
             last_s = max(last_s, view.at_s)
             yield view
-
-
-def _backwards(where: str) -> Problem:
-    return Problem(
-        where=where,
-        message="this view is older than the one before it",
-        hint="sort the lines by at_s; probes want the newest last",
-    )
 
 
 def _head(line: bytes, where: str) -> RecordingHead | Problem:

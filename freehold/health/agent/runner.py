@@ -11,7 +11,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -45,21 +45,12 @@ _log = get_logger("health.run")
 _T = TypeVar("_T")
 
 
-class RandomSource(Protocol):
-    """Where chance comes from; `random.Random` fits."""
-
-    def random(self) -> float:
-        """Return a number from 0 (included) to 1 (excluded)."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where one part of a view comes from."""
 
-    name: str
-    """The metric label."""
     part: Part
+    """The metric label, too."""
     read: Callable[[], Awaitable[Any]]
     """Returns the part. It may hang: then it is cancelled, and not asked again before it has ended."""
     close: Callable[[], Awaitable[None]]
@@ -84,7 +75,7 @@ class RunnerSetup:
     conclude: Callable[[HealthSnapshot, float], HealthSnapshot] = lambda snapshot, _now_s: snapshot
     """Returns a snapshot with what follows from it, before it is sent; it gets monotonic seconds too, and must not wait."""
     clock: Clock = SYSTEM_CLOCK
-    rng: RandomSource = field(default_factory=random.Random)
+    rng: random.Random = field(default_factory=random.Random)
     tick_s: float = TICK_S
 
 
@@ -117,7 +108,7 @@ class Runner:
         ]
         self._kept = ViewWindow(windows_of(probe.probe for probe in self._probing))
         self._parts: dict[Part, Any] = {}
-        self._states = {source.name: ReaderState(name=source.name, state="waiting") for source in sources}
+        self._states = {source.part: ReaderState(name=source.part, state="waiting") for source in sources}
         self._held: dict[Key, SettledState] = {}
         self._started_s = self._setup.clock.wall_s()
         self._sent_s = float("-inf")
@@ -172,7 +163,9 @@ class Runner:
             if view is not None and self._is_due(probing, view, now_s):
                 changed |= self._look(probing, now_s)
             elif now_s - max(probing.ran_s, probing.again_s) > probing.period_s + 2 * self._setup.tick_s:
-                changed |= self._miss(probing, now_s)
+                # A look for which nothing was read: what was reported becomes stale by and by.
+                probing.ran_s = now_s
+                changed |= self._settle(probing.probe, ())
         if changed or now_s - self._sent_s >= PERIOD_S:
             self._send(now_s)
 
@@ -193,7 +186,11 @@ class Runner:
         try:
             await asyncio.wait({reading}, timeout=source.deadline_s)
             while not reading.done():
-                self._note_late(source, clock.monotonic_s() - began_s)
+                waited_s = clock.monotonic_s() - began_s
+                if self._states[source.part].state != "late":
+                    _log.warning("reader late", reader=source.part, waited_s=round(waited_s, 1))
+                self._note(source, "late", f"no answer for {waited_s:.1f} s")
+                self._parts[source.part] = source.late
                 reading.cancel()
                 await asyncio.wait({reading}, timeout=source.period_s)
         finally:
@@ -207,23 +204,17 @@ class Runner:
             self._parts[source.part] = _joined(self._parts.get(source.part), reading.result())
         except Exception as exc:  # noqa: BLE001 (guard: a reader's mistake costs its own part alone)
             self.meters.bug("health.reader")
-            _log.exception("mistake of our own", what="reader", reader=source.name)
+            _log.exception("mistake of our own", what="reader", reader=source.part)
             self._note(source, "failed", f"{type(exc).__name__}: {exc}"[:200])
             self._parts[source.part] = source.late
             return
-        self._states[source.name] = ReaderState(
-            name=source.name, state="ok", read_s=self._setup.clock.wall_s(), took_s=took_s
+        self._states[source.part] = ReaderState(
+            name=source.part, state="ok", read_s=self._setup.clock.wall_s(), took_s=took_s
         )
 
-    def _note_late(self, source: Source, waited_s: float) -> None:
-        if self._states[source.name].state != "late":
-            _log.warning("reader late", reader=source.name, waited_s=round(waited_s, 1))
-        self._note(source, "late", f"no answer for {waited_s:.1f} s")
-        self._parts[source.part] = source.late
-
     def _note(self, source: Source, state: str, detail: str) -> None:
-        before = self._states[source.name]
-        self._states[source.name] = msgspec.structs.replace(before, state=state, detail=detail)
+        before = self._states[source.part]
+        self._states[source.part] = msgspec.structs.replace(before, state=state, detail=detail)
 
     async def _close(self, source: Source) -> None:
         try:
@@ -231,7 +222,7 @@ class Runner:
                 await source.close()
         except Exception:  # noqa: BLE001 (guard: the others are closed as well)
             self.meters.bug("health.close")
-            _log.exception("mistake of our own", what="close", reader=source.name)
+            _log.exception("mistake of our own", what="close", reader=source.part)
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -272,11 +263,6 @@ class Runner:
         self.meters.ran(probe.name, took_s)
         probing.ran_s, probing.again_s = now_s, now_s + took_s / SHARE
         return self._settle(probe, looks)
-
-    def _miss(self, probing: _Probing, now_s: float) -> bool:
-        """Count a look that could not take place, for want of anything read; what was said becomes stale by and by."""
-        probing.ran_s = now_s
-        return self._settle(probing.probe, ())
 
     def _settle(self, probe: Probe, looks: Iterable[Finding]) -> bool:
         before = {key: _word(held) for key, held in self._held.items()}

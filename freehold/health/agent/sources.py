@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.health.agent.messages import HealthSettings
 from freehold.health.agent.runner import TICK_S, Source
 from freehold.health.collectors.disks import DiskOptions, DiskReader
@@ -40,7 +39,7 @@ def sources_for(
     """
     sources = [
         _kernel(KernelLog(lookback_s=KERNEL_LOOKBACK_S)),
-        Source(name="host", part="host", read=_now(HostReader().read), close=_nothing),
+        Source(part="host", read=_now(HostReader().read), close=_nothing),
         _volumes([DiskReader(path, _disk(settings, disk)) for path in settings.volumes]),
         _network(settings),
     ]
@@ -71,7 +70,6 @@ async def _nothing() -> None:
 
 def _kernel(log: KernelLog) -> Source:
     return Source(
-        name="kernel",
         part="kernel",
         read=_now(log.read),
         close=_now(log.close),
@@ -82,7 +80,6 @@ def _kernel(log: KernelLog) -> Source:
 
 def _engines(engines: EnginesReader) -> Source:
     return Source(
-        name="engines",
         part="engines",
         read=engines.read,
         close=engines.close,
@@ -99,14 +96,14 @@ def _volumes(readers: Sequence[DiskReader]) -> Source:
         for reader in readers:
             reader.close()
 
-    return Source(name="volumes", part="volumes", read=_now(read), close=_now(close))
+    return Source(part="volumes", read=_now(read), close=_now(close))
 
 
 def _network(settings: HealthSettings) -> Source:
     reader = NetworkReader(settings.name, settings.mesh, named=settings.expected.link_mbit_s)
     # A peer that is stopped is to be distinguished from a lossy one within 5 s: a look each tick. Without peers there is no hurry.
     period_s = TICK_S if settings.mesh is not None else PERIOD_S
-    return Source(name="network", part="network", read=reader.read, close=reader.close, period_s=period_s)
+    return Source(part="network", read=reader.read, close=reader.close, period_s=period_s)
 
 
 def _gpus(how: str) -> Source:
@@ -115,10 +112,9 @@ def _gpus(how: str) -> Source:
         # Its parser is needed only here, and costs memory.
         from freehold.health.collectors.dcgm import DcgmReader  # noqa: PLC0415
 
-        return Source(name="gpus", part="gpus", read=DcgmReader(url=how).read, close=_nothing, late=late)
+        return Source(part="gpus", read=DcgmReader(url=how).read, close=_nothing, late=late)
     reader = GpusReader(always=how == "nvml")
     return Source(
-        name="gpus",
         part="gpus",
         read=reader.read,
         close=reader.close,
@@ -133,15 +129,13 @@ class GpusReader:
     `always`: NVML in any case, as for a container that sees no PCI bus.
     """
 
-    def __init__(self, *, always: bool = False, root: Path = Path("/"), clock: Clock = SYSTEM_CLOCK) -> None:
-        self._root = root
+    def __init__(self, *, always: bool) -> None:
         self._always = always
-        self._clock = clock
         self._nvml: NvmlReader | None = None
 
     async def read(self) -> Gpus:
         """Return the GPUs; state ABSENT and no address where there are none."""
-        if self._nvml is None and not (self._always or self._applies()):
+        if self._nvml is None and not (self._always or _nvml_applies()):
             return Gpus(state=State.ABSENT, detail="no NVIDIA GPU on the PCI bus, and no driver of one")
         self._nvml = self._nvml or NvmlReader()
         return await self._nvml.read()
@@ -151,6 +145,7 @@ class GpusReader:
         if self._nvml is not None:
             await self._nvml.close()
 
-    def _applies(self) -> bool:
-        marks = ("proc/driver/nvidia", "dev/nvidiactl", "dev/dxg")  # the last: under Windows
-        return bool(nvidia_pci_addresses(self._root)) or any((self._root / mark).exists() for mark in marks)
+
+def _nvml_applies() -> bool:
+    marks = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")  # the last: under Windows
+    return bool(nvidia_pci_addresses()) or any(Path(mark).exists() for mark in marks)

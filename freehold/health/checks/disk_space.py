@@ -28,9 +28,6 @@ FULL_WITHIN_S = DECLARED.limit("full_within_s")
 RATE_WINDOW_LEAST_S = DECLARED.limit("rate_window_least_s")
 
 
-_INODES = ("total_inodes", "free_inodes")
-
-
 def _judge(views: Sequence[View], volume: Volume) -> RuleResult:
     total, free = number(volume.total_bytes), number(volume.free_bytes)
     if not total or free is None:
@@ -60,7 +57,8 @@ def _bytes(path: str, total: float, free: float) -> RuleResult:
 
 def _inodes(volume: Volume) -> Iterator[RuleResult]:
     total, free = number(volume.total_inodes), number(volume.free_inodes)
-    bad = failed({"total_inodes": volume.total_inodes, "free_inodes": volume.free_inodes}, _INODES)
+    rows = {"total_inodes": volume.total_inodes, "free_inodes": volume.free_inodes}
+    bad = failed(rows, rows)
     if bad:
         yield result.unknown("cannot_read", f"{volume.path}: could not be read: {', '.join(bad)}")
     if bad or not total or free is None:

@@ -212,15 +212,11 @@ def _still(seen: _EngineWindow, share: float | None, still_s: float) -> RuleResu
     if number(now.running) == 0 and not now.canary_waits_s:
         # The engine has none: the gateway's requests may be on their way to slow clients.
         message = f"{state} by the gateway's count, while the engine knows of none"
-        return _idle_with(now, message, still_s)
+        if still_s >= max(REMOTE_STILL_S, now.stall_s):
+            return result.degraded("no_progress", message, Action.WATCH)
+        return result.healthy("idle", message)
     message = f"{state} and it used {share:.3f} cores of CPU time: it hangs"
     return result.unhealthy("stalled", message, Action.RESTART_ENGINE)
-
-
-def _idle_with(now: EngineView, message: str, still_s: float) -> RuleResult:
-    if still_s >= max(REMOTE_STILL_S, now.stall_s):
-        return result.degraded("no_progress", message, Action.WATCH)
-    return result.healthy("idle", message)
 
 
 def _idle(seen: _EngineWindow) -> RuleResult:

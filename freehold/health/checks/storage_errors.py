@@ -175,21 +175,16 @@ def _milder(judged: RuleResult) -> RuleResult:
 
 def _smart(volumes: Sequence[Volume], at_s: float) -> Iterator[RuleResult]:
     newest = _numbers(volumes[-1])
-    for each in _smart_faults(newest, volumes):
-        yield _smart_result(each, newest[each[1]], at_s)
+    for reason, name, normal, action in _smart_faults(newest, volumes):
+        counter, value = name.replace("_", " "), f"{newest[name]:g}"
+        seen = Evidence(what=counter, value=value, source="SMART", at_s=at_s, baseline=normal)
+        verdict = Verdict.UNHEALTHY if reason in _BAD_SMART else Verdict.DEGRADED
+        yield RuleResult(verdict, reason, f"SMART {counter} {value}, normal {normal}", action, (seen,))
 
 
 _SmartFaults = Iterator[tuple[str, str, str, Action]]
 """Reason, reading, what is normal, what to do."""
 _BAD_SMART = frozenset({"smart_warning", "smart_spare"})
-
-
-def _smart_result(fault: tuple[str, str, str, Action], value: float, at_s: float) -> RuleResult:
-    reason, name, normal, action = fault
-    counter = name.replace("_", " ")
-    seen = Evidence(what=counter, value=f"{value:g}", source="SMART", at_s=at_s, baseline=normal)
-    verdict = Verdict.UNHEALTHY if reason in _BAD_SMART else Verdict.DEGRADED
-    return RuleResult(verdict, reason, f"SMART {counter} {value:g}, normal {normal}", action, (seen,))
 
 
 def _smart_faults(newest: Mapping[str, float], volumes: Sequence[Volume]) -> _SmartFaults:

@@ -152,7 +152,8 @@ def _judge(views: Sequence[View], volume: Volume) -> RuleResult:
     if errors := series.errors:
         return _failed(series, errors)
     if len(series.reads_s) < READS_LEAST:
-        return _few(series)
+        message = f"{len(series.reads_s)} of {READS_LEAST} reads of {named(volume)}: too few to judge"
+        return result.unknown("learning", message)
     median_s = statistics.median(series.reads_s)
     if median_s >= series.warn_s:
         return _slow(series, median_s)
@@ -196,11 +197,6 @@ def _failed(series: _Series, errors: Sequence[str]) -> RuleResult:
         Action.INSPECT_HARDWARE if many else Action.WATCH,
         (seen,),
     )
-
-
-def _few(series: _Series) -> RuleResult:
-    message = f"{len(series.reads_s)} of {READS_LEAST} reads of {named(series.newest)}: too few to judge"
-    return result.unknown("learning", message)
 
 
 def _slow(series: _Series, median_s: float) -> RuleResult:

@@ -47,16 +47,6 @@ class Mount:
         """Return whether there is no disk under it at all."""
         return self.file_system in _MEMORY_ONLY
 
-    @property
-    def in_user_space(self) -> bool:
-        """Return whether a process or another machine answers its reads."""
-        return is_user_space(self.file_system)
-
-    @property
-    def in_network(self) -> bool:
-        """Return whether another machine answers its reads."""
-        return is_network(self.file_system)
-
 
 def is_user_space(file_system: str) -> bool:
     """Return whether a file system of that type is answered by a process or over a network, not by a block device."""

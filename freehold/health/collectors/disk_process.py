@@ -80,12 +80,25 @@ def take(report: DiskReport, line: str) -> None:
     """Add one line of the child to the report; a line that is none of its kinds is skipped."""
     kind, _, rest = line.partition(" ")
     with contextlib.suppress(ValueError):
-        if kind in {"s", "r", "e"}:
-            _take_read(report, kind, rest)
-        elif kind in {"S", "w", "x"}:
-            _take_write(report, kind, rest)
-        else:
-            _take_state(report, kind, rest)
+        match kind:
+            case "s":
+                report.making, report.began_s = False, float(rest)
+            case "r":
+                report.reads_s.append(float(rest))
+                report.began_s = None
+            case "e":
+                report.errors.append(rest.partition(" ")[0])
+                report.began_s = None
+            case "S":
+                report.write_began_s = float(rest)
+            case "w":
+                report.writes_s.append(float(rest))
+                report.write_error, report.write_began_s = "", None
+            case "x":
+                name, _took_s = rest.split(" ", 1)
+                report.write_error, report.write_began_s = name, None
+            case _:
+                _take_state(report, kind, rest)
 
 
 def _take_state(report: DiskReport, kind: str, rest: str) -> None:
@@ -102,25 +115,3 @@ def _take_state(report: DiskReport, kind: str, rest: str) -> None:
             report.space = Space(
                 total_bytes=total, free_bytes=free, total_inodes=inodes, free_inodes=free_inodes
             )
-
-
-def _take_read(report: DiskReport, kind: str, rest: str) -> None:
-    if kind == "s":
-        report.making, report.began_s = False, float(rest)
-        return
-    if kind == "r":
-        report.reads_s.append(float(rest))
-    else:
-        report.errors.append(rest.partition(" ")[0])
-    report.began_s = None
-
-
-def _take_write(report: DiskReport, kind: str, rest: str) -> None:
-    if kind == "S":
-        report.write_began_s = float(rest)
-        return
-    name, took_s = ("", rest) if kind == "w" else rest.split(" ", 1)
-    seconds = float(took_s)
-    if kind == "w":
-        report.writes_s.append(seconds)
-    report.write_error, report.write_began_s = name, None

@@ -20,6 +20,8 @@ from freehold.health.collectors.block_device import (
     Mount,
     Ticks,
     device_of,
+    is_network,
+    is_user_space,
     limits_of,
     mount_of,
     read_ticks_s,
@@ -171,7 +173,10 @@ class DiskReader:
         self._children.reap()
         self._start(now_s)
         volume = self._counted(now_s, self._from_child(now_s))
-        return msgspec.structs.replace(volume, smart=self._smart_of())
+        if self._smart is None or self._device is None:
+            return volume
+        smart = self._smart.read((self._device.name, *self._device.disks))
+        return msgspec.structs.replace(volume, smart=smart)
 
     def close(self) -> None:
         """End the child; one that is stuck is left behind."""
@@ -238,13 +243,10 @@ class DiskReader:
         self._why = report.refused
         if report.place is not None and report.place != self._place:
             self._place = report.place
-            self._find_device(report.place)
-
-    def _find_device(self, place: tuple[int, int, str]) -> None:
-        major, minor, path = place
-        self._mount = mount_of(path, self._mountinfo())
-        source = self._mount.source if self._mount else ""
-        self._device = device_of(f"{major}:{minor}", source, self._options.root)
+            major, minor, path = report.place
+            self._mount = mount_of(path, self._mountinfo())
+            source = self._mount.source if self._mount else ""
+            self._device = device_of(f"{major}:{minor}", source, self._options.root)
 
     def _mountinfo(self) -> str:
         try:
@@ -300,26 +302,25 @@ class DiskReader:
         ticks = ticks_of(device.numbers, root) if device else None
         pressure = pressure_s("io", root)
         waited = self._waited()
-        queue = _queue(before.ticks, ticks, now_s - before.at_s)
-        space = self._space
+        file_system = self._mount.file_system if self._mount else ""
         replaced = msgspec.structs.replace(
             volume,
             device=device.name if device else "",
             disks=device.disks if device else (),
-            file_system=self._mount.file_system if self._mount else "",
-            user_space=bool(self._mount and self._mount.in_user_space),
-            network=bool(self._mount and self._mount.in_network),
+            file_system=file_system,
+            user_space=is_user_space(file_system),
+            network=is_network(file_system),
             source=self._mount.source if self._mount else "",
             rotational=device.rotational if device else None,
             device_ticks_s=read_ticks_s(before.ticks, ticks),
-            device_queue=queue,
+            device_queue=_queue(before.ticks, ticks, now_s - before.at_s),
             device_in_flight=Reading(value=ticks.in_flight) if ticks else _NO_DEVICE,
             pressure_some_s=grown(before.pressure.get("some"), pressure["some"]),
             pressure_full_s=grown(before.pressure.get("full"), pressure["full"]),
             throttled_s=grown(before.waited, waited),
             limits=self._limits_now(now_s),
             usual_read_s=self._usual.reading(),
-            **_space_readings(space, volume.state),
+            **_space_readings(self._space, volume.state),
         )
         self._before = _Before(at_s=now_s, ticks=ticks, pressure=pressure, waited=waited)
         return replaced
@@ -340,11 +341,6 @@ class DiskReader:
             self._limits = limits_of(self._children.now.pid, self._devices(), self._options.root)
             self._limits_s = now_s + LIMITS_EVERY_S
         return self._limits
-
-    def _smart_of(self) -> dict[str, Reading]:
-        if self._smart is None or self._device is None:
-            return {}
-        return self._smart.read((self._device.name, *self._device.disks))
 
 
 _NO_DEVICE = Reading(state=State.UNSUPPORTED, detail="this volume has no block device of its own")

@@ -55,7 +55,11 @@ def nvidia_pci_addresses(root: Path = Path("/")) -> tuple[str, ...]:
     """Return NVIDIA's display and 3D controllers on the bus, sorted, as NVML writes them: `00000000:00:06.0`."""
     devices = root / "sys/bus/pci/devices"
     try:
-        found = sorted(device.name for device in devices.iterdir() if _is_gpu(device))
+        found = sorted(
+            device.name
+            for device in devices.iterdir()
+            if text_of(device / "vendor") == _VENDOR and text_of(device / "class")[:6] in _CLASSES
+        )
     except OSError:
         return ()
     return tuple(long_address(name) for name in found)
@@ -65,10 +69,6 @@ def long_address(address: str) -> str:
     """Return a PCI address with the eight-digit domain that NVML uses, in lower case; `0000:3b:00.0` is the kernel's form."""
     domain, separator, rest = address.lower().partition(":")
     return f"{domain.zfill(8)}{separator}{rest}"
-
-
-def _is_gpu(device: Path) -> bool:
-    return text_of(device / "vendor") == _VENDOR and text_of(device / "class")[:6] in _CLASSES
 
 
 def _module_version(root: Path) -> Reading:

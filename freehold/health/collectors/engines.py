@@ -119,7 +119,13 @@ class EnginesReader:
             stall_s=target.stall_s or engine.stall_s,
         )
         if known.group is not None:
-            view = _with_process(view, known.group, threads=not known.idle)
+            state, cpu_s = known.group.read(threads=not known.idle)
+            reading = (
+                Reading(state=State.ABSENT, detail="no such process")
+                if cpu_s is None
+                else Reading(value=cpu_s)
+            )
+            view = msgspec.structs.replace(view, process_state=state, cpu_s=reading)
         serves = bool(target.url) and target.state == ReplicaState.READY
         asks = serves and view.process_state not in _CANNOT_ANSWER
         if asks:
@@ -134,7 +140,9 @@ class EnginesReader:
             self._drop_canary(known)
         if asks and engine.managed:
             self._start_canary(target, engine, known)
-        return self._with_canary(view, known.canary)
+        canary = known.canary
+        waits_s = self._options.clock.monotonic_s() - canary.began_s if canary.task is not None else 0.0
+        return msgspec.structs.replace(view, canary=canary.last, canary_waits_s=waits_s)
 
     # --- counters -------------------------------------------------------------------------------------------------
 
@@ -229,16 +237,6 @@ class EnginesReader:
             canary.last = Reading(state=State.UNKNOWN, detail=f"{type(exc).__name__}: {exc}"[:200])
         finally:
             canary.task = None
-
-    def _with_canary(self, view: EngineView, canary: _Canary) -> EngineView:
-        waits_s = self._options.clock.monotonic_s() - canary.began_s if canary.task is not None else 0.0
-        return msgspec.structs.replace(view, canary=canary.last, canary_waits_s=waits_s)
-
-
-def _with_process(view: EngineView, group: ProcessGroup, *, threads: bool) -> EngineView:
-    state, cpu_s = group.read(threads=threads)
-    reading = Reading(state=State.ABSENT, detail="no such process") if cpu_s is None else Reading(value=cpu_s)
-    return msgspec.structs.replace(view, process_state=state, cpu_s=reading)
 
 
 def _sum(page: Mapping[str, float], names: "frozenset[str] | set[str]") -> Reading:

@@ -46,7 +46,6 @@ class KernelLog:
         self._trust_user_lines = trust_user_lines
         self._file = -1
         self._expected: int | None = None
-        self._open_line: KernelLine | None = None
 
     def read(self) -> Kernel:
         """Return what came since the reading before; never blocks and never raises for the device's sake.
@@ -104,13 +103,10 @@ class KernelLog:
                 break
             record = parse_record(data)
             if record:
-                lost += self._gap(record)
+                lost += max(0, record.sequence - self._expected) if self._expected is not None else 0
+                self._expected = record.sequence + 1
                 self._take(record, lines, wall_minus_boot_s=wall_minus_boot_s)
         return [line for line in lines if line.at_s >= since_s], lost
-
-    def _gap(self, record: KmsgRecord) -> int:
-        expected, self._expected = self._expected, record.sequence + 1
-        return max(0, record.sequence - expected) if expected is not None else 0
 
     def _take(self, record: KmsgRecord, lines: list[KernelLine], *, wall_minus_boot_s: float) -> None:
         facility = FACILITY_KERNEL if self._trust_user_lines else record.facility

@@ -39,6 +39,7 @@ from freehold.health.mesh.frame import (
     unpack_reports,
 )
 from freehold.health.mesh.stream import NOT_ASKED, PeerHost, Stream
+from freehold.health.model.targets import MeshNode
 from freehold.health.model.view import Peer, State
 
 PORT = 8742
@@ -74,25 +75,13 @@ ANOTHERS = {*UNREACHABLE, errno.ECONNREFUSED, errno.EMSGSIZE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeshPeer:
-    """Another node's agent."""
-
-    name: str
-    host: str
-    """Address or name."""
-    port: int = PORT
-    control_port: int = 0
-    """TCP port that is tried when it is silent; 0: the same number as `port`, where no process need listen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MeshSettings:
     """What one node's mesh needs to know."""
 
     node: str
     key: bytes
     """At least 16 bytes, the same on all nodes."""
-    peers: tuple[MeshPeer, ...]
+    peers: tuple[MeshNode, ...]
     listen_host: str = "0.0.0.0"  # noqa: S104 - peers come from other machines; the key keeps strangers out
     listen_port: int = PORT
     rate_hz: float = RATE_HZ
@@ -119,7 +108,7 @@ def settings_problems(settings: MeshSettings, where: str) -> list[Problem]:
 
 @dataclass(slots=True)
 class _Remote:
-    settings: MeshPeer
+    settings: MeshNode
     id: int
     stream: Stream
     address: tuple[str, int] | None = None
@@ -343,8 +332,7 @@ class Mesh:
     async def _ask_one(self, remote: _Remote) -> None:
         remote.asked_s, remote.asked_times = self.clock.monotonic_s(), remote.asked_times + 1
         if remote.address:
-            port = remote.settings.control_port or remote.settings.port
-            remote.host = PeerHost(control=await ask_host((remote.address[0], port)))
+            remote.host = PeerHost(control=await ask_host(remote.address))
         else:
             remote.host = PeerHost(control=State.ABSENT)
 
@@ -368,7 +356,7 @@ def _count_returned(remote: _Remote, error: int) -> None:
         remote.learned_s = None
 
 
-async def _resolve(peer: MeshPeer) -> tuple[str, int] | None:
+async def _resolve(peer: MeshNode) -> tuple[str, int] | None:
     with suppress(ValueError):
         return str(ipaddress.ip_address(peer.host)), peer.port  # no resolver and no thread for it
     try:

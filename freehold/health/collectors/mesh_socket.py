@@ -104,7 +104,9 @@ class Receiver:
             for _, kind, value in ancillary:
                 if kind == _SO_TIMESTAMPNS:
                     seconds, nanoseconds = _STAMP.unpack(value)
-                    at_s = _arrived(now_s, seconds + nanoseconds / 1e9 - wall_minus_s)
+                    stamp_s = seconds + nanoseconds / 1e9 - wall_minus_s
+                    if now_s - WAITED_MOST_S < stamp_s <= now_s:  # outside of that the wall clock jumped
+                        at_s = stamp_s
                 elif kind == _SO_RXQ_OVFL:
                     self._drops = _DROPS.unpack(value)[0]
             yield ReceivedDatagram(data, at_s, self._drops, source[0])
@@ -112,11 +114,6 @@ class Receiver:
     def close(self) -> None:
         """Close it."""
         self._socket.close()
-
-
-def _arrived(now_s: float, stamp_s: float) -> float:
-    """Return the stamp; now when it lies outside of what is possible, since then the wall clock jumped."""
-    return stamp_s if now_s - WAITED_MOST_S < stamp_s <= now_s else now_s
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -122,13 +122,12 @@ class _Running:
 
     def __init__(self, node: str, options: MeshOptions, clock: Clock) -> None:
         # Sockets, key and clock of the mesh are only loaded on nodes that have peers.
-        from freehold.health.collectors.mesh import Mesh, MeshPeer, MeshSettings, settings_problems  # noqa: PLC0415
+        from freehold.health.collectors.mesh import Mesh, MeshSettings, settings_problems  # noqa: PLC0415
 
-        peers = tuple(MeshPeer(name=peer.name, host=peer.host, port=peer.port) for peer in options.peers)
         settings = MeshSettings(
             node=node,
             key=Path(options.key_path).read_bytes().strip(),
-            peers=peers,
+            peers=options.peers,
             listen_host=options.host,
             listen_port=options.port,
         )

@@ -7,7 +7,6 @@ nothing; a reading that fails is a state, never a number.
 """
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -178,13 +177,3 @@ class NvmlReader:
             return known
         self._sweeps = 0  # the next sweep asks for its constants
         return None
-
-
-async def read_once(options: NvmlOptions | None = None) -> Gpus:
-    """Return one reading and leave no child behind."""
-    reader = NvmlReader(options)
-    try:
-        return await reader.read()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            await reader.close()

@@ -49,11 +49,6 @@ class Deadlines:
     init_s: float = 45.0
     sweep_s: float = 60.0
 
-    @property
-    def longest_s(self) -> float:
-        """Return how long one read can take: a shorter deadline sees only a late reader, not a hang."""
-        return self.init_s + self.sweep_s + self.call_s
-
 
 def pynvml_folder() -> str | None:
     """Return the folder of the installed pynvml, or None where the package nvidia-ml-py is missing."""
@@ -96,16 +91,14 @@ class NvmlProcess(ChildProcess):
         self._send({"all": full})
         end_s = clock.monotonic_s() + self._deadlines.sweep_s + self._deadlines.init_s
         while True:
-            answer = self._decoded(await self._line(end_s))
+            line = await self._line(end_s)
+            try:
+                answer = msgspec.json.decode(line, type=dict[str, Any])
+            except msgspec.MsgspecError as exc:
+                raise ChildEnded(f"the NVML reader process {self.pid} answered no JSON: {exc}") from exc
             if "end" in answer:
                 return
             answers.append(answer)
-
-    def _decoded(self, line: bytes) -> dict[str, Any]:
-        try:
-            return msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.MsgspecError as exc:
-            raise ChildEnded(f"the NVML reader process {self.pid} answered no JSON: {exc}") from exc
 
     async def _line(self, end_s: float) -> bytes:
         seen, since_s = self.progress(), clock.monotonic_s()

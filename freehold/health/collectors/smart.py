@@ -123,10 +123,10 @@ class SmartReaders:
 
     def read(self, devices: Iterable[str]) -> dict[str, Reading]:
         """Return the last readings of the disks under a volume, as one; never waits."""
-        disks = {disk: device for device in devices if (disk := disk_of(device)) is not None}
+        disks = dict.fromkeys(disk for device in devices if (disk := disk_of(device)) is not None)
         for disk in disks:
-            self._disks.setdefault(disk, SmartReader(self._command))
-        return worst_of([self._disks[disk].read(device) for disk, device in disks.items()])
+            self._disks.setdefault(disk, SmartReader(disk, self._command))
+        return worst_of([self._disks[disk].read() for disk in disks])
 
     def close(self) -> None:
         """Kill what still runs."""
@@ -137,8 +137,9 @@ class SmartReaders:
 class SmartReader:
     """Asks for one disk; `read` never waits."""
 
-    def __init__(self, command: str | None = None) -> None:
-        """`command` is smartctl's path; None: it is looked for."""
+    def __init__(self, disk: str, command: str | None) -> None:
+        """`disk` is its path; `command` is smartctl's, None: it is looked for."""
+        self._disk = disk
         self._command = (
             command or shutil.which("smartctl") or shutil.which("smartctl", path="/usr/sbin:/sbin")
         )
@@ -148,18 +149,15 @@ class SmartReader:
         self._late_s = 0.0
         self._last: dict[str, Reading] = {}
 
-    def read(self, device: str) -> dict[str, Reading]:
-        """Return the last readings of the disk under `device`; empty: it is a virtual one, or was not asked yet."""
-        disk = disk_of(device)
-        if disk is None:
-            return {}
+    def read(self) -> dict[str, Reading]:
+        """Return the last readings of the disk; empty: it was not asked yet."""
         if self._command is None:
             return {"smart": Reading(state=State.ABSENT, detail="smartctl (smartmontools) is not installed")}
         now_s = clock.monotonic_s()
         if self._process is not None:
             self._look(self._process, now_s)
         elif now_s >= self._due_s:
-            self._ask(self._command, disk, now_s)
+            self._ask(self._command, now_s)
         return self._last
 
     def close(self) -> None:
@@ -167,10 +165,10 @@ class SmartReader:
         if self._process is not None:
             self._process.abandon()
 
-    def _ask(self, command: str, disk: str, now_s: float) -> None:
+    def _ask(self, command: str, now_s: float) -> None:
         self._due_s, self._late_s, self._pipe = now_s + EVERY_S, now_s + DEADLINE_S, b""
         try:
-            self._process = ChildProcess([command, "--json=c", "--attributes", "--health", disk])
+            self._process = ChildProcess([command, "--json=c", "--attributes", "--health", self._disk])
         except OSError as exc:
             self._last = {"smart": Reading(state=State.DENIED, detail=f"{command}: {exc.strerror}")}
 

@@ -51,21 +51,8 @@ def _rises(change: ReadingChange) -> bool:
     return change.before is not None and change.rises
 
 
-def _there(change: ReadingChange) -> bool:
-    """For counts that begin with the driver: what is there is recent even without a value before."""
-    return change.rises
-
-
 def _falls(change: ReadingChange) -> bool:
     return change.before is not None and change.rise < 0
-
-
-def _falsy(change: ReadingChange) -> bool:
-    return change.number == 0 and change.before != 0
-
-
-def _zero(change: ReadingChange) -> bool:
-    return change.number == 0
 
 
 def _more_than(least: float) -> _Rule:
@@ -85,10 +72,6 @@ def _many(change: ReadingChange) -> bool:
     return change.before is not None and change.rise >= _MANY
 
 
-def _used_up(change: ReadingChange) -> bool:
-    return (change.number or 0.0) >= _USED_MOST
-
-
 def _worn(change: ReadingChange) -> bool:
     return change.number is not None and change.number < _SPARE_LEAST
 
@@ -98,9 +81,10 @@ _RULES: Mapping[MeasuredQuantity, tuple[_Rule, str]] = {
     MeasuredQuantity.ROW_REMAP_PENDING: (_positive, "row_remap_pending"),
     MeasuredQuantity.ROW_REMAP_UNCORRECTED: (_many_remapped, "ecc_uncorrected"),
     MeasuredQuantity.SRAM_THRESHOLD: (_positive, "sram_threshold"),
-    MeasuredQuantity.ECC_MODE: (_falsy, "ecc_off"),
+    MeasuredQuantity.ECC_MODE: (lambda change: change.number == 0 and change.before != 0, "ecc_off"),
     MeasuredQuantity.ECC_AGGREGATE_UNCORRECTED: (_rises, "ecc_uncorrected"),
-    MeasuredQuantity.ECC_UNCORRECTED: (_there, "ecc_uncorrected"),
+    # It begins with the driver: what is there is recent even without a value before.
+    MeasuredQuantity.ECC_UNCORRECTED: (lambda change: change.rises, "ecc_uncorrected"),
     MeasuredQuantity.ECC_CORRECTED: (_outlier, "ecc_corrected_outlier"),
     MeasuredQuantity.PCIE_ERRORS: (_rises, "aer_uncorrectable"),
     MeasuredQuantity.PCIE_REPLAYS: (_more_than(_REPLAYS_MOST), "pcie_replay"),
@@ -108,13 +92,13 @@ _RULES: Mapping[MeasuredQuantity, tuple[_Rule, str]] = {
     MeasuredQuantity.NVLINK_REPLAYS: (_rises, "nvlink_counters"),
     MeasuredQuantity.NVLINK_ERRORS: (_rises, "nvlink_counters"),
     MeasuredQuantity.NVLINK_UP: (_falls, "nvlink_counters"),
-    MeasuredQuantity.FABRIC_REGISTERED: (_zero, "fabric_manager"),
+    MeasuredQuantity.FABRIC_REGISTERED: (lambda change: change.number == 0, "fabric_manager"),
     MeasuredQuantity.GPU_MEMORY_TOTAL: (_falls, "memory_fatal"),
     MeasuredQuantity.GPU_COUNT: (_falls, "gpu_missing"),
     MeasuredQuantity.DISK_WEAR: (_rises, "disk_wear"),
     MeasuredQuantity.DISK_WARNING: (_positive, "disk_wear"),
     MeasuredQuantity.DISK_SPARE: (_worn, "disk_wear"),
-    MeasuredQuantity.DISK_ENDURANCE_USED: (_used_up, "disk_wear"),
+    MeasuredQuantity.DISK_ENDURANCE_USED: (lambda change: (change.number or 0.0) >= _USED_MOST, "disk_wear"),
     MeasuredQuantity.IO_ERRORS: (_rises, "disk_error"),
     MeasuredQuantity.READ_TIMEOUTS: (_rises, "storage_hung"),
     MeasuredQuantity.LINK_DOWNS: (_rises, "link_down"),

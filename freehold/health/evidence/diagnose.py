@@ -9,7 +9,6 @@ here acts, counts cordons or knows the fleet: how many nodes may be out at once 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from freehold.catalog.load_evidence import EvidenceTable as Table
 from freehold.catalog.load_evidence import Hypothesis, Tier, load_evidence
 from freehold.core.findings import Action, Evidence
 from freehold.health.evidence.case import IncidentCase, signature, signs
@@ -45,16 +44,10 @@ class Diagnosis:
     problem: bool = True
     """False: nothing here points to a fault."""
 
-    @property
-    def takes_out(self) -> bool:
-        """Return whether the action takes capacity away."""
-        return self.action in TAKES_OUT
 
-
-def diagnose(case: IncidentCase, table: Table | None = None) -> Diagnosis:
+def diagnose(case: IncidentCase) -> Diagnosis:
     """Return what caused an incident; total: whatever it is given it answers."""
-    rules = table or load_evidence()
-    seen = signs(case, rules)
+    seen = signs(case, load_evidence())
     symptoms = [item for item in seen if item.sign.action is not Action.NONE]
     if not symptoms:
         return _nothing(case, seen)

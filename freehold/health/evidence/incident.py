@@ -7,6 +7,7 @@ one are set aside and kept. Nothing here says what an incident means: see `signs
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from freehold.health.evidence.quantity import ReadingChange
 
@@ -67,39 +68,19 @@ def group(
     silence_s: float = SILENCE_S,
 ) -> list[NodeIncident]:
     """Return the incidents of one node, oldest first; `changes` go to each. No event at all but changes: one incident."""
-    ordered = sorted(set(map(_Key, events)))
+    unique: dict[tuple[Any, ...], IncidentEvent] = {}
+    for event in events:
+        unique.setdefault((*event.order(), *sorted(event.fields.items())), event)
+    ordered = [unique[key] for key in sorted(unique)]
     if not ordered:
         return (
             [NodeIncident(node=node, start_s=0.0, end_s=0.0, events=(), changes=tuple(changes))]
             if changes
             else []
         )
-    cuts = [0, *(i for i, key in enumerate(ordered) if i and key.at_s - ordered[i - 1].at_s > silence_s)]
+    cuts = [0, *(i for i, event in enumerate(ordered) if i and event.at_s - ordered[i - 1].at_s > silence_s)]
     parts = [ordered[a:b] for a, b in zip(cuts, [*cuts[1:], len(ordered)], strict=True)]
-    return [_incident([key.event for key in part], node, tuple(changes)) for part in parts]
-
-
-class _Key:
-    """An event that compares by its order, so that equal ones fall together."""
-
-    __slots__ = ("event", "key")
-
-    def __init__(self, event: IncidentEvent) -> None:
-        self.event = event
-        self.key = (*event.order(), tuple(sorted(event.fields.items())))
-
-    @property
-    def at_s(self) -> float:
-        return self.event.at_s
-
-    def __lt__(self, other: "_Key") -> bool:
-        return self.key < other.key
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
+    return [_incident(part, node, tuple(changes)) for part in parts]
 
 
 def _incident(events: list[IncidentEvent], node: str, changes: tuple[ReadingChange, ...]) -> NodeIncident:
@@ -132,7 +113,7 @@ def _followers(events: Sequence[IncidentEvent]) -> list[IncidentEvent]:
     ]
 
 
-def occurrences(events: Iterable[IncidentEvent], *, burst_s: float = BURST_S) -> int:
-    """Return how often something happened: events closer together than `burst_s` count once."""
+def occurrences(events: Iterable[IncidentEvent]) -> int:
+    """Return how often something happened: events closer together than `BURST_S` count once."""
     times = sorted(event.at_s for event in events)
-    return sum(1 for i, at_s in enumerate(times) if i == 0 or at_s - times[i - 1] > burst_s)
+    return sum(1 for i, at_s in enumerate(times) if i == 0 or at_s - times[i - 1] > BURST_S)

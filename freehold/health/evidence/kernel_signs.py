@@ -184,13 +184,10 @@ def _rates(table: EvidenceTable, events: Iterable[IncidentEvent]) -> Iterator[Se
 def _repeats(table: EvidenceTable, incident: NodeIncident, past: Sequence[PastFault]) -> Iterator[SeenSign]:
     for number in sorted(_REPEATED_APP):
         lines = [event for event in incident.events if event.kind == "xid" and event.number == number]
-        before = [one for one in past if one.signature == f"xid {number}" and _recent(one, incident)]
+        same = (one for one in past if one.signature == f"xid {number}")
+        before = [one for one in same if 0 <= incident.start_s - one.at_s <= DAY_S]
         if lines:
             yield from _repeated(table, number, lines, before)
-
-
-def _recent(one: PastFault, incident: NodeIncident) -> bool:
-    return 0 <= incident.start_s - one.at_s <= DAY_S
 
 
 def _repeated(

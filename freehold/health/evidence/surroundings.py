@@ -86,7 +86,8 @@ def _engine(table: EvidenceTable, engine: EngineEnd) -> list[SeenSign]:
         add(name, engine.state, "engine state")
     if engine.exit_code is not None:
         cause = explain(engine.engine, engine.exit_code, engine.log_tail)
-        exit_sign = _exit_sign(cause, engine)
+        crashed = cause.kind is ExitKind.UNKNOWN and engine.exit_code
+        exit_sign = "engine_crashed" if crashed else _KINDS.get(cause.kind)
         # A cause that was read out of the same lines is no second witness.
         in_lines = any(
             seen.source.startswith("engine log") and name not in _BARE_CRASH for name, seen in found.items()
@@ -95,12 +96,6 @@ def _engine(table: EvidenceTable, engine: EngineEnd) -> list[SeenSign]:
             add(exit_sign, cause.summary, "engine exit")
     better = [seen for name, seen in found.items() if name not in _BARE_CRASH]
     return better or list(found.values())[:1]
-
-
-def _exit_sign(cause: ExitCause, engine: EngineEnd) -> str | None:
-    if cause.kind is ExitKind.UNKNOWN and engine.exit_code:
-        return "engine_crashed"
-    return _KINDS.get(cause.kind)
 
 
 def explain(engine: str, exit_code: int, log_tail: tuple[str, ...]) -> ExitCause:
@@ -162,12 +157,9 @@ def _of_finding(table: EvidenceTable, name: str, finding: Finding) -> SeenSign:
     return see(table, name, component=finding.component, value=what, source=source, at_s=finding.at_s)
 
 
-def around_signs(table: EvidenceTable, around: Surroundings) -> list[SeenSign]:
-    """Return the signs in what is known around the incident."""
-    return list(_around(table, around))
+def around_signs(table: EvidenceTable, around: Surroundings) -> Iterator[SeenSign]:
+    """Yield the signs in what is known around the incident."""
 
-
-def _around(table: EvidenceTable, around: Surroundings) -> Iterator[SeenSign]:
     def seen(name: str, value: str) -> SeenSign:
         return see(table, name, value=value, source="context")
 

@@ -260,7 +260,7 @@ def with_history(file: IncidentCases, history: History) -> list[IncidentCase]:
     for case in file.cases:
         incident = case.incident
         events, followers = (
-            tuple(event for event in some if _is_after(event, bounds))
+            tuple(e for e in some if e.at_s > boundary_s(bounds, e.component) or e.at_s < BOOT_MOST_S)
             for some in (incident.events, incident.followers)
         )
         if not events and incident.events:
@@ -269,7 +269,3 @@ def with_history(file: IncidentCases, history: History) -> list[IncidentCase]:
         left = replace(incident, events=events, followers=followers)
         cases.append(replace(case, incident=left, past=(*before, *case.past)))
     return cases
-
-
-def _is_after(event: IncidentEvent, bounds: dict[str, float]) -> bool:
-    return event.at_s > boundary_s(bounds, event.component) or event.at_s < BOOT_MOST_S

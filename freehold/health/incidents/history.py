@@ -55,20 +55,12 @@ class History:
         """Return when an operator last set what healthy: subject, or empty for the node, to Unix seconds."""
         return {mark.subject: mark.set_healthy_s for mark in self.marks}
 
-    def counts(self) -> list[PastFault]:
-        """Return the diagnoses that still count: of each incident the last revision, and nothing before a mark."""
-        return since(latest_revisions(self.past), boundaries=self.boundaries())
-
 
 def read_history(text: str) -> History:
     """Return all that the text holds; torn lines and lines of another kind are left out."""
     marks = sorted(_read(text, Mark), key=lambda mark: mark.set_healthy_s)
-    return History(past=tuple(read_past(text)), marks=tuple(marks))
-
-
-def read_past(text: str) -> list[PastFault]:
-    """Return the diagnoses that the text holds, oldest first."""
-    return sorted(_read(text, PastFault), key=lambda past: past.at_s)
+    past = sorted(_read(text, PastFault), key=lambda past: past.at_s)
+    return History(past=tuple(past), marks=tuple(marks))
 
 
 def _read(text: str, kind: type[_Kind]) -> Iterator[_Kind]:

@@ -197,7 +197,10 @@ class IncidentTracker:
             if self._is_past(found.component, event.at_s):
                 continue
             if self._recalls and event.sequence <= self._sequence:
-                self._recall(found)
+                # The agent before this one knew the line: it goes back to its incident, if that still goes on, and is not new.
+                home = self._home(event.at_s, apart_of(self._readings.component(found.component)))
+                if home is not None:
+                    home.events.append(found)
             elif event.is_trouble:
                 self._place(found).add(found)
             else:
@@ -205,12 +208,6 @@ class IncidentTracker:
         del self._minor[:-MINOR_MOST]
         self._sequence = max(self._sequence, *(line.sequence for line in kernel.lines))
         self._recalls = False
-
-    def _recall(self, event: IncidentEvent) -> None:
-        """Give a line that the agent before this one knew back to its incident, if that still goes on; it is nothing new."""
-        apart = apart_of(self._readings.component(event.component))
-        if (home := self._home(event.at_s, apart)) is not None:
-            home.events.append(event)
 
     def _is_pardoned(self, line: KernelLine) -> bool:
         event = read_event(line)

@@ -117,17 +117,14 @@ def fold_lines(lines: Sequence[KernelLine]) -> list[KernelLine]:
     return folded
 
 
-def _opening(text: str) -> int | None:
-    for index, (opening, _, _) in enumerate(_OPENINGS):
-        if opening.match(text):
-            return index
-    return None
+def _opening(text: str) -> tuple[re.Pattern[str], re.Pattern[str], str] | None:
+    return next((row for row in _OPENINGS if row[0].match(text)), None)
 
 
 def _continues(opened: KernelLine, line: KernelLine) -> bool:
     if not line.text.startswith("NVRM:") or line.facility != opened.facility:
         return False
-    index = _opening(opened.text)
-    if index is None or opened.text.count("\n") >= _FOLD_LINES or _OPENINGS[index][2] in opened.text:
+    row = _opening(opened.text)
+    if row is None or opened.text.count("\n") >= _FOLD_LINES or row[2] in opened.text:
         return False
-    return abs(line.at_s - opened.at_s) <= _FOLD_WITHIN_S and bool(_OPENINGS[index][1].match(line.text))
+    return abs(line.at_s - opened.at_s) <= _FOLD_WITHIN_S and bool(row[1].match(line.text))

@@ -242,15 +242,11 @@ def _at_s(page: _ParsedLog, parts: Mapping[str, str | None]) -> float | None:
         return _unix_s(f"{date}{parts.get('zone') or ''}")
     if year := parts.get("year"):
         return _in_year(int(year), parts)
-    return _in_last_year(page, parts)
-
-
-def _in_last_year(page: _ParsedLog, parts: Mapping[str, str | None]) -> float | None:
-    """Return the newest such date that is not in the future, or in 1970 where today's date is not known."""
-    year = datetime.fromtimestamp(page.now_s, UTC).year if page.now_s else _SHORT_YEAR
-    at_s = _in_year(year, parts)
+    # Without a year: the newest such date that is not in the future, or in 1970 where today's date is not known.
+    this_year = datetime.fromtimestamp(page.now_s, UTC).year if page.now_s else _SHORT_YEAR
+    at_s = _in_year(this_year, parts)
     if at_s is not None and page.now_s and at_s > page.now_s + timedelta(days=1).total_seconds():
-        return _in_year(year - 1, parts)
+        return _in_year(this_year - 1, parts)
     return at_s
 
 

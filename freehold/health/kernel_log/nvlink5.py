@@ -27,7 +27,7 @@ def decode(number: int, fields: Mapping[str, str]) -> DecodedLine:
         info, status = int(fields["word0"], 16), int(fields["word1"], 16)
     except (KeyError, ValueError):
         return DecodedLine(None, "the line has no interrupt information")
-    units = [rule for rule in nvlink5_rules()[number] if _is_unit(rule, info)]
+    units = [rule for rule in nvlink5_rules()[number] if info & 0x3FF == rule.v1 or info & 0x7F == rule.v2]
     if not units:
         return DecodedLine(None, f"NVIDIA's table has no unit for interrupt information {info:#010x}")
     found = [rule for rule in units if _fits(rule, info, status)]
@@ -36,10 +36,6 @@ def decode(number: int, fields: Mapping[str, str]) -> DecodedLine:
             None, f"NVIDIA's table has no row for {units[0].subcode}, {info:#010x} with status {status:#010x}"
         )
     return DecodedLine(found[0])
-
-
-def _is_unit(rule: Nvlink5Rule, info: int) -> bool:
-    return info & 0x3FF == rule.v1 or info & 0x7F == rule.v2
 
 
 def _fits(rule: Nvlink5Rule, info: int, status: int) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from freehold.health.mesh.count import MARGIN, OUTAGE_RUN, Incoming, Outgoing, Windows
 from freehold.health.mesh.frame import NOTHING_RECEIVED, MeshFrame, Receipt
-from freehold.health.model.view import LossWindow, Peer, State
+from freehold.health.model.view import Peer, State
 
 RTTS_MOST = 200
 """Round trips kept per view, as `view.Peer` says."""
@@ -123,7 +123,8 @@ class Stream:
         """Return what happened since the last sample, and how things stand."""
         out, back = self.out.tally, self.back.tally
         windows = self.windows.take(now_s, out, back)
-        self.lost_lately = self._lost_lately(windows[0])
+        overdue = self.out.unconfirmed if self.out.unconfirmed >= OUTAGE_RUN else 0
+        self.lost_lately = windows[0].lost_out + windows[0].lost_back + overdue
         new = self._since_last()
         rtts_s = tuple(self.rtts_s)
         self.rtts_s.clear()
@@ -150,10 +151,6 @@ class Stream:
             windows=windows,
             reported=dict(reported),
         )
-
-    def _lost_lately(self, minute: LossWindow) -> int:
-        overdue = self.out.unconfirmed
-        return minute.lost_out + minute.lost_back + (overdue if overdue >= OUTAGE_RUN else 0)
 
     def _since_last(self) -> tuple[int, ...]:
         out, back = self.out.tally, self.back.tally

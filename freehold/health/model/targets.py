@@ -11,7 +11,9 @@ class MeshNode(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     host: str
+    """Address or name."""
     port: int
+    """UDP, of its datagrams; when it is silent, TCP to the same number is tried, where no process need listen."""
 
 
 class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):

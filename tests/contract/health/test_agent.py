@@ -58,8 +58,8 @@ class Log:
             """Nothing to close."""
 
         return [
-            Source(name="gpus", part="gpus", read=gpus, close=close, period_s=0.5),
-            Source(name="kernel", part="kernel", read=kernel, close=close, period_s=0.5),
+            Source(part="gpus", read=gpus, close=close, period_s=0.5),
+            Source(part="kernel", read=kernel, close=close, period_s=0.5),
         ]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from freehold.core.places import read_tree
 from freehold.health.evidence.diagnose import Diagnosis
+from freehold.health.evidence.escalation import TAKES_OUT
 from freehold.health.incident_file.read import read_incident, read_kernel_log
 from freehold.health.incidents.conclusions import diagnose_all, foremost
 
@@ -64,7 +65,9 @@ def test_the_bars_hold() -> None:
     hardware = [word == "hardware" and "hardware" not in label for label, word in words]
     dodged = [word == "undetermined" and word not in label for label, word in words]
     cordons = [
-        entry["id"] for entry, main in said if entry.get("must_not_cordon") and main and main.takes_out
+        entry["id"]
+        for entry, main in said
+        if entry.get("must_not_cordon") and main and main.action in TAKES_OUT
     ]
     raised = [entry["id"] for entry, main in said if labels(entry) == {"none"} and main]
     assert sum(good) >= 0.95 * len(words)

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from freehold.core.errors import Permanent
-from freehold.health.collectors.mesh import Mesh, MeshPeer, MeshSettings, settings_problems
+from freehold.health.collectors.mesh import PORT, Mesh, MeshSettings, settings_problems
 from freehold.health.collectors.mesh_host import ask_host, interface_to, link_state, neighbour_state, path_mtu
 from freehold.health.mesh.frame import MeshFrame, encode, node_id
+from freehold.health.model.targets import MeshNode
 from freehold.health.model.view import State
 from mesh_rig.namespaces import Farm, Node, missing
 from waiting import until, wait_until
@@ -177,7 +178,7 @@ def test_an_interface_whose_mtu_shrinks_loses_nothing_of_its_own(farm: Farm) -> 
 
 
 def mesh(name: str, port: int, peers: dict[str, int], host: str = "127.0.0.1", *, key: bytes = KEY) -> Mesh:
-    told = tuple(MeshPeer(name=peer, host=host, port=at) for peer, at in peers.items())
+    told = tuple(MeshNode(name=peer, host=host, port=at) for peer, at in peers.items())
     made = Mesh(
         MeshSettings(node=name, key=key, peers=told, listen_host=host, listen_port=port, rate_hz=50.0)
     )
@@ -263,7 +264,7 @@ def test_an_address_that_is_taken_is_told(free_port: int) -> None:
 
 def test_a_name_that_does_not_resolve_is_unreachable_and_not_a_crash() -> None:
     async def scene() -> None:
-        told = (MeshPeer(name="b", host="nobody.invalid"),)
+        told = (MeshNode(name="b", host="nobody.invalid", port=PORT),)
         a = Mesh(MeshSettings(node="a", key=KEY, peers=told, listen_host="127.0.0.1", listen_port=0))
         a.open()
         task = asyncio.create_task(a.run())
@@ -276,7 +277,9 @@ def test_a_name_that_does_not_resolve_is_unreachable_and_not_a_crash() -> None:
 
 
 def test_all_mistakes_in_settings_are_told_at_once() -> None:
-    peers = (MeshPeer(name="a", host="h"), MeshPeer(name="b", host="h"), MeshPeer(name="b", host="i"))
+    peers = tuple(
+        MeshNode(name=name, host=host, port=PORT) for name, host in (("a", "h"), ("b", "h"), ("b", "i"))
+    )
     bad = MeshSettings(node="a", key=b"short", peers=peers, rate_hz=0.1)
     assert len(settings_problems(bad, "freehold.yaml:1:1")) == 4
     good = MeshSettings(node="n", key=KEY, peers=peers[:2])

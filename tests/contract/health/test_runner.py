@@ -36,7 +36,6 @@ async def nothing() -> None:
 def source(part: Any, read: Any, **more: Any) -> Source:
     return Source(
         **{
-            "name": part,
             "part": part,
             "read": read,
             "close": nothing,

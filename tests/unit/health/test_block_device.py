@@ -57,7 +57,7 @@ def test_memory_and_user_space_file_systems_are_known() -> None:
     assert shm is not None
     assert models is not None
     assert shm.in_memory
-    assert models.in_user_space
+    assert is_user_space(models.file_system)
     assert [is_user_space(name) for name in ("nfs4", "fuse", "fuseblk", "9p", "ext4", "fusectl", "xfs")] == [
         *(True, True, True, True),
         *(False, False, False),

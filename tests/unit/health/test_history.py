@@ -17,7 +17,6 @@ from freehold.health.incidents.history import (
     history_lines,
     latest_revisions,
     read_history,
-    read_past,
     since,
     still_kept,
 )
@@ -42,12 +41,12 @@ def test_a_torn_file_loses_only_the_torn_line(pasts: list[PastFault], cut: int) 
     whole = 0
     while whole < len(lines) and len("".join(lines[: whole + 1])) <= len(torn) + 1:
         whole += 1
-    assert read_past(torn) == sorted(pasts[:whole], key=lambda one: one.at_s)
+    assert list(read_history(torn).past) == sorted(pasts[:whole], key=lambda one: one.at_s)
 
 
 @given(st.text(alphabet='{}[]":,0a\n\r\x00é\ud800', max_size=80))
 def test_any_text_is_read(text: str) -> None:
-    read_past(text)
+    read_history(text)
 
 
 def test_a_keeper_goes_on_after_a_torn_line(tmp_path: Path) -> None:
@@ -104,9 +103,11 @@ def test_a_mark_stands_among_the_diagnoses_and_outlives_a_rewrite(tmp_path: Path
     found = keeper.load()
     assert found.marks == (mark,)
     assert len(found.past) == MOST
-    assert min(one.at_s for one in found.counts()) > 10.0
+    assert min(one.at_s for one in since(latest_revisions(found.past), boundaries=found.boundaries())) > 10.0
     keeper.mark(Mark(set_healthy_s=MOST + 10.5))
-    assert [one.at_s for one in keeper.load().counts()] == [MOST + 11.0]
+    found = keeper.load()
+    counted = since(latest_revisions(found.past), boundaries=found.boundaries())
+    assert [one.at_s for one in counted] == [MOST + 11.0]
 
 
 def test_a_disk_that_takes_half_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from freehold.core.places import dotted
 from freehold.spec.changes import LIVE, Changes, How, compare
-from freehold.spec.explain import dotted
 from freehold.spec.load import load_text
 from freehold.spec.model import Spec
 

@@ -109,6 +109,8 @@ LATER = {
         "f:3:26: health.storage.path must be auto, off or an absolute path, not 'models' (for example auto)"]),
     "peers without a key": (GOOD + "health:\n  network:\n    peers: [a=10.0.0.1]\n", [
         "f:5:5: health.network.key_file is missing (peers prove themselves with it)"]),
+    "a node that is a list": (GOOD + "health: {network: {node: [me], key_file: k, peers: [a=h]}}\n", [
+        "f:3:26: health.network.node must be text"]),
     "peers": (GOOD + "health: {network: {key_file: k, node: me, peers: [a, a=h, me=h, a=g, 'b=h:99999']}}\n", [
         "f:3:51: health.network.peers[0] must be NAME=ADDRESS or NAME=ADDRESS:PORT, not 'a' (for example node-2=10.0.0.2:8742)",
         "f:3:59: health.network.peers[2]: the name 'me' is taken (node names are unique)",
