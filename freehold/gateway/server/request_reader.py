@@ -24,7 +24,9 @@ HEAD_BYTES_MAX = 64 * 1024
 """Longest request head, and longest framing between two bytes of a body (chunk extensions, trailers), bytes. Source:
 our own bound; twice the 32 KiB of most cloud load balancers."""
 _QUEUED_REQUESTS_MAX = 32  # Pipelined requests that wait; no official SDK pipelines, so this is generous.
-_SIZE_CHARS_MAX = 64  # Of a chunk's size line: 16 hex digits are 64 bits, and what follows a `;` means nothing here.
+_SIZE_CHARS_MAX = (
+    64  # Of a chunk's size line: 16 hex digits are 64 bits, and what follows a `;` means nothing here.
+)
 _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer is under way.
 
 

@@ -72,11 +72,18 @@ class BodyFields(msgspec.Struct):
     def refuse_private(self, allowed: Collection[str]) -> Rejection | None:
         """Return the 400 for a body with one of PRIVATE_KEYS that is not allowed, or None; null means nothing anywhere."""
         if (
-            self.priority is self.kv_transfer_params is self.chat_template is self.request_id is self.rid is _NOTHING
+            self.priority
+            is self.kv_transfer_params
+            is self.chat_template
+            is self.request_id
+            is self.rid
+            is _NOTHING
             and self.id_slot is self.bootstrap_host is self.bootstrap_port is self.bootstrap_room is _NOTHING
         ):
             return None
-        found = [n for n in PRIVATE_KEYS if n not in allowed and bytes(getattr(self, n)) not in {b"", b"null"}]
+        found = [
+            n for n in PRIVATE_KEYS if n not in allowed and bytes(getattr(self, n)) not in {b"", b"null"}
+        ]
         if not found:
             return None
         message = f"{found[0]!r} is the engine's own. Who runs this server can let it pass with `allow_keys: [{found[0]}]`."

@@ -18,7 +18,9 @@ CONTAINERS_MAX = 65_536
 """Arrays and objects. Source: our own bound: ten thousand messages of a few parts each."""
 ELEMENTS_MAX = 262_144
 """Commas, strings, and keys of all objects, each. Source: our own bound: a prompt of as many token numbers, twice the usual context."""
-_BACKSLASHES_MAX = 1_048_576  # Pairs of them: 30 ms to take out, measured; nested JSON in 16 MiB has some 400,000.
+_BACKSLASHES_MAX = (
+    1_048_576  # Pairs of them: 30 ms to take out, measured; nested JSON in 16 MiB has some 400,000.
+)
 
 _STRING = re.compile(rb'"[^"]*+"')
 _NOT_OF_OBJECTS = bytes(set(range(256)) - set(b"{}:"))

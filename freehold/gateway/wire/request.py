@@ -186,7 +186,9 @@ class Request:
             message = f"More than {HEADERS_MAX} header fields, or one of more than {FIELD_BYTES_MAX} bytes."
             return errors.malformed(message, status=431)
         if self.hosts != 1 and (self.http11 or self.hosts):
-            return errors.malformed("A request needs exactly one Host header, with a host and perhaps a port.")
+            return errors.malformed(
+                "A request needs exactly one Host header, with a host and perhaps a port."
+            )
         if self.codings and (self.codings != (b"chunked",) or not self.http11):
             return errors.malformed("The only transfer coding accepted is a single 'chunked', in HTTP/1.1.")
         if not self.url.startswith(b"/") and (rejection := self._take_absolute_form()) is not None:

@@ -12,7 +12,22 @@ from gateway_rig.malformed import BODY, CHUNKED, HIDDEN, LINE, SIZED, TOP, lines
 from gateway_rig.process import Gateway
 from waiting import wait_until
 
-HOSTS = [b"a b", b"u@h", b"h/x", b"h,i", b"h:99999", b"h:-1", b"h:8o", b"h:80:80", b":80", b"[::1", b"::1", b"h?x", b"h#x", b"h\\x"]
+HOSTS = [
+    b"a b",
+    b"u@h",
+    b"h/x",
+    b"h,i",
+    b"h:99999",
+    b"h:-1",
+    b"h:8o",
+    b"h:80:80",
+    b":80",
+    b"[::1",
+    b"::1",
+    b"h?x",
+    b"h#x",
+    b"h\\x",
+]
 MALFORMED: dict[str, bytes] = {
     # Two ways to say where the body ends
     "length, then chunked": lines(b"Content-Length: 13", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),

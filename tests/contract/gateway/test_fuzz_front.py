@@ -271,7 +271,21 @@ TARGETS = st.sampled_from(
     [b"/v1/chat/completions", b"http://h/v1/chat/completions", b"https://h:1/v1/chat/completions?x", b"http://u@h/v1/chat/completions",
      b"http:/v1/chat/completions", b"//h/v1/chat/completions", b"*", b"h:80", b"/v1/chat/completions#x", b"/v1/chat/completions?\r"]
 )  # fmt: skip
-SIZES = st.sampled_from([b"d", b"D", b"0d", b"d;x=y", b"d ;x", b"0xd", b"ffffffffffffffff", b"1000000000000000d", b"-d", b"", b"d\n"])
+SIZES = st.sampled_from(
+    [
+        b"d",
+        b"D",
+        b"0d",
+        b"d;x=y",
+        b"d ;x",
+        b"0xd",
+        b"ffffffffffffffff",
+        b"1000000000000000d",
+        b"-d",
+        b"",
+        b"d\n",
+    ]
+)
 ENDS = st.sampled_from([b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"0\n\n", b"0\r\n", b"", b"0;x\r\n\r\n"])
 
 
@@ -283,7 +297,11 @@ def heads_and_bodies(draw: st.DrawFn) -> bytes:
     )
     if draw(st.booleans()):
         fields.insert(0, (b"Host", b"h"))
-    start = b"POST " + draw(TARGETS) + draw(st.sampled_from([b" HTTP/1.1", b" HTTP/1.1", b" HTTP/1.0", b" HTTP/1.2", b"  HTTP/1.1"]))
+    start = (
+        b"POST "
+        + draw(TARGETS)
+        + draw(st.sampled_from([b" HTTP/1.1", b" HTTP/1.1", b" HTTP/1.0", b" HTTP/1.2", b"  HTTP/1.1"]))
+    )
     end = draw(st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r"]))
     chunked = draw(SIZES) + b"\r\n" + BODY + b"\r\n" + draw(ENDS)
     lines = b"".join(b"%b: %b%b" % (name, value, end) for name, value in fields)
@@ -305,7 +323,9 @@ def test_another_parser_reads_what_an_engine_gets_in_the_same_way(
         theirs.receive_data(request)
         event = theirs.next_event()
         assert isinstance(event, h11.Request)
-        assert len([name for name, _ in event.headers if name == b"host"]) == 1 or event.http_version == b"1.0"
+        assert (
+            len([name for name, _ in event.headers if name == b"host"]) == 1 or event.http_version == b"1.0"
+        )
         body = b""
         while isinstance(event := theirs.next_event(), h11.Data):
             body += event.data

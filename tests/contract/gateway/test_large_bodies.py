@@ -22,7 +22,9 @@ GROWTH_MAX = 4
 @pytest.fixture(scope="module")
 def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Give a gateway with bodies as large as by default, whose model fetches nothing."""
-    with running(tmp_path_factory.mktemp("large"), [model("m", the_engine) | {"media_urls": False}]) as gateway:
+    with running(
+        tmp_path_factory.mktemp("large"), [model("m", the_engine) | {"media_urls": False}]
+    ) as gateway:
         yield gateway
 
 
@@ -100,7 +102,9 @@ def send(gateway: Gateway, body: bytes) -> int:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_large_body_neither_stops_the_loop_nor_fills_the_memory(name: str, gateway: Gateway, engine: Engine) -> None:
+def test_a_large_body_neither_stops_the_loop_nor_fills_the_memory(
+    name: str, gateway: Gateway, engine: Engine
+) -> None:
     body = SHAPES[name]
     growth = grown(gateway, lambda: send(gateway, body))
     assert growth <= GROWTH_MAX * len(body), f"{growth / len(body):.1f} times the body"

@@ -94,10 +94,17 @@ def test_a_chunk_past_the_bound_is_413_before_it_comes(
 
 
 @pytest.mark.parametrize("step", [1, 2, 5, 1000])
-def test_chunks_within_the_bound_pass_wherever_they_are_cut(step: int, client: Client, engine: Engine) -> None:
+def test_chunks_within_the_bound_pass_wherever_they_are_cut(
+    step: int, client: Client, engine: Engine
+) -> None:
     body = b'{"model":"m",\r\n"x":"' + b"f" * 40 + b'\\r\\n"}\r\n'
-    chunks = b"".join(b"%x;x=ffffffffffff\r\n%b\r\n" % (len(body[at : at + 7]), body[at : at + 7]) for at in range(0, len(body), 7))
-    client.send_slowly(CHUNKED + chunks + b"0\r\nX: ffffffffffff\r\nffffffff: x\r\n\r\n" + ask("m"), step=step)
+    chunks = b"".join(
+        b"%x;x=ffffffffffff\r\n%b\r\n" % (len(body[at : at + 7]), body[at : at + 7])
+        for at in range(0, len(body), 7)
+    )
+    client.send_slowly(
+        CHUNKED + chunks + b"0\r\nX: ffffffffffff\r\nffffffff: x\r\n\r\n" + ask("m"), step=step
+    )
     assert [client.read_answer().status for _ in range(2)] == [200, 200]
     assert engine.calls[0].body == body
 
@@ -177,19 +184,34 @@ BODIES: dict[str, tuple[bytes, int, str | None, str | None]] = {
     ),
     # Python takes the last, other parsers the first, Go's own takes any spelling
     "two models": (b'{"model":"m","model":"m"}', 400, "ambiguous_body", "model"),
-    "two models, one forbidden": (b'{"model":"other","x":"model","model":"m"}', 400, "ambiguous_body", "model"),
+    "two models, one forbidden": (
+        b'{"model":"other","x":"model","model":"m"}',
+        400,
+        "ambiguous_body",
+        "model",
+    ),
     "a model in other letters": (b'{"model":"m","Model":"other"}', 400, "ambiguous_body", "model"),
     "a model in capitals": (b'{"MODEL":"other", "model":"m"}', 400, "ambiguous_body", "model"),
     "a model as escapes": (b'{"model":"other","\\u006dodel":"m"}', 400, "ambiguous_body", "model"),
     "a model as escapes, alone": (b'{"m\\u006Fdel":"m"}', 400, "ambiguous_body", "model"),
     "a capital as an escape": (b'{"model":"m","\\u004Dodel":"other"}', 400, "ambiguous_body", "model"),
     **{
-        f"the engine's own {name}, {value.decode()}": (b'{"model":"m","%b":%b}' % (name.encode(), value), 400, "private_key", name)
+        f"the engine's own {name}, {value.decode()}": (
+            b'{"model":"m","%b":%b}' % (name.encode(), value),
+            400,
+            "private_key",
+            name,
+        )
         for name in PRIVATE_KEYS
         for value in (b"1", b'{"a":1}')
     },
     "an engine's own key as escapes": (b'{"model":"m","\\u0070riority":1}', 400, "private_key", "priority"),
-    "broken UTF-8 behind much text": (b'{"model":"m","x":"' + "\u00e9".encode() * 9000 + b'\xc3"}', 400, "invalid_json", None),
+    "broken UTF-8 behind much text": (
+        b'{"model":"m","x":"' + "\u00e9".encode() * 9000 + b'\xc3"}',
+        400,
+        "invalid_json",
+        None,
+    ),
     "broken UTF-8": (b'{"model":"m","x":"\xff"}', 400, "invalid_json", None),
 }
 

@@ -46,7 +46,9 @@ def test_a_target_in_absolute_form_is_its_path(scheme: str, client: Client, engi
         assert client.ask(get(scheme + bare)).error["code"] == "unknown_url"
 
 
-@pytest.mark.parametrize("host", ["h", "h:80", "h:", "127.0.0.1:8000", "[::1]:8000", "a_b.c-d.example", "", " h "])
+@pytest.mark.parametrize(
+    "host", ["h", "h:80", "h:", "127.0.0.1:8000", "[::1]:8000", "a_b.c-d.example", "", " h "]
+)
 def test_a_host_with_or_without_a_port_is_taken(host: str, client: Client) -> None:
     assert client.ask(f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).status == 200
 

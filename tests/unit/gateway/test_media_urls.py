@@ -72,7 +72,9 @@ def test_what_is_no_address_to_fetch_passes(body: bytes) -> None:
 
 
 def test_what_even_python_cannot_read_is_a_400() -> None:
-    refusal = refuse_addresses(b'{"messages": [{"url": "http://h"}], "seed": 1e999, "n": ' + b"1" * 5000 + b"}")
+    refusal = refuse_addresses(
+        b'{"messages": [{"url": "http://h"}], "seed": 1e999, "n": ' + b"1" * 5000 + b"}"
+    )
     assert refusal is not None
     assert (refusal.error.status, refusal.error.code) == (400, "invalid_json")
 
