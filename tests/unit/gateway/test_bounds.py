@@ -17,11 +17,15 @@ ALLOWED = {
     "nested objects of some keys": keys(KEYS_MAX, more='{"a":1,"b":[{"c":2}]}'),
     "signs in a text": b'{"x":"' + b"{[:,]}" * 100_000 + b'"}',
     "signs in a text with quotes": b'{"x":"' + b'{\\"a\\":[1,\\\\\\"2\\"]}' * 50_000 + b'"}',
-    "a text that ends in a backslash": b'{"x":"' + b":" * KEYS_MAX + b'\\\\","y":[' + b"1," * 1000 + b"1]}",
+    "a text that ends in a backslash": b'{"x":"'
+    + b":" * 4 * KEYS_MAX
+    + b'\\\\","y":['
+    + b"1," * 1000
+    + b"1]}",
     "a picture": b'{"x":"data:image/png;base64,' + b"QUJD" * 100_000 + b'"}',
     "a prompt of numbers": b'{"prompt":[' + b"1234," * 200_000 + b"1]}",
     "not JSON": b'"' * (LOOK_BYTES + 1),
-    "closed more often than opened": b"}" * 1000 + keys(5000, more='""')[:-9000],
+    "closed more often than opened": b"}" * 1000 + b",".join([keys(2000, more='""')] * 3),
 }
 
 
