@@ -29,7 +29,7 @@ class ReplicaState(StrEnum):
     DRAINING = "draining"  # no new requests; streams finish
     STOPPING = "stopping"  # SIGTERM sent, grace runs
     BACKOFF = "backoff"  # it exited; a restart is due at a known time
-    CRASH_LOOP = "crash_loop"  # it failed too often: no restart until somebody acts
+    CRASH_LOOP = "crash_loop"  # it failed too often: tried again every few minutes, or, if that must fail, when somebody acts
     STOPPED = "stopped"  # ended because that was wanted
 
 

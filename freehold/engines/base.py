@@ -117,6 +117,21 @@ class Placement:
     """What it has to load beside the weights, for requests that name it."""
 
 
+TORCH_VARIABLES = (
+    *(
+        "PYTORCH_",
+        "TORCH_",
+        "TORCHINDUCTOR_",
+        "TRITON_",
+        "FLASHINFER_",
+        "GLOO_",
+        "HF_",
+        "TRANSFORMERS_",
+        "TOKENIZERS_",
+    ),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+)
+"""What programs on PyTorch are set by; those that may fetch from a hub are led there by a proxy."""
 FOLDER = "{folder-of-the-replica}"
 """Stands in a command's words for the folder with the command's files."""
 
@@ -320,6 +335,10 @@ class Engine:
     """The distribution in Freehold's own environment that has its program, which is imported by that name; empty: there is none."""
     program: str = ""
     """Name in PATH of its program, for those that somebody installed; empty: it is not looked for there."""
+    variables: tuple[str, ...] = ()
+    """Environment variables that it inherits besides those of all engines: names or, with `_` at the end, prefixes."""
+    shared_memory: bool = False
+    """True: its processes share memory through /dev/shm."""
     recipes: tuple[Recipe, ...] = ()
     """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool

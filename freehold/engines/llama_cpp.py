@@ -287,6 +287,7 @@ ENGINE = Engine(
     managed=True,
     distribution="xllamacpp",
     paths=ALL_PATHS,
+    variables=("GGML_", "LLAMA_"),
     stream_to_abort=True,
     usage_per_answer=True,
     fetches=lambda options: "mmproj" in options,  # without a projector it refuses pictures unseen

@@ -17,6 +17,7 @@ from math import prod
 
 from freehold.engines.base import (
     ALL_PATHS,
+    TORCH_VARIABLES,
     Adapter,
     ApiError,
     CapacityPage,
@@ -325,6 +326,8 @@ ENGINE = Engine(
     ask_adapter=_ask_adapter,
     program=_PROGRAM,
     recipes=(_CUDA_RECIPE, _CPU_RECIPE),
+    variables=("VLLM_", "RAY_", *TORCH_VARIABLES),
+    shared_memory=True,
     stream_to_abort=False,
     options=(*_DATA.options, *to_options(FLAGS, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved=_DATA.reserved,

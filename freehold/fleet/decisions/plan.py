@@ -101,6 +101,8 @@ class FleetSettings:
     window_failures_max: int = 5
     """So many failures within `failure_window_s` is a crash loop too."""
     failure_window_s: float = 300.0
+    crash_loop_retry_s: float = 300.0
+    """From a crash loop to the next try. Kubernetes' longest pause (CrashLoopBackOff): what helps, such as a freed disk, takes minutes."""
     port_retries_max: int = 8
     """Starts on a fresh port, without back-off, when the engine found its port taken."""
     ready_poll_s: float = 0.2
