@@ -320,7 +320,8 @@ ENGINE = Engine(
     name="vllm",
     summary="vLLM: Hugging Face weights on GPUs (or a CPU), many requests at once",
     managed=True,
-    paths=ALL_PATHS,
+    # It counts on one path only. Source: vLLM, entrypoints/anthropic/api_router.py.
+    paths=ALL_PATHS | {"/v1/messages/count_tokens"},
     formats=(Format.SAFETENSORS,),
     adapter_formats=(Format.SAFETENSORS,),
     ask_adapter=_ask_adapter,

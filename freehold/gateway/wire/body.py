@@ -50,6 +50,25 @@ class BodyFields(msgspec.Struct):
     bootstrap_host: msgspec.Raw = _NOTHING
     bootstrap_port: msgspec.Raw = _NOTHING
     bootstrap_room: msgspec.Raw = _NOTHING
+    messages: msgspec.Raw = _NOTHING
+    conversation: msgspec.Raw = msgspec.field(default=_NOTHING, name="input")
+    tool_choice: msgspec.Raw = _NOTHING
+    previous_response_id: msgspec.Raw = _NOTHING
+    # The names of `shape_limits.SHAPES`.
+    grammar: msgspec.Raw = _NOTHING
+    regex: msgspec.Raw = _NOTHING
+    ebnf: msgspec.Raw = _NOTHING
+    guided_grammar: msgspec.Raw = _NOTHING
+    guided_regex: msgspec.Raw = _NOTHING
+    guided_json: msgspec.Raw = _NOTHING
+    response_format: msgspec.Raw = _NOTHING
+    json_schema: msgspec.Raw = _NOTHING
+    text: msgspec.Raw = _NOTHING
+    output_config: msgspec.Raw = _NOTHING
+    structured_outputs: msgspec.Raw = _NOTHING
+    structural_tag: msgspec.Raw = _NOTHING
+    tools: msgspec.Raw = _NOTHING
+    functions: msgspec.Raw = _NOTHING
 
     @property
     def answer_tokens(self) -> int:

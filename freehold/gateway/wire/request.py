@@ -10,19 +10,11 @@ from functools import lru_cache
 from math import inf, isfinite
 from typing import Protocol
 
+from freehold.engines.base import ALL_PATHS, COUNT_PATHS
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
 
-ENGINE_PATHS = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/rerank",
-        "/v1/messages",
-    }
-)
+ENGINE_PATHS = ALL_PATHS | COUNT_PATHS
 """The paths that engines answer; every other path is answered here or does not exist."""
 HEADERS_MAX = 100
 """Header fields of one request. Source: Apache's LimitRequestFields default."""
@@ -93,6 +85,8 @@ class Request:
     """The client allows no other provider."""
     hides_usage = False
     """The gateway asked for the usage chunk, so it is taken out again."""
+    forced_call = False
+    """The answer must be a call of a tool, by an engine that has to be made to by `answers.forced_call`."""
     adapter = ""
     """Which adapter of its model is asked for, by the name in the body; empty: the model itself."""
     key_id = ""

@@ -133,7 +133,7 @@ def test_each_pipelined_request_has_its_own_key(client: Client, keys: Keys):
 
 
 def test_a_trailer_is_no_credential(client: Client, keys: Keys, engine: Engine):
-    body = json.dumps({"model": "m", "messages": []}).encode()
+    body = json.dumps({"model": "m", "messages": [1]}).encode()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
     client.send(head + b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(body), body, keys.bearer("anna").encode()))
     assert client.read_answer().status == 401
