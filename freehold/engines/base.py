@@ -29,6 +29,10 @@ COUNT_PATHS = frozenset(
     {"/v1/chat/completions/input_tokens", "/v1/messages/count_tokens", "/v1/responses/input_tokens"}
 )
 """The gateway paths on which an engine counts a prompt with its own tokenizer and generates nothing."""
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+"""The gateway path whose body is a form with a file."""
+MEDIA_PATHS = frozenset({TRANSCRIPTIONS, "/v1/audio/speech", "/v1/images/generations"})
+"""The gateway paths of sound and pictures: their tokens, if they have any, are not those of a text of the same size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

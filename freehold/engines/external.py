@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from freehold.engines.base import (
     ALL_PATHS,
     COUNT_PATHS,
+    MEDIA_PATHS,
     Adapter,
     ApiError,
     Capacity,
@@ -81,7 +82,7 @@ ENGINE = Engine(
     name="external",
     summary="an OpenAI-compatible endpoint that somebody else runs",
     managed=False,
-    paths=ALL_PATHS | COUNT_PATHS,
+    paths=ALL_PATHS | COUNT_PATHS | MEDIA_PATHS,
     # vLLM and SGLang stop a request when its client leaves, streamed or not; for others nothing is known.
     stream_to_abort=False,
     ask_adapter=_ask_adapter,

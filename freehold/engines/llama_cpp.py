@@ -23,6 +23,7 @@ from freehold.engines.base import (
     ALL_PATHS,
     COUNT_PATHS,
     FOLDER,
+    TRANSCRIPTIONS,
     Adapter,
     ApiError,
     Command,
@@ -230,6 +231,11 @@ _TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]]
         ),
     ),
     ("", "image input is not supported", _refused("This model takes no images.")),
+    (
+        "not_supported_error",
+        "The current model does not support audio input",
+        _refused("This model takes no audio."),
+    ),
     ("", "audio input is not supported", _refused("This model takes no audio.")),
     ("", "video input is not supported", _refused("This model takes no video.")),
     ("", "error: cannot make GET request", _no_picture),
@@ -290,7 +296,7 @@ ENGINE = Engine(
     summary="llama.cpp: GGUF weights on CPU or GPU",
     managed=True,
     distribution="xllamacpp",
-    paths=ALL_PATHS | COUNT_PATHS,
+    paths=ALL_PATHS | COUNT_PATHS | {TRANSCRIPTIONS},
     # `required` is answered in text with some templates, and a named tool is read as `auto` (docs/engines.md, Tools).
     forces_tools=ForcesTools.BY_SCHEMA,
     # `"a"? "a"? …`, 300 times, stops all slots for minutes; 100 repetitions take a second (measured on 2026.10.11549).

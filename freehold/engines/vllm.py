@@ -18,6 +18,7 @@ from math import prod
 from freehold.engines.base import (
     ALL_PATHS,
     TORCH_VARIABLES,
+    TRANSCRIPTIONS,
     Adapter,
     ApiError,
     CapacityPage,
@@ -321,7 +322,7 @@ ENGINE = Engine(
     summary="vLLM: Hugging Face weights on GPUs (or a CPU), many requests at once",
     managed=True,
     # It counts on one path only. Source: vLLM, entrypoints/anthropic/api_router.py.
-    paths=ALL_PATHS | {"/v1/messages/count_tokens"},
+    paths=ALL_PATHS | {"/v1/messages/count_tokens", TRANSCRIPTIONS},
     formats=(Format.SAFETENSORS,),
     adapter_formats=(Format.SAFETENSORS,),
     ask_adapter=_ask_adapter,

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
-from freehold.engines.base import ApiError
+from freehold.engines.base import TRANSCRIPTIONS, ApiError
 from freehold.gateway.answers.assemble import Assembler
 from freehold.gateway.answers.stream_tap import AnswerTap, tap_for
 from freehold.gateway.endpoints import stall
@@ -175,6 +175,8 @@ class Attempt:
                 return
         self.connection = connection
         head = target.request_start(request.path)
+        if request.path == TRANSCRIPTIONS:
+            head = head.replace(b"application/json", request.form, 1)
         whole = b"%b%d\r\n%b%b\r\n%b" % (head, len(data), request.id_line, request.passed, data)
         connection.send(self, whole, owner.context.write_batch)
         if owner.paused_s is not None:

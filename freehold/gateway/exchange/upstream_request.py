@@ -6,11 +6,11 @@ is then put together again.
 Nothing is checked here: the engine judges the fields.
 """
 
-from freehold.engines.base import ForcesTools
+from freehold.engines.base import TRANSCRIPTIONS, ForcesTools
 from freehold.gateway.answers import forced_call
 from freehold.gateway.answers.assemble import Assembler, assembler_for
 from freehold.gateway.endpoints.target import UpstreamTarget
-from freehold.gateway.wire import body
+from freehold.gateway.wire import body, form
 from freehold.gateway.wire.request import Request
 
 
@@ -22,7 +22,11 @@ def body_for(request: Request, target: UpstreamTarget, data: bytes) -> tuple[byt
     if request.adapter:
         data = body.rewrite(data, target.adapters[request.adapter], without=target.engine.adapter_keys)
     elif target.renamed:
-        data = body.with_model(data, target.endpoint.upstream_model)
+        name = target.endpoint.upstream_model
+        if request.path == TRANSCRIPTIONS:
+            data = form.with_model(data, request.form, name)
+        else:
+            data = body.with_model(data, name)
     if request.forced_call and target.engine.forces_tools is ForcesTools.BY_SCHEMA:
         worded = forced_call.worded(data)
         assert isinstance(worded, bytes), "it was worded before, when the request came"

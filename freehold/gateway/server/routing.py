@@ -4,7 +4,7 @@ It decides by path, method, model, key and body. It does not decide whether ther
 `queue.admission` does, later.
 """
 
-from freehold.engines.base import ForcesTools
+from freehold.engines.base import MEDIA_PATHS, TRANSCRIPTIONS, ForcesTools
 from freehold.gateway.answers import forced_call
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.exchange.exchange import Exchange
@@ -13,6 +13,7 @@ from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.body import BodyFields, ask_usage, read_body, refuse_adapter_keys
 from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.form import fields_of, read_form
 from freehold.gateway.wire.media_urls import refuse_addresses
 from freehold.gateway.wire.ports import Client
 from freehold.gateway.wire.request import ENGINE_PATHS, Request
@@ -45,7 +46,7 @@ def _answer_here(gateway: Gateway, client: Client, request: Request) -> None:
 def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejection:
     if request.method != b"POST":
         return errors.wrong_method(request.method.decode("ascii"), "POST")
-    fields = read_body(request.body)
+    fields = _read(request)
     if isinstance(fields, Rejection):
         return fields
     name, directory = fields.model or "", gateway.directory
@@ -81,6 +82,13 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
     return gateway.authenticator.admit(request, name, model=model.entry.name) or exchange
 
 
+def _read(request: Request) -> BodyFields | Rejection:
+    if request.path != TRANSCRIPTIONS:
+        return read_body(request.body)
+    form = read_form(request.body, request.form)
+    return form if isinstance(form, Rejection) else fields_of(form)
+
+
 def _unknown(gateway: Gateway, request: Request, name: str) -> Rejection:
     if gateway.directory.snapshot.generation < 0:
         # A gateway that was just started (again) and has no snapshot yet: a 404 would be final for a client.
@@ -95,7 +103,8 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
         return errors.invalid(
             f"The model {name} does not serve {request.path}.", code="not_supported_by_engine"
         )
-    if adapter and model.engine.adapter_paths and request.path not in model.engine.adapter_paths:
+    heeds = model.engine.adapter_paths or model.engine.paths - MEDIA_PATHS
+    if adapter and request.path not in heeds:
         return errors.invalid(
             f"{adapter} is an adapter of {name}, and its engine takes none on {request.path}: it would answer without.",
             code="not_supported_by_engine",
@@ -125,6 +134,8 @@ def _force_call(model: ServedModel, request: Request, fields: BodyFields) -> Rej
 
 def _wrong_body(model: ServedModel, request: Request) -> Rejection | None:
     """Return what in a body its model must not be asked, or None: an address to fetch, an adapter by its number."""
+    if request.path == TRANSCRIPTIONS:
+        return None  # a form holds its file, and adapters are not asked on its path
     rejection = None if model.entry.media_urls else refuse_addresses(request.body)
     if rejection is None and model.entry.adapters and not request.adapter:
         rejection = refuse_adapter_keys(request.body, model.engine.adapter_keys)

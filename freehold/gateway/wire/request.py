@@ -10,11 +10,11 @@ from functools import lru_cache
 from math import inf, isfinite
 from typing import Protocol
 
-from freehold.engines.base import ALL_PATHS, COUNT_PATHS
+from freehold.engines.base import ALL_PATHS, COUNT_PATHS, MEDIA_PATHS
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
 
-ENGINE_PATHS = ALL_PATHS | COUNT_PATHS
+ENGINE_PATHS = ALL_PATHS | COUNT_PATHS | MEDIA_PATHS
 """The paths that engines answer; every other path is answered here or does not exist."""
 HEADERS_MAX = 100
 """Header fields of one request. Source: Apache's LimitRequestFields default."""
@@ -100,6 +100,8 @@ class Request:
     """Its Host is a name outside this machine's loopback, which a web page can have after DNS rebinding."""
     codings: tuple[bytes, ...] = ()
     encoding = b""
+    form = b""
+    """Its Content-Type, if the body is a form with files; empty: it is taken for JSON."""
     origin = b""
     """The web page that a browser sends this for; empty: no browser, or a page of this server."""
     passed = b""
@@ -141,6 +143,7 @@ class Request:
             or self.encoding
             or self.origin
             or self.passed
+            or self.form
             or self.expect
             or self.stays
         )
@@ -266,6 +269,11 @@ def _encoding(request: Request, value: bytes) -> None:
     request.encoding = value.strip().lower()
 
 
+def _content_type(request: Request, value: bytes) -> None:
+    if value[:10].lower() == b"multipart/":
+        request.form = value.strip()
+
+
 def _pass_on(name: bytes) -> Callable[[Request, bytes], None]:
     def take(request: Request, value: bytes) -> None:
         request.passed += b"%b: %b\r\n" % (name, value)
@@ -280,6 +288,7 @@ _BY_LOWER_NAME: dict[bytes, Callable[[Request, bytes], None]] = {
     b"x-request-id": _id,
     b"expect": _expect,
     b"content-encoding": _encoding,
+    b"content-type": _content_type,
     b"x-freehold-timeout": _timeout,
     b"x-freehold-fallback": _fallback,
     b"origin": _origin,
@@ -294,7 +303,7 @@ KNOWN = frozenset(_BY_NAME)
 """Names, as clients write them, of fields that mean something."""
 IGNORED = frozenset(
     spelt
-    for name in (b"accept", b"accept-encoding", b"authorization", b"connection", b"content-type",
+    for name in (b"accept", b"accept-encoding", b"authorization", b"connection",
                  b"cookie", b"user-agent", b"x-api-key")
     for spelt in (name, name.title())
 )  # fmt: skip
