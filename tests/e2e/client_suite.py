@@ -14,12 +14,14 @@ import httpx2
 import openai
 import pytest
 
+from agent_requests import CLAUDE_CODE, CLAUDE_CODE_HEAD, CODEX
 from e2e import client_table as table
 from e2e.box import Stack, http
 from e2e.client_asks import (
     CONTEXT,
     LONG,
     MODEL,
+    PARIS,
     PATIENCE_S,
     PICTURE,
     PLACE,
@@ -148,6 +150,28 @@ class ClientSuite:
         text = "".join(event["delta"].get("text", "") for event in events if "delta" in event)
         assert text == answer["content"][0]["text"]
 
+    @row(table.CODEX)
+    def test_responses_as_codex_sends_them(self, client: openai.OpenAI) -> None:
+        asked: Any = CODEX | {"model": MODEL, "max_output_tokens": 16}
+        events = list(client.responses.create(**asked))
+        assert events[0].type == "response.created"
+        assert events[-1].type in {"response.completed", "response.incomplete"}
+        assert 0 < events[-1].response.usage.output_tokens <= 16
+
+    @row(table.CLAUDE_CODE)
+    def test_messages_as_claude_code_sends_them(self, client: openai.OpenAI) -> None:
+        body = CLAUDE_CODE | {"model": MODEL, "max_tokens": 16}
+        lines = [line.split(":", 1) for line in CLAUDE_CODE_HEAD.split("\r\n") if line]
+        headers = {name: value.strip() for name, value in lines}
+        answer = client.post(
+            "/messages?beta=true", cast_to=httpx2.Response, body=body, options={"headers": headers}
+        )
+        events = events_of(answer)
+        assert (events[0]["type"], events[-1]["type"]) == ("message_start", "message_stop")
+        (end,) = [event for event in events if event["type"] == "message_delta"]
+        assert end["delta"]["stop_reason"] in {"max_tokens", "end_turn", "tool_use"}
+        assert 0 < end["usage"]["output_tokens"] <= 16
+
     @row(table.COUNT_CHAT)
     def test_a_chat_is_counted_as_it_would_be_read(self, stack: Stack, client: openai.OpenAI) -> None:
         before = recorded(stack)[1]
@@ -236,6 +260,26 @@ class ClientSuite:
         (call,) = answer.choices[0].message.tool_calls
         assert call.function.name == "look_up"
         assert json.loads(call.function.arguments)["city"] in {"Paris", "Rome"}
+
+    @row(table.TOOL_ONE)
+    def test_one_call_at_most(self, client: openai.OpenAI) -> None:
+        answer = chat(client, tools=[TOOL], tool_choice="required", parallel_tool_calls=False, max_tokens=120)
+        assert [call.function.name for call in answer.choices[0].message.tool_calls] == ["look_up"]
+
+    @row(table.SEED)
+    def test_a_seed(self, client: openai.OpenAI) -> None:
+        asked: Any = {"model": MODEL, "prompt": "Once", "max_tokens": 12} | SAME | {"temperature": 1.0}
+        texts = [client.completions.create(**asked, seed=seed).choices[0].text for seed in (1, 1, 2, 3)]
+        assert texts[0] == texts[1]
+        assert len(set(texts)) >= 2
+
+    @row(table.BIAS)
+    def test_a_bias(self, client: openai.OpenAI) -> None:
+        asked: Any = {"model": MODEL, "prompt": "The capital of France is", "max_tokens": 4, **SAME}
+        assert client.completions.create(**asked).choices[0].text.startswith(" Paris")
+        text = client.completions.create(**asked, logit_bias={PARIS: -100}).choices[0].text
+        assert text
+        assert not text.startswith(" Paris")
 
     @row(table.LOGPROBS)
     def test_log_probabilities(self, client: openai.OpenAI) -> None:

@@ -79,6 +79,11 @@ SCHEMA_STREAM = "the same, streamed"
 TOOL = "a tool that must be called"
 TOOL_STREAM = "the same, streamed in pieces"
 TOOL_NAMED = "a tool that is named"
+TOOL_ONE = "one call where `parallel_tool_calls` is false"
+SEED = "`seed`: the same text again"
+BIAS = "`logit_bias`"
+CODEX = "`/v1/responses` as codex sends it (`store: false`, tools, streamed)"
+CLAUDE_CODE = "`/v1/messages` as Claude Code sends it (tools, streamed)"
 COUNT_CHAT = "`/v1/chat/completions/input_tokens`"
 COUNT_MESSAGES = "`/v1/messages/count_tokens`"
 LOGPROBS = "log probabilities"
@@ -97,13 +102,26 @@ DIFFERENCES: dict[str, dict[str, Refused | Instead]] = {
     },
     "vllm": {COUNT_CHAT: Refused(says=_NO_PATH), GREEDY: Refused(says="temperature above 0")},
     "transformers": {
-        RESPONSES: Refused(says=_NO_PATH),
-        MESSAGES: Refused(says=_NO_PATH, anthropic=True),
+        **dict.fromkeys((RESPONSES, CODEX), Refused(says=_NO_PATH)),
+        **dict.fromkeys((MESSAGES, CLAUDE_CODE), Refused(says=_NO_PATH, anthropic=True)),
         COUNT_CHAT: Refused(says=_NO_PATH),
         COUNT_MESSAGES: Refused(says=_NO_PATH, anthropic=True),
         EMBEDDINGS: Refused(says=_NO_PATH),
         **dict.fromkeys(
-            (SCHEMA, SCHEMA_STREAM, TOOL, TOOL_STREAM, TOOL_NAMED, LOGPROBS, STOP, CHOICES, GREEDY),
+            (
+                SCHEMA,
+                SCHEMA_STREAM,
+                TOOL,
+                TOOL_STREAM,
+                TOOL_NAMED,
+                TOOL_ONE,
+                LOGPROBS,
+                SEED,
+                BIAS,
+                STOP,
+                CHOICES,
+                GREEDY,
+            ),
             _NO_TRANSFORMERS,
         ),
         AT_ONCE: Instead(told="one after the other", method="streams_wait_for_each_other"),
