@@ -374,6 +374,8 @@ class Engine:
     """Keys of a request by which it would take adapters past their names: `ask_adapter`'s alone may be there."""
     forces_tools: ForcesTools = ForcesTools.ITSELF
     """What becomes of a request that must call a tool."""
+    drops_format: frozenset[str] = frozenset()
+    """Gateway paths on which it drops the format of an answer without an error (`text.format`, `output_config.format`)."""
     shape_limits: ShapeLimits = ShapeLimits()
     """What it is sent at most to shape an answer by."""
     adapter_paths: frozenset[str] = frozenset()

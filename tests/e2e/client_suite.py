@@ -223,6 +223,18 @@ class ClientSuite:
         chunks = list(chat(client, messages=said, max_tokens=60, response_format=PLACE, stream=True))
         Place.model_validate_json(text_of(chunks), strict=True)
 
+    @row(table.SCHEMA_RESPONSES)
+    def test_a_json_schema_is_kept_in_a_response(self, client: openai.OpenAI) -> None:
+        asked: Any = {"model": MODEL, "input": "Name a city.", "max_output_tokens": 60, "temperature": 0}
+        shape: Any = {"format": {"type": "json_schema", **PLACE["json_schema"]}}
+        Place.model_validate_json(client.responses.create(**asked, text=shape).output_text, strict=True)
+
+    @row(table.SCHEMA_MESSAGES)
+    def test_a_json_schema_is_kept_in_a_message(self, client: openai.OpenAI) -> None:
+        shape = {"type": "json_schema", "schema": PLACE["json_schema"]["schema"]}
+        answer = message(client, max_tokens=60, output_config={"format": shape})
+        Place.model_validate_json(answer["content"][0]["text"], strict=True)
+
     @row("a JSON schema that is none: 400")
     def test_a_schema_that_is_none(self, client: openai.OpenAI) -> None:
         shape = {"name": "x", "schema": {"type": "objekt"}}

@@ -76,6 +76,8 @@ RESPONSES = "`/v1/responses`"
 MESSAGES = "`/v1/messages`, whole and streamed"
 SCHEMA = "an answer in the shape of a JSON schema"
 SCHEMA_STREAM = "the same, streamed"
+SCHEMA_RESPONSES = "the same on `/v1/responses`"
+SCHEMA_MESSAGES = "the same on `/v1/messages`"
 TOOL = "a tool that must be called"
 TOOL_STREAM = "the same, streamed in pieces"
 TOOL_NAMED = "a tool that is named"
@@ -98,12 +100,13 @@ _NO_PATH = r"does not serve /v1/"
 _NO_TRANSFORMERS = Refused()
 DIFFERENCES: dict[str, dict[str, Refused | Instead]] = {
     "llama-cpp": {
+        SCHEMA_MESSAGES: Refused(says="output_config", anthropic=True),
         RANGE: Instead(told="answered: it takes every number", method="any_number_is_taken"),
     },
     "vllm": {COUNT_CHAT: Refused(says=_NO_PATH), GREEDY: Refused(says="temperature above 0")},
     "transformers": {
-        **dict.fromkeys((RESPONSES, CODEX), Refused(says=_NO_PATH)),
-        **dict.fromkeys((MESSAGES, CLAUDE_CODE), Refused(says=_NO_PATH, anthropic=True)),
+        **dict.fromkeys((RESPONSES, CODEX, SCHEMA_RESPONSES), Refused(says=_NO_PATH)),
+        **dict.fromkeys((MESSAGES, CLAUDE_CODE, SCHEMA_MESSAGES), Refused(says=_NO_PATH, anthropic=True)),
         COUNT_CHAT: Refused(says=_NO_PATH),
         COUNT_MESSAGES: Refused(says=_NO_PATH, anthropic=True),
         EMBEDDINGS: Refused(says=_NO_PATH),
@@ -116,7 +119,6 @@ DIFFERENCES: dict[str, dict[str, Refused | Instead]] = {
                 TOOL_NAMED,
                 TOOL_ONE,
                 LOGPROBS,
-                SEED,
                 BIAS,
                 STOP,
                 CHOICES,

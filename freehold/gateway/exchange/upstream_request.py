@@ -12,6 +12,7 @@ from freehold.gateway.answers.assemble import Assembler, assembler_for
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.wire import body, form
 from freehold.gateway.wire.request import Request
+from freehold.gateway.wire.unanswerable import with_response_format
 
 
 def body_for(request: Request, target: UpstreamTarget, data: bytes) -> tuple[bytes, Assembler | None]:
@@ -27,6 +28,8 @@ def body_for(request: Request, target: UpstreamTarget, data: bytes) -> tuple[byt
             data = form.with_model(data, request.form, name)
         else:
             data = body.with_model(data, name)
+    if request.path in target.engine.drops_format:
+        data = with_response_format(data)
     if request.forced_call and target.engine.forces_tools is ForcesTools.BY_SCHEMA:
         worded = forced_call.worded(data)
         assert isinstance(worded, bytes), "it was worded before, when the request came"

@@ -60,7 +60,7 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
     rejection = (
         _why_not(gateway, model, request, elsewhere=detour is not None)
         or fields.refuse_private(model.entry.allow_keys)
-        or refuse_unanswerable(fields, request.path, model.engine.forces_tools)
+        or refuse_unanswerable(fields, request.path, model.engine)
         or refuse_shapes(fields, model.engine.shape_limits)
         or _wrong_body(model, request)
         or _force_call(model, request, fields)

@@ -235,7 +235,7 @@ def test_a_shape_that_would_end_an_engine_is_refused(
     answer = client.ask(post({"model": name, **said, **body}, path=path))
     assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")
     (key,) = body.keys() - {"prompt"}
-    assert repr(key) in answer.error["message"]
+    assert key in answer.error["message"]
     if path != MESSAGES:
         assert (answer.error["code"], answer.error["param"]) == ("shape_too_large", key)
     assert not engine.calls
@@ -287,6 +287,45 @@ def test_an_engine_that_forces_tools_is_asked(
 ) -> None:
     assert client.ask(choosing(name, path, choice)).status == 200
     assert engine.calls[0].json["tool_choice"] == choice
+
+
+# Formats that the engine would drop
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_format_of_a_response_stands_where_the_engine_keeps_it(
+    client: Client, engine: Engine, *, stream: bool
+) -> None:
+    shape = {"name": "x", "schema": {"type": "string"}, "strict": True}
+    body = {
+        "model": "cpp",
+        "input": "hi",
+        "stream": stream,
+        "text": {"format": {"type": "json_schema", **shape}},
+    }
+    client.ask(post(body, path=RESPONSES))
+    assert engine.calls[0].json["response_format"] == {"type": "json_schema", "json_schema": shape}
+
+
+@pytest.mark.parametrize("text", [{"format": {"type": "text"}}, {"verbosity": "low"}, {}, None, 5])
+def test_a_response_of_plain_text_stays_as_it_is(text: Any, client: Client, engine: Engine) -> None:
+    body = {"model": "cpp", "input": "hi", "stream": True, "text": text}
+    client.ask(post(body, path=RESPONSES))
+    assert engine.calls[0].json == body
+
+
+def test_a_format_that_the_engine_would_drop_is_refused(client: Client, engine: Engine) -> None:
+    format_ = {"type": "json_schema", "schema": {"type": "string"}}
+    body = {"max_tokens": 5, "messages": HI, "output_config": {"format": format_}}
+    answer = client.ask(post(body | {"model": "cpp"}, path=MESSAGES))
+    assert (answer.status, answer.json["type"], answer.error["type"]) == (
+        400,
+        "error",
+        "invalid_request_error",
+    )
+    assert "output_config" in answer.error["message"]
+    assert not engine.calls
+    assert client.ask(post(body | {"model": "vllm"}, path=MESSAGES)).status == 200
 
 
 # Conversations that are none
