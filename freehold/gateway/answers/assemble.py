@@ -13,7 +13,7 @@ import msgspec
 
 from freehold.engines.base import ApiError
 from freehold.gateway.answers.usage import Usage, of_answers
-from freehold.gateway.wire.errors import from_engine
+from freehold.gateway.wire.errors import from_engine, without_internals
 
 Json = dict[str, Any]
 
@@ -75,7 +75,7 @@ class Assembler:
         if not isinstance(event, dict):
             self._error = _broken("The engine sent a broken event.")
         elif event.get("error") or event.get("type") == "error":
-            self._error = from_engine(_status_of(event.get("error")), data)
+            self._error = without_internals(from_engine(_status_of(event.get("error")), data))
         else:
             self.events += 1
             self._take_event(event)

@@ -21,6 +21,7 @@ from freehold.gateway.answers.usage import (
     WHOLE_BYTES_MAX,
     Usage,
     find_usage,
+    is_json,
     of_answers,
     read_event,
     whole_usage,
@@ -41,6 +42,18 @@ _LAST = re.compile(
     rb"^(?:data: ?\[DONE\]|event: ?message_stop\b|event: ?response\.(?:completed|incomplete|failed)\b)",
     re.MULTILINE,
 )
+_OVER = re.compile(
+    _LAST.pattern + rb"""|^event: ?error\b|^(?:data|error): ?\{\s*"(?:error"|object": ?"error")"""
+    rb"""|"(?:finish|stop)_reason": ?"|"choices": ?\[\]""",
+    re.MULTILINE,
+)
+"""What the last bytes of a stream have that is over: its last event, an error, a finish, or the usage after it.
+Source: as `_LAST`; error events as llama.cpp, vLLM and SGLang send them. Some servers leave `[DONE]` out."""
+_PATHS_WITH_END = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"})
+"""Where a stream has a last event. Source: OpenAI and Anthropic API references, "Streaming"."""
+HELD_ANSWER_BYTES_MAX = 1024 * 1024
+"""Longest answer, not a stream, that is kept back until it is whole, bytes. Source: our own bound; 256 embeddings of 1,024
+numbers have three times as much, and no text has."""
 _GAVE_UP_MARK = b'"InternalServerError"'
 _GAVE_UP = re.compile(rb'data: ?\{"error": ?\{.*"type": ?"InternalServerError"')
 """How a server reports in band that its engine is dead. Source: vLLM 0.32.0, measured by a SIGKILL to its EngineCore."""
@@ -53,12 +66,14 @@ Source: measured on llama.cpp; OpenAI and Anthropic API references, "Streaming".
 class Tap:
     """What an answer passes on its way to the client; shared by the connection and its exchange."""
 
-    __slots__ = ("chunks", "heads", "keep", "last", "total_bytes", "write")
+    __slots__ = ("chunks", "heads", "held_bytes", "keep", "last", "total_bytes", "write")
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self.write = write
         self.total_bytes = 0
         """Bytes of the body, its framing included."""
+        self.held_bytes = 0
+        """Bytes of the body that are kept back until it is whole."""
         self.chunks = 0
         """Reads that were passed on after one look."""
         self.last = b""
@@ -73,8 +88,10 @@ class StreamTap(Tap):
     """The tap of one stream that is passed on. `hides`: the client did not ask for the usage chunk."""
 
     __slots__ = (
+        "_has_end",
         "_heads",
         "_held",
+        "_newest",
         "_on_last",
         "_parts",
         "_passed_bytes",
@@ -111,7 +128,10 @@ class StreamTap(Tap):
         self._rest: RestOfStream | None = None
         self._on_last = on_last
         self._silent = SILENT_EVENTS.get(path, 0)
+        self._has_end = path in _PATHS_WITH_END
         self._held = b""
+        self._newest = b""
+        """The newest events that were not passed on after one look."""
         self._passed_bytes = 0
 
     def counted(self) -> tuple[Usage | None, int | None, int]:
@@ -120,8 +140,8 @@ class StreamTap(Tap):
         return self.end(), max(0, chunks - self._silent), chunks
 
     def begin(self, head: AnswerHead, *, http11: bool) -> AnswerHead:
-        """Return the head to answer with: a stream whose usage chunk is taken out has no known length."""
-        if self.hides and head.length_bytes is not None:
+        """Return the head to answer with. It has no length: a chunk may be taken out, or another engine may continue."""
+        if head.length_bytes is not None:
             head = _without_length(head)
         self.chunked = head.chunked and http11
         return head
@@ -142,14 +162,14 @@ class StreamTap(Tap):
     def go_on(self, rest: RestOfStream) -> None:
         """Take what comes from now on as another engine's: `rest` makes the rest of this answer of it."""
         self._rest = rest
-        self._held, self._passed_bytes = b"", 0
+        self._held, self._passed_bytes, self._newest = b"", 0, b""
         self._silent += 1  # the comment that marks the continuation
 
     def begin_again(self) -> None:
         """Take what comes from now on as yet another engine's: nothing of the one before was passed on."""
         if self._rest is not None:
             self._rest = self._rest.copy()
-        self._held, self._passed_bytes = b"", 0
+        self._held, self._passed_bytes, self._newest = b"", 0, b""
 
     def fast(self, frame: BodyFrame) -> "StreamTap | None":
         """Return self where the next read may take the short way: on a border of chunks and of events."""
@@ -172,11 +192,12 @@ class StreamTap(Tap):
             out = self._pass(payload)
         else:
             out, border = self._pass(self._rest.feed(payload)), False
-        if frame.done:
+        whole = frame.done and self.last_part() is not None
+        if whole:
             out += self._flush()
         if self.chunked:
-            same = out == payload and border and (frame.at_border or frame.done)
-            out = data[:used] if same else _framed(out, last=frame.done)
+            same = out == payload and border and (frame.at_border or whole)
+            out = data[:used] if same else _framed(out, last=whole)
         if self.ended and not ended:
             self._on_last(len(out))
         return used, out
@@ -190,6 +211,11 @@ class StreamTap(Tap):
             self._on_last(len(out))
         return out
 
+    def last_part(self) -> bytes | None:
+        """Return nothing where the stream is over, or None where it only stopped, as if its engine had died."""
+        over = self.ended or not self._has_end or _OVER.search(self._newest) or _OVER.search(self.last)
+        return b"" if over else None
+
     def end(self) -> Usage | None:
         """Return the usage once no more comes; None: the engine reported none."""
         if self.usage is None and any(mark in self.last for mark in _MARKS):
@@ -199,9 +225,11 @@ class StreamTap(Tap):
     def _pass(self, payload: bytes) -> bytes:
         """Look at every event that is whole now, and return what may be passed on."""
         if not self._held and _is_unremarkable(payload):
+            self._newest = payload
             self.events += payload.count(b"\n\n")
             return payload
         data = self._held + payload
+        self._newest = data or self._newest
         at = data.rfind(b"\n\n") + 2
         if at > 1 and b"\r\n\r\n" not in data and _is_unremarkable(data[:at]):
             self.events += data.count(b"\n\n", 0, at)
@@ -310,20 +338,24 @@ def _without_length(head: AnswerHead) -> AnswerHead:
 
 
 class WholeTap(Tap):
-    """The tap of one answer that is not a stream: passed on as it comes, its usage read at the end."""
+    """The tap of one answer that is not a stream: kept back until it is whole; a very long one is passed on as it comes."""
 
-    __slots__ = ("_begin", "_end", "_on_last", "_unchunk", "usage")
+    __slots__ = ("_begin", "_end", "_holds", "_on_last", "_out", "_payload", "_unchunk", "usage")
 
     def __init__(self, write: Callable[[bytes], None], on_last: Callable[[int], None]) -> None:
         super().__init__(write)
+        self._holds = True
+        self._out: list[bytes] = []
+        self._payload: list[bytes] = []
         self.usage: Usage | None = None
         self._on_last = on_last
         self._begin = self._end = b""
         self._unchunk = False
 
     def begin(self, head: AnswerHead, *, http11: bool) -> AnswerHead:
-        """Return the head to answer with: the engine's."""
+        """Return the head to answer with: the engine's. An answer that must not have a body is not looked at."""
         self._unchunk = head.chunked and not http11
+        self._holds = head.status == 200
         return head
 
     def counted(self) -> tuple[Usage | None, int | None, int]:
@@ -335,18 +367,51 @@ class WholeTap(Tap):
         del frame
 
     def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
-        """Return how many bytes of a read belong to the answer, and those bytes. Raises BadFramingError."""
+        """Return how many bytes of a read belong to the answer, and what goes to the client now.
+
+        Raises BadFramingError, and EngineGaveUpError for an answer that is not JSON, of which the client has nothing yet.
+        """
         used, pieces = frame.payload(data)
         payload = b"".join(pieces)
-        if len(self._begin) + len(payload) <= WHOLE_BYTES_MAX and not self._end:
-            self._begin += payload
-        else:
-            self._end = (self._end + payload)[-WHOLE_BYTES_MAX:]
         out = payload if self._unchunk else data[:used]
+        if self._holds:
+            out = self._hold(payload, out, is_whole=frame.done)
+        else:
+            self._note(payload)
         if frame.done:
             self.end()
             self._on_last(len(out))
         return used, out
+
+    def _hold(self, payload: bytes, out: bytes, *, is_whole: bool) -> bytes:
+        self._payload.append(payload)
+        self._out.append(out)
+        self.held_bytes += len(out)
+        if self.held_bytes > HELD_ANSWER_BYTES_MAX:
+            return self._let_go()
+        last = self.last_part() if is_whole else b""
+        if last is None:
+            raise EngineGaveUpError("its answer is not JSON")
+        return last
+
+    def last_part(self) -> bytes | None:
+        """Return what is kept back, now that no more comes, or None where that is not JSON."""
+        if self._holds and not is_json(b"".join(self._payload)):
+            return None
+        return self._let_go()
+
+    def _let_go(self) -> bytes:
+        for payload in self._payload:
+            self._note(payload)
+        out = b"".join(self._out)
+        self._payload, self._out, self._holds, self.held_bytes = [], [], False, 0
+        return out
+
+    def _note(self, payload: bytes) -> None:
+        if len(self._begin) + len(payload) <= WHOLE_BYTES_MAX and not self._end:
+            self._begin += payload
+        else:
+            self._end = (self._end + payload)[-WHOLE_BYTES_MAX:]
 
     def end(self) -> Usage | None:
         """Return the usage once no more comes; None: none can be read."""

@@ -13,6 +13,7 @@ from typing import Protocol
 from freehold.engines.base import ApiError
 from freehold.gateway.answers.assemble import Assembler
 from freehold.gateway.answers.stream_tap import AnswerTap, tap_for
+from freehold.gateway.answers.usage import WHOLE_BYTES_MAX, Usage, is_json, whole_usage
 from freehold.gateway.endpoints import stall
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.outlier_detection import Failure
@@ -90,8 +91,8 @@ class AttemptOwner(Protocol):
     def no_other_target(self) -> None:
         """Reject the request: no target answered."""
 
-    def finish_whole(self, head: AnswerHead, data: bytes) -> None:
-        """Send an answer that came whole in one read."""
+    def finish_whole(self, head: AnswerHead, data: bytes, usage: Usage | None) -> None:
+        """Send an answer that came whole in one read, and used this."""
 
     def finish_passed(self, status: int) -> None:
         """End an answer that was passed on to its end."""
@@ -191,8 +192,12 @@ class Attempt:
     def on_whole(self, head: AnswerHead, data: bytes) -> None:
         """Take such an answer; its connection is free again."""
         self.connection = None
+        usage = whole_usage(data)
+        if (usage is None or len(data) > WHOLE_BYTES_MAX) and not is_json(data):
+            self.owner.attempt_failed(self, "status")
+            return
         self.owner.answer_came()
-        self.owner.finish_whole(head, data)
+        self.owner.finish_whole(head, data, usage)
 
     def on_head(self, connection: EngineConnection, head: AnswerHead) -> None:
         """Decide what to do with an answer whose head has come."""
@@ -258,9 +263,23 @@ class Attempt:
             else:
                 self.owner.finish_assembled(answer)
         else:
-            if self._client_head:
-                self._pass_on(b"")
-            self.owner.finish_passed(head.status)
+            self._end_passed(head.status)
+
+    def _end_passed(self, status: int) -> None:
+        """End an answer that was passed on, or treat it as a dead engine's where it only stopped."""
+        owner, passing = self.owner, self.passing
+        assert passing is not None
+        last = passing.last_part()
+        if last is not None:
+            if last or self._client_head:
+                self._pass_on(last)
+            owner.finish_passed(status)
+        elif owner.answer_bytes > owner.resumed_at_bytes:
+            self.count_failure("status")
+            # The framing has ended already, so what counts is how the client gets it.
+            owner.stream_broke(UntilCloseFrame(), "The engine ended its answer early.", reason="engine_lost")
+        else:
+            owner.attempt_failed(self, "status")
 
     # What becomes of the body
 
@@ -331,7 +350,7 @@ class Attempt:
 
     def spoke(self, now_s: float) -> bool:
         """Return whether the target sent something since the last call; called about twice a second."""
-        answer_bytes = self.owner.answer_bytes
+        answer_bytes = self.owner.answer_bytes + (self.passing.held_bytes if self.passing else 0)
         if not self._heard and answer_bytes == self._seen_bytes:
             return False
         self._heard, self.heard_s, self._seen_bytes = False, now_s, answer_bytes
@@ -403,3 +422,4 @@ class Attempt:
     def forget_answer(self) -> None:
         """Drop what came of an answer: another attempt follows."""
         self.head, self.assembler, self._error_parts = None, None, ()
+        self.passing = None

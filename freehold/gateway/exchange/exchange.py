@@ -33,6 +33,7 @@ from freehold.gateway.wire.request import Request
 ATTEMPTS_MAX = 3
 """Endpoints tried for one request. Source: our own bound, so that a request which kills engines cannot kill them all."""
 _RESUMED = {CLIENT_LEFT: "abandoned"}  # How a resumed stream ended that was not finished, by its status.
+_LOGGED_BYTES = 2000  # So much of an engine's error goes to the log. Source: our own bound, some 20 lines.
 _OWN_CODES = frozenset({"draining", "timeout"})  # Reasons that are error codes too; others are the engine's.
 
 
@@ -415,10 +416,10 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         start = head.start if http11 else head.start_unchunked
         return start + self.client.head_end(self.request, close=not self.keeps_client)
 
-    def finish_whole(self, head: AnswerHead, data: bytes) -> None:
-        """Send an answer that came whole in one read."""
+    def finish_whole(self, head: AnswerHead, data: bytes, usage: Usage | None) -> None:
+        """Send an answer that came whole in one read, and used this."""
         self._whole_bytes = len(data)
-        self.usage = whole_usage(data)
+        self.usage = usage
         # It is in the ledger before it leaves, whenever this process is killed: the write batch sees to that.
         self.record(200, complete=True, later=True)
         self._finish(200)
@@ -434,6 +435,9 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         """Deal with an error answer that was read to its end: ask another target, or send it to the client."""
         attempt = self.attempt
         assert attempt is not None
+        if status >= 500:
+            detail = body[:_LOGGED_BYTES].decode("utf-8", "replace")
+            self._warn("engine_error", reason=f"status_{status}", detail=detail)
         if status == 500 and attempt.count_broken(body) and self._may_move(attempt.target):
             self._move("status_500")
             return

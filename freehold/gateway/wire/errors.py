@@ -133,11 +133,19 @@ def from_answer(engine: Engine, status: int, *, body: bytes, retry_after_s: floa
         return bad_gateway("The engine answered with a redirect; its endpoint's address is not right.")
     if status in {401, 403, 407}:
         return bad_gateway("The engine refused the gateway's own credentials; see its api_key.")
-    error = engine.translate_error(status, body) or from_engine(status, body)
+    error = without_internals(engine.translate_error(status, body) or from_engine(status, body))
     if status in {429, 503}:
         # Whatever the message: the engine has no room, which is not the caller's own limit.
         return unavailable(error.message, code="engine_overloaded", retry_after_s=retry_after_s or 1.0)
     return Rejection(error=error, by_engine=True)
+
+
+def without_internals(error: ApiError) -> ApiError:
+    """Return an engine's error as clients may see it: the text of its own failures may hold paths and tracebacks."""
+    if error.status < 500:
+        return error
+    message = f"The engine answered with HTTP status {error.status}. Its message is in the gateway's log, under this request's id."
+    return replace(error, message=message)
 
 
 def from_engine(status: int, body: bytes) -> ApiError:
