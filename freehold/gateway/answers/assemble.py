@@ -40,6 +40,8 @@ class Assembler:
         self._tail = b""
         self._answer: Json = {}
         self._error: ApiError | None = None
+        self.reported = b""
+        """The engine's own error event; empty: it sent none."""
         self.size_bytes = 0
         self.events = 0
         """Events taken so far: about one a token."""
@@ -75,6 +77,7 @@ class Assembler:
         if not isinstance(event, dict):
             self._error = _broken("The engine sent a broken event.")
         elif event.get("error") or event.get("type") == "error":
+            self.reported = data
             self._error = without_internals(from_engine(_status_of(event.get("error")), data))
         else:
             self.events += 1

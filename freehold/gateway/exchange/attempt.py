@@ -100,6 +100,9 @@ class AttemptOwner(Protocol):
     def finish_error(self, status: int, body: bytes, *, retry_after_s: float | None) -> None:
         """Deal with an error answer that was read to its end."""
 
+    def note_error(self, reason: str, text: bytes) -> None:
+        """Write an engine's own error text into the log."""
+
     def finish_assembled(self, answer: bytes) -> None:
         """Send an answer that was put together."""
 
@@ -259,6 +262,8 @@ class Attempt:
             assert self.assembler is not None
             answer = self.assembler.result()
             if isinstance(answer, ApiError):
+                if self.assembler.reported:
+                    self.owner.note_error("error_event", self.assembler.reported)
                 self.owner.reject(Rejection(error=answer, by_engine=True))
             else:
                 self.owner.finish_assembled(answer)

@@ -436,12 +436,15 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         attempt = self.attempt
         assert attempt is not None
         if status >= 500:
-            detail = body[:_LOGGED_BYTES].decode("utf-8", "replace")
-            self._warn("engine_error", reason=f"status_{status}", detail=detail)
+            self.note_error(f"status_{status}", body)
         if status == 500 and attempt.count_broken(body) and self._may_move(attempt.target):
             self._move("status_500")
             return
         self.reject(errors.from_answer(attempt.target.engine, status, body=body, retry_after_s=retry_after_s))
+
+    def note_error(self, reason: str, text: bytes) -> None:
+        """Write an engine's own error text into the log; the client does not get it."""
+        self._warn("engine_error", reason=reason, detail=text[:_LOGGED_BYTES].decode("utf-8", "replace"))
 
     def finish_assembled(self, answer: bytes) -> None:
         """Send an answer that was put together."""

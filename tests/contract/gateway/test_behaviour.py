@@ -179,7 +179,7 @@ def test_its_plain_errors_and_plain_answers_pass(client: Client, engine: Engine)
 
 
 BROKEN_STREAMS = {
-    "an error event": (event({"error": {"code": 500, "message": "the model said nonsense"}}), 500, "nonsense"),
+    "an error event": (event({"error": {"code": 500, "message": "the model said nonsense"}}), 500, "HTTP status 500"),
     "an early end": (delta("a"), 502, "ended early"),
     "no JSON": (b"data: {oops\n\n", 502, "broken event"),
     "nesting": (b"data: " + b"[" * 50_000 + b"\n\n", 502, "broken event"),
