@@ -13,7 +13,7 @@ import msgspec
 
 from freehold.engines.base import ApiError
 from freehold.gateway.answers.usage import Usage, of_answers
-from freehold.gateway.wire.errors import from_engine, without_internals
+from freehold.gateway.wire.errors import from_event
 
 Json = dict[str, Any]
 
@@ -78,7 +78,7 @@ class Assembler:
             self._error = _broken("The engine sent a broken event.")
         elif event.get("error") or event.get("type") == "error":
             self.reported = data
-            self._error = without_internals(from_engine(_status_of(event.get("error")), data))
+            self._error = from_event(data)
         else:
             self.events += 1
             self._take_event(event)
@@ -116,11 +116,6 @@ def _of_answers(usages: list[Json], *, choices: int) -> Json:
     whole = of_answers(parts, choices=choices)
     counts: Json = {"prompt_tokens": whole.prompt_tokens, "completion_tokens": whole.completion_tokens}
     return usages[-1] | counts | {"total_tokens": sum(counts.values())}
-
-
-def _status_of(error: object) -> int:
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) and 400 <= code < 600 else 500
 
 
 def _merge(into: Json, delta: Json) -> None:

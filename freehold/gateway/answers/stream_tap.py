@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+from freehold.engines.base import ALL_PATHS
 from freehold.gateway.answers.continuation import RestOfStream
 from freehold.gateway.answers.stream_log import RESUMED_PATHS, PackBudget, StreamLog, forget
 from freehold.gateway.answers.usage import (
@@ -26,6 +27,7 @@ from freehold.gateway.answers.usage import (
     read_event,
     whole_usage,
 )
+from freehold.gateway.wire import errors
 from freehold.gateway.wire.frame import BodyFrame, EngineGaveUpError
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
@@ -42,19 +44,21 @@ _LAST = re.compile(
     rb"^(?:data: ?\[DONE\]|event: ?message_stop\b|event: ?response\.(?:completed|incomplete|failed)\b)",
     re.MULTILINE,
 )
-_OVER = re.compile(
-    _LAST.pattern + rb"""|^event: ?error\b|^(?:data|error): ?\{\s*"(?:error"|object": ?"error")"""
-    rb"""|"(?:finish|stop)_reason": ?"|"choices": ?\[\]""",
-    re.MULTILINE,
+_ERROR = re.compile(
+    rb"""^(?:event: ?error\b|(?:data|error): ?\{\s*"(?:error"|(?:object|type)": ?"error"))""", re.MULTILINE
 )
-"""What the last bytes of a stream have that is over: its last event, an error, a finish, or the usage after it.
-Source: as `_LAST`; error events as llama.cpp, vLLM and SGLang send them. Some servers leave `[DONE]` out."""
+"""An error event. Source: as llama.cpp, vLLM and SGLang send it; Anthropic and OpenAI API references, "Streaming"."""
+_REMARKABLE = re.compile(rb"%b|%b" % (_LAST.pattern, _ERROR.pattern), re.MULTILINE)
+_OVER = re.compile(_REMARKABLE.pattern + rb"""|"(?:finish|stop)_reason": ?"|"choices": ?\[\]""", re.MULTILINE)
+"""What the last bytes of a stream have that is over: its last event, an error, a finish, or the usage after it. Some servers
+leave `[DONE]` out."""
 _PATHS_WITH_END = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"})
 """Where a stream has a last event. Source: OpenAI and Anthropic API references, "Streaming"."""
+JSON_PATHS = ALL_PATHS
+"""Where an answer that is not a stream is JSON. On others it may be sound or a picture. Source: OpenAI API reference."""
 HELD_ANSWER_BYTES_MAX = 1024 * 1024
 """Longest answer, not a stream, that is kept back until it is whole, bytes. Source: our own bound; 256 embeddings of 1,024
 numbers have three times as much, and no text has."""
-_GAVE_UP_MARK = b'"InternalServerError"'
 _GAVE_UP = re.compile(rb'data: ?\{"error": ?\{.*"type": ?"InternalServerError"')
 """How a server reports in band that its engine is dead. Source: vLLM 0.32.0, measured by a SIGKILL to its EngineCore."""
 _DELTA = re.compile(rb"event: ?[a-z_.]+_delta\r?\n|event: ?response\.output_text\.delta\r?\n")
@@ -88,13 +92,14 @@ class StreamTap(Tap):
     """The tap of one stream that is passed on. `hides`: the client did not ask for the usage chunk."""
 
     __slots__ = (
-        "_has_end",
         "_heads",
         "_held",
         "_newest",
+        "_newest_at",
         "_on_last",
         "_parts",
         "_passed_bytes",
+        "_path",
         "_rest",
         "_silent",
         "choices",
@@ -103,6 +108,7 @@ class StreamTap(Tap):
         "events",
         "hides",
         "log",
+        "on_error",
         "usage",
     )
 
@@ -127,11 +133,15 @@ class StreamTap(Tap):
         """What the client received; None: it cannot be continued. With a log, the client gets whole events only."""
         self._rest: RestOfStream | None = None
         self._on_last = on_last
+        self.on_error: Callable[[str, bytes], object] = _ignore
+        """Is given an engine's own error text, which the client does not get."""
         self._silent = SILENT_EVENTS.get(path, 0)
-        self._has_end = path in _PATHS_WITH_END
+        self._path = path
         self._held = b""
         self._newest = b""
         """The newest events that were not passed on after one look."""
+        self._newest_at = 0
+        """How many others had been passed on before them."""
         self._passed_bytes = 0
 
     def counted(self) -> tuple[Usage | None, int | None, int]:
@@ -213,7 +223,8 @@ class StreamTap(Tap):
 
     def last_part(self) -> bytes | None:
         """Return nothing where the stream is over, or None where it only stopped, as if its engine had died."""
-        over = self.ended or not self._has_end or _OVER.search(self._newest) or _OVER.search(self.last)
+        newest = self._newest if self.chunks == self._newest_at else self.last
+        over = self.ended or self._path not in _PATHS_WITH_END or _OVER.search(newest)
         return b"" if over else None
 
     def end(self) -> Usage | None:
@@ -224,12 +235,12 @@ class StreamTap(Tap):
 
     def _pass(self, payload: bytes) -> bytes:
         """Look at every event that is whole now, and return what may be passed on."""
+        data = self._held + payload
+        if data:
+            self._newest, self._newest_at = data, self.chunks
         if not self._held and _is_unremarkable(payload):
-            self._newest = payload
             self.events += payload.count(b"\n\n")
             return payload
-        data = self._held + payload
-        self._newest = data or self._newest
         at = data.rfind(b"\n\n") + 2
         if at > 1 and b"\r\n\r\n" not in data and _is_unremarkable(data[:at]):
             self.events += data.count(b"\n\n", 0, at)
@@ -242,7 +253,7 @@ class StreamTap(Tap):
         for border in _BORDER.finditer(data):
             event = data[at : border.end()]
             if self._event(event) or passed_bytes or not self.hides:
-                out.append(event[passed_bytes:])
+                out.append(event[passed_bytes:] if passed_bytes else self._shown(event))
             at, passed_bytes = border.end(), 0
         out.append(self._hold(data[at:], passed_bytes))
         return b"".join(out)
@@ -250,7 +261,7 @@ class StreamTap(Tap):
     def _hold(self, rest: bytes, passed_bytes: int) -> bytes:
         """Keep the beginning of an event until the rest of it comes, and return what of it may be passed on now."""
         out = b""
-        if not (self.hides or self.log) or len(rest) > _HELD_BYTES_MAX:
+        if not (self.hides or self.log or _ERROR.match(rest)) or len(rest) > _HELD_BYTES_MAX:
             out = rest[passed_bytes:]
             if len(rest) > _HELD_BYTES_MAX:
                 rest = rest[:_NAME_BYTES] + rest[_NAME_BYTES - _HELD_BYTES_MAX :]
@@ -263,7 +274,18 @@ class StreamTap(Tap):
         event, self._held = self._held, b""
         if event.strip() and not self._event(event) and not self._passed_bytes and self.hides:
             return b""
-        return event[self._passed_bytes :]
+        return event[self._passed_bytes :] if self._passed_bytes else self._shown(event)
+
+    def _shown(self, event: bytes) -> bytes:
+        """Return an event as the client gets it: without the text of an engine's own failure."""
+        if not _ERROR.match(event):
+            return event
+        text = event.partition(b"data:")[2] or event.partition(b":")[2]
+        error = errors.from_event(text)
+        if error.status < 500:
+            return event
+        self.on_error("error_event", text)
+        return errors.event(error, self._path)
 
     def _event(self, event: bytes) -> bool:
         """Look at one event and return whether the client gets it."""
@@ -310,6 +332,10 @@ class StreamTap(Tap):
             self._heads[len(data)] = data[: line_bytes + start.end()]
 
 
+def _ignore(_reason: str, _text: bytes) -> None:
+    """Drop an error's text."""
+
+
 def _framed(payload: bytes, *, last: bool) -> bytes:
     """Return a payload as one chunk; an empty payload is not a chunk, since an empty chunk would be the end."""
     chunk = b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
@@ -321,8 +347,7 @@ def _is_unremarkable(payload: bytes) -> bool:
     return (
         payload.endswith(b"\n\n")
         and not any(mark in payload for mark in _MARKS)
-        and _GAVE_UP_MARK not in payload
-        and not _LAST.search(payload)
+        and not _REMARKABLE.search(payload)
     )
 
 
@@ -352,10 +377,10 @@ class WholeTap(Tap):
         self._begin = self._end = b""
         self._unchunk = False
 
-    def begin(self, head: AnswerHead, *, http11: bool) -> AnswerHead:
-        """Return the head to answer with: the engine's. An answer that must not have a body is not looked at."""
-        self._unchunk = head.chunked and not http11
-        self._holds = head.status == 200
+    def begin(self, head: AnswerHead, request: Request) -> AnswerHead:
+        """Return the head to answer with: the engine's. An answer that need not be JSON is not kept back."""
+        self._unchunk = head.chunked and not request.http11
+        self._holds = head.status == 200 and request.path in JSON_PATHS
         return head
 
     def counted(self) -> tuple[Usage | None, int | None, int]:
@@ -428,14 +453,19 @@ AnswerTap = StreamTap | WholeTap
 
 
 def tap_for(
-    head: AnswerHead, request: Request, *, write: Callable[[bytes], None], on_last: Callable[[int], None]
+    head: AnswerHead,
+    request: Request,
+    *,
+    write: Callable[[bytes], None],
+    on_last: Callable[[int], None],
+    on_error: Callable[[str, bytes], object] = _ignore,
 ) -> tuple[AnswerTap, AnswerHead]:
     """Return the tap for an answer with this head, and the head that the client gets."""
     if not head.event_stream:
         whole = WholeTap(write, on_last=on_last)
-        return whole, whole.begin(head, http11=request.http11)
+        return whole, whole.begin(head, request)
     tap = StreamTap(write, path=request.path, hides=request.hides_usage, on_last=on_last)
-    tap.choices = request.choices
+    tap.choices, tap.on_error = request.choices, on_error
     head = tap.begin(head, http11=request.http11)
     if request.resumable and request.path in RESUMED_PATHS:
         tap.keep_all(chunked=head.chunked)

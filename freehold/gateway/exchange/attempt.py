@@ -12,7 +12,7 @@ from typing import Protocol
 
 from freehold.engines.base import ApiError
 from freehold.gateway.answers.assemble import Assembler
-from freehold.gateway.answers.stream_tap import AnswerTap, tap_for
+from freehold.gateway.answers.stream_tap import JSON_PATHS, AnswerTap, tap_for
 from freehold.gateway.answers.usage import WHOLE_BYTES_MAX, Usage, is_json, whole_usage
 from freehold.gateway.endpoints import stall
 from freehold.gateway.endpoints.model import ServedModel
@@ -33,6 +33,7 @@ _ERROR_BODY_BYTES_MAX = (
     64 * 1024
 )  # An engine's error is a sentence; more than this is cut. Source: our own bound.
 _ANSWER_BYTES_MAX = 64 * 1024 * 1024  # Largest answer put together in memory. Source: our own bound.
+_LOGGED_BYTES = 2000  # So much of an engine's error goes to the log. Source: our own bound, some 20 lines.
 _GIVEN_UP_S = 1.0  # A client that leaves sooner is no sign of a hung engine. Source: our own choice.
 TRY_ELSEWHERE = frozenset({429, 502, 503, 504})
 """Answers of a target that is busy, or dead behind its server; for a 500 the body decides."""
@@ -99,9 +100,6 @@ class AttemptOwner(Protocol):
 
     def finish_error(self, status: int, body: bytes, *, retry_after_s: float | None) -> None:
         """Deal with an error answer that was read to its end."""
-
-    def note_error(self, reason: str, text: bytes) -> None:
-        """Write an engine's own error text into the log."""
 
     def finish_assembled(self, answer: bytes) -> None:
         """Send an answer that was put together."""
@@ -196,7 +194,8 @@ class Attempt:
         """Take such an answer; its connection is free again."""
         self.connection = None
         usage = whole_usage(data)
-        if (usage is None or len(data) > WHOLE_BYTES_MAX) and not is_json(data):
+        unread = usage is None or len(data) > WHOLE_BYTES_MAX
+        if unread and self.owner.request.path in JSON_PATHS and not is_json(data):
             self.owner.attempt_failed(self, "status")
             return
         self.owner.answer_came()
@@ -221,7 +220,13 @@ class Attempt:
             self._join(head)
         else:
             owner = self.owner
-            owner.tap, head = tap_for(head, owner.request, write=owner.client.write, on_last=owner.on_last)
+            owner.tap, head = tap_for(
+                head,
+                owner.request,
+                write=owner.client.write,
+                on_last=owner.on_last,
+                on_error=self.note_error,
+            )
             self.passing, self.on_body = owner.tap, self._pass_on
             self._client_head = owner.client_head(head)
 
@@ -261,10 +266,11 @@ class Attempt:
         elif self.on_body == self._assemble:
             assert self.assembler is not None
             answer = self.assembler.result()
-            if isinstance(answer, ApiError):
-                if self.assembler.reported:
-                    self.owner.note_error("error_event", self.assembler.reported)
+            if isinstance(answer, ApiError) and self.assembler.reported:
+                self.note_error("error_event", self.assembler.reported)
                 self.owner.reject(Rejection(error=answer, by_engine=True))
+            elif isinstance(answer, ApiError):
+                self.owner.attempt_failed(self, "status")
             else:
                 self.owner.finish_assembled(answer)
         else:
@@ -415,6 +421,16 @@ class Attempt:
             return False
         self.count_failure("status")
         return True
+
+    def note_error(self, reason: str, text: bytes) -> None:
+        """Write an engine's own error text into the log, but nothing that its model wrote; the client does not get it."""
+        engine, detail = self.target.engine, text[:_LOGGED_BYTES].decode("utf-8", "replace")
+        if engine.blames_model is not None and engine.blames_model(text):
+            detail = "what the model wrote does not parse"
+        name = self.owner.request.request_id
+        self.owner.context.log.warning(
+            "engine_error", endpoint=self.target.id, reason=reason, request=name, detail=detail
+        )
 
     def leave(self, whole_s: float | None = None) -> None:
         """Free the place at the target; `whole_s`: seconds after which the answer came whole in one read, if it did."""

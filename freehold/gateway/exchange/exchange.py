@@ -19,7 +19,7 @@ from freehold.gateway.endpoints.outlier_detection import Failure
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.attempt import TRY_ELSEWHERE, Attempt
 from freehold.gateway.exchange.context import ExchangeContext
-from freehold.gateway.exchange.finish import record_end
+from freehold.gateway.exchange.finish import count_end, record_end
 from freehold.gateway.exchange.ledger_record import CLIENT_LEFT
 from freehold.gateway.exchange.provider import Stay
 from freehold.gateway.queue.admission import QueuedRequest
@@ -33,7 +33,6 @@ from freehold.gateway.wire.request import Request
 ATTEMPTS_MAX = 3
 """Endpoints tried for one request. Source: our own bound, so that a request which kills engines cannot kill them all."""
 _RESUMED = {CLIENT_LEFT: "abandoned"}  # How a resumed stream ended that was not finished, by its status.
-_LOGGED_BYTES = 2000  # So much of an engine's error goes to the log. Source: our own bound, some 20 lines.
 _OWN_CODES = frozenset({"draining", "timeout"})  # Reasons that are error codes too; others are the engine's.
 
 
@@ -436,15 +435,11 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         attempt = self.attempt
         assert attempt is not None
         if status >= 500:
-            self.note_error(f"status_{status}", body)
+            attempt.note_error(f"status_{status}", body)
         if status == 500 and attempt.count_broken(body) and self._may_move(attempt.target):
             self._move("status_500")
             return
         self.reject(errors.from_answer(attempt.target.engine, status, body=body, retry_after_s=retry_after_s))
-
-    def note_error(self, reason: str, text: bytes) -> None:
-        """Write an engine's own error text into the log; the client does not get it."""
-        self._warn("engine_error", reason=reason, detail=text[:_LOGGED_BYTES].decode("utf-8", "replace"))
 
     def finish_assembled(self, answer: bytes) -> None:
         """Send an answer that was put together."""
@@ -463,21 +458,13 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if self.done:
             return
         self.done = True
-        now_s, attempt, tap, request = self.context.now_s(), self.attempt, self.tap, self.request
+        now_s, tap = self.context.now_s(), self.tap
         unfinished = isinstance(tap, StreamTap) and not tap.ended
         if not self._recorded:
             self.record(status, complete=status < 400 and not unfinished)
         if self.resumed_at_bytes:
             self.model.metrics.resumed(_RESUMED.get(status, "cut") if unfinished else "whole")
-        if attempt is not None:
-            attempt.leave(now_s - attempt.heard_s if attempt.head is None and status == 200 else None)
-        answer_bytes = self.answer_bytes
-        if request.grant is not None:
-            request.grant.end(status, answer_bytes, asked=self.attempts > 0)
-        ttft_s = None if self.first_s is None else self.first_s - self.started_s
-        self.model.metrics.finished(
-            request.path, status, took_s=now_s - self.started_s, ttft_s=ttft_s, answer_bytes=answer_bytes
-        )
+        count_end(self, status, now_s)
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
         self.attempt = None  # so that reference counting frees both
 
