@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from freehold.engines.base import (
     ALL_PATHS,
+    COUNT_PATHS,
     Adapter,
     ApiError,
     Capacity,
@@ -73,7 +74,7 @@ def _translate_error(_status: int, body: bytes) -> ApiError | None:
     if fields.get("code") not in _CONTEXT_CODES and not _TOO_LONG.search(text):
         return None
     said = text or "The request is longer than the model's context."
-    return context_error(said, param=param if isinstance(param, str) else None)
+    return context_error(said, param=param if isinstance(param, str) else None, fields=fields)
 
 
 def _ask_adapter(_model: str, _place: int, adapter: Adapter) -> Mapping[str, object]:
@@ -85,7 +86,7 @@ ENGINE = Engine(
     name="external",
     summary="an OpenAI-compatible endpoint that somebody else runs",
     managed=False,
-    paths=ALL_PATHS,
+    paths=ALL_PATHS | COUNT_PATHS,
     # vLLM and SGLang stop a request when its client leaves, streamed or not. A server that is known to be another one has
     # the habits of that one's engine file.
     stream_to_abort=False,

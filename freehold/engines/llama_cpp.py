@@ -21,17 +21,20 @@ import msgspec
 from freehold.engines._llama_cpp_options import CELL_TOKENS, DEFAULTS, OPTIONS, complete, conflicts, to_words
 from freehold.engines.base import (
     ALL_PATHS,
+    COUNT_PATHS,
     FOLDER,
     Adapter,
     ApiError,
     Command,
     Continues,
     Engine,
+    ForcesTools,
     Format,
     HttpCheck,
     Metric,
     Options,
     Placement,
+    ShapeLimits,
     Unfinished,
     completion_check,
 )
@@ -151,7 +154,8 @@ def _too_long(fields: Mapping[str, object]) -> ApiError:
         return context_error(str(fields.get("message")))
     return context_error(
         f"This model's maximum context length is {limit} tokens, but the request has {prompt} tokens. "
-        "Shorten the request, or raise n_ctx (or lower n_parallel) in engine_options."
+        "Shorten the request, or raise n_ctx (or lower n_parallel) in engine_options.",
+        fields=fields,
     )
 
 
@@ -286,7 +290,12 @@ ENGINE = Engine(
     summary="llama.cpp: GGUF weights on CPU or GPU",
     managed=True,
     distribution="xllamacpp",
-    paths=ALL_PATHS,
+    paths=ALL_PATHS | COUNT_PATHS,
+    # `required` is answered in text with some templates, and a named tool is read as `auto` (docs/engines.md, Tools).
+    forces_tools=ForcesTools.BY_SCHEMA,
+    # `"a"? "a"? …`, 300 times, stops all slots for minutes; 100 repetitions take a second (measured on 2026.10.11549).
+    shape_limits=ShapeLimits(repeats=100),
+    variables=("GGML_", "LLAMA_"),
     stream_to_abort=True,
     usage_per_answer=True,
     fetches=lambda options: "mmproj" in options,  # without a projector it refuses pictures unseen

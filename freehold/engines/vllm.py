@@ -17,6 +17,7 @@ from math import prod
 
 from freehold.engines.base import (
     ALL_PATHS,
+    TORCH_VARIABLES,
     Adapter,
     ApiError,
     CapacityPage,
@@ -319,12 +320,15 @@ ENGINE = Engine(
     name="vllm",
     summary="vLLM: Hugging Face weights on GPUs (or a CPU), many requests at once",
     managed=True,
-    paths=ALL_PATHS,
+    # It counts on one path only. Source: vLLM, entrypoints/anthropic/api_router.py.
+    paths=ALL_PATHS | {"/v1/messages/count_tokens"},
     formats=(Format.SAFETENSORS,),
     adapter_formats=(Format.SAFETENSORS,),
     ask_adapter=_ask_adapter,
     program=_PROGRAM,
     recipes=(_CUDA_RECIPE, _CPU_RECIPE),
+    variables=("VLLM_", "RAY_", *TORCH_VARIABLES),
+    shared_memory=True,
     stream_to_abort=False,
     options=(*_DATA.options, *to_options(FLAGS, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved=_DATA.reserved,

@@ -148,9 +148,27 @@ class ClientSuite:
         text = "".join(event["delta"].get("text", "") for event in events if "delta" in event)
         assert text == answer["content"][0]["text"]
 
+    @row(table.COUNT_CHAT)
+    def test_a_chat_is_counted_as_it_would_be_read(self, stack: Stack, client: openai.OpenAI) -> None:
+        before = recorded(stack)[1]
+        body = {"model": MODEL, "messages": QUESTION}
+        counted: Any = client.post("/chat/completions/input_tokens", cast_to=object, body=body)
+        read = chat(client, max_tokens=1).usage.prompt_tokens
+        assert counted["input_tokens"] == read
+        wait_until(lambda: recorded(stack)[1] == before + read, what="only the answered prompt in the ledger")
+
+    @row(table.COUNT_MESSAGES)
+    def test_messages_are_counted_as_they_would_be_read(self, client: openai.OpenAI) -> None:
+        body = {"model": MODEL, "messages": QUESTION}
+        counted: Any = client.post("/messages/count_tokens", cast_to=object, body=body)
+        usage = message(client)["usage"]
+        assert counted["input_tokens"] == usage["input_tokens"] + usage.get("cache_read_input_tokens", 0)
+
     @pytest.mark.parametrize(
         ("change", "status", "kind"),
         [
+            ({"messages": []}, 400, "invalid_request_error"),
+            ({"messages": None}, 400, "invalid_request_error"),
             ({"model": "claude"}, 404, "not_found_error"),
             ({"model": 5}, 400, "invalid_request_error"),
             ({"messages": [{"role": "user", "content": "word " * 5000}]}, 400, "invalid_request_error"),
@@ -210,11 +228,14 @@ class ClientSuite:
         assert json.loads(told)["city"] in {"Paris", "Rome"}
         assert choices[-1].finish_reason == "tool_calls"
 
-    def a_tool_is_not_forced(self, client: openai.OpenAI) -> None:
-        answer = chat(client, tools=[TOOL], tool_choice="required", max_tokens=8)
-        assert answer.choices[0].finish_reason in {"length", "stop"}
-        assert answer.choices[0].message.content
-        assert not answer.choices[0].message.tool_calls
+    @row(table.TOOL_NAMED)
+    def test_a_tool_that_is_named(self, client: openai.OpenAI) -> None:
+        other = {"type": "function", "function": {"name": "wait", "parameters": {"type": "object"}}}
+        choice = {"type": "function", "function": {"name": "look_up"}}
+        answer = chat(client, tools=[other, TOOL], tool_choice=choice, max_tokens=60)
+        (call,) = answer.choices[0].message.tool_calls
+        assert call.function.name == "look_up"
+        assert json.loads(call.function.arguments)["city"] in {"Paris", "Rome"}
 
     @row(table.LOGPROBS)
     def test_log_probabilities(self, client: openai.OpenAI) -> None:
@@ -327,7 +348,14 @@ class ClientSuite:
 
     @row("a value of the wrong type, messages that are missing: 400")
     @pytest.mark.parametrize(
-        "wrong", [{"temperature": "hot"}, {"max_tokens": "many"}, {"top_p": [1]}, {"messages": None}]
+        "wrong",
+        [
+            {"temperature": "hot"},
+            {"max_tokens": "many"},
+            {"top_p": [1]},
+            {"messages": None},
+            {"messages": []},
+        ],
     )
     @pytest.mark.parametrize("stream", [False, True])
     def test_a_wrong_type(self, raw: httpx2.Client, wrong: dict[str, Any], *, stream: bool) -> None:

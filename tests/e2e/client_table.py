@@ -78,6 +78,9 @@ SCHEMA = "an answer in the shape of a JSON schema"
 SCHEMA_STREAM = "the same, streamed"
 TOOL = "a tool that must be called"
 TOOL_STREAM = "the same, streamed in pieces"
+TOOL_NAMED = "a tool that is named"
+COUNT_CHAT = "`/v1/chat/completions/input_tokens`"
+COUNT_MESSAGES = "`/v1/messages/count_tokens`"
 LOGPROBS = "log probabilities"
 STOP = "stop texts, whole and streamed"
 CHOICES = "several choices (`n`), whole and streamed"
@@ -90,18 +93,18 @@ _NO_PATH = r"does not serve /v1/"
 _NO_TRANSFORMERS = Refused()
 DIFFERENCES: dict[str, dict[str, Refused | Instead]] = {
     "llama-cpp": {
-        **dict.fromkeys(
-            (TOOL, TOOL_STREAM), Instead(told="answered, not forced", method="a_tool_is_not_forced")
-        ),
         RANGE: Instead(told="answered: it takes every number", method="any_number_is_taken"),
     },
-    "vllm": {GREEDY: Refused(says="temperature above 0")},
+    "vllm": {COUNT_CHAT: Refused(says=_NO_PATH), GREEDY: Refused(says="temperature above 0")},
     "transformers": {
         RESPONSES: Refused(says=_NO_PATH),
         MESSAGES: Refused(says=_NO_PATH, anthropic=True),
+        COUNT_CHAT: Refused(says=_NO_PATH),
+        COUNT_MESSAGES: Refused(says=_NO_PATH, anthropic=True),
         EMBEDDINGS: Refused(says=_NO_PATH),
         **dict.fromkeys(
-            (SCHEMA, SCHEMA_STREAM, TOOL, TOOL_STREAM, LOGPROBS, STOP, CHOICES, GREEDY), _NO_TRANSFORMERS
+            (SCHEMA, SCHEMA_STREAM, TOOL, TOOL_STREAM, TOOL_NAMED, LOGPROBS, STOP, CHOICES, GREEDY),
+            _NO_TRANSFORMERS,
         ),
         AT_ONCE: Instead(told="one after the other", method="streams_wait_for_each_other"),
     },

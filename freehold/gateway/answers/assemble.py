@@ -101,13 +101,24 @@ def _broken(message: str) -> ApiError:
     return ApiError(status=502, message=message, type="server_error")
 
 
-def assembler_for(path: str, *, choices: int = 0) -> Assembler | None:
+def assembler_for(
+    path: str, *, choices: int = 0, then: Callable[[Json], Json] | None = None
+) -> Assembler | None:
     """Return an assembler for a gateway path's stream, or None where that path does not stream.
 
-    `choices` is how many answers share a prompt, where each answer has a usage of its own; 0: one usage is the whole.
+    `choices` is how many answers share a prompt, where each answer has a usage of its own; 0: one usage is the whole. `then` changes
+    the whole answer; None: it stays as it is.
     """
     shape = _SHAPES.get(path)
-    return Assembler(*shape, choices=choices) if shape else None
+    if shape is None:
+        return None
+    take, finish = shape
+
+    def finish_then(answer: Json) -> Json | None:
+        whole = finish(answer)
+        return whole if whole is None or then is None else then(whole)
+
+    return Assembler(take, finish_then, choices=choices)
 
 
 def _of_answers(usages: list[Json], *, choices: int) -> Json:

@@ -10,7 +10,7 @@ request starts when, and the `detour` whether other providers are asked.
 from dataclasses import replace
 from typing import Protocol
 
-from freehold.gateway.answers import continuation
+from freehold.gateway.answers import continuation, forced_call
 from freehold.gateway.answers.continuation import Continuation
 from freehold.gateway.answers.stream_tap import AnswerTap, StreamTap
 from freehold.gateway.answers.usage import Usage, whole_usage
@@ -446,7 +446,11 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         self._whole_bytes = len(answer)
         self.usage = whole_usage(answer)
         self._finish(200)
-        self.client.reply(self.request, 200, body=answer)
+        if self.request.stream:  # only a forced call is put together for a client that asked for a stream
+            events = forced_call.as_events(answer, hides_usage=self.request.hides_usage)
+            self.client.reply(self.request, 200, body=events, content_type="text/event-stream")
+        else:
+            self.client.reply(self.request, 200, body=answer)
 
     def on_last(self, last_bytes: int) -> None:
         """Record the answer as complete: its last bytes are about to leave."""

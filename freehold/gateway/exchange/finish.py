@@ -6,6 +6,7 @@ cannot differ. It decides nothing about the request and never fails it.
 
 from typing import Protocol
 
+from freehold.engines.base import COUNT_PATHS
 from freehold.gateway.answers.stream_tap import SILENT_EVENTS
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.exchange.attempt import Attempt, AttemptOwner
@@ -72,6 +73,8 @@ def count_end(ended: EndedRequest, status: int, now_s: float) -> None:
 
 
 def _tokens(ended: EndedRequest, attempt: Attempt) -> AnswerTokens:
+    if ended.request.path in COUNT_PATHS:
+        return AnswerTokens(Usage(0, 0, 0), 0, 0)  # a prompt that is only counted costs its caller no tokens
     if ended.tap is not None:
         return AnswerTokens(*ended.tap.counted())
     events = 0 if attempt.assembler is None else attempt.assembler.events

@@ -1,10 +1,13 @@
 """The body that an engine is sent: the client's body, adapted to one target. Pure.
 
 Most bodies are sent unchanged. A body is rewritten only where the engine knows the model by another name, is to answer by an
-adapter, or has to be asked for a stream so that it notices when its client leaves; the answer is then put together again.
+adapter, has to be made to call a tool, or has to be asked for a stream so that it notices when its client leaves; the answer
+is then put together again.
 Nothing is checked here: the engine judges the fields.
 """
 
+from freehold.engines.base import ForcesTools
+from freehold.gateway.answers import forced_call
 from freehold.gateway.answers.assemble import Assembler, assembler_for
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.wire import body
@@ -20,6 +23,11 @@ def body_for(request: Request, target: UpstreamTarget, data: bytes) -> tuple[byt
         data = body.rewrite(data, target.adapters[request.adapter], without=target.engine.adapter_keys)
     elif target.renamed:
         data = body.with_model(data, target.endpoint.upstream_model)
+    if request.forced_call and target.engine.forces_tools is ForcesTools.BY_SCHEMA:
+        worded = forced_call.worded(data)
+        assert isinstance(worded, bytes), "it was worded before, when the request came"
+        calls = assembler_for(request.path, choices=request.choices, then=forced_call.as_calls)
+        return body.as_stream(worded, with_usage=True), calls
     if target.engine.stream_to_abort and not request.stream:
         assembler = assembler_for(request.path, choices=request.choices)
         if assembler is not None:

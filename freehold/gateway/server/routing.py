@@ -4,16 +4,20 @@ It decides by path, method, model, key and body. It does not decide whether ther
 `queue.admission` does, later.
 """
 
+from freehold.engines.base import ForcesTools
+from freehold.gateway.answers import forced_call
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.server import builtin_routes
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.body import ask_usage, read_body, refuse_adapter_keys
+from freehold.gateway.wire.body import BodyFields, ask_usage, read_body, refuse_adapter_keys
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.media_urls import refuse_addresses
 from freehold.gateway.wire.ports import Client
 from freehold.gateway.wire.request import ENGINE_PATHS, Request
+from freehold.gateway.wire.shape_limits import refuse_shapes
+from freehold.gateway.wire.unanswerable import CHAT_PATH, must_call, refuse_unanswerable
 
 
 def begin(gateway: Gateway, client: Client, request: Request) -> Exchange | None:
@@ -52,7 +56,14 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
             return _unknown(gateway, request, name)
         request.adapter = name
     detour = None if gateway.fallbacks is None else gateway.fallbacks.detour(model, request)
-    rejection = _why_not(gateway, model, request, elsewhere=detour is not None) or _wrong_body(model, request)
+    rejection = (
+        _why_not(gateway, model, request, elsewhere=detour is not None)
+        or fields.refuse_private(model.entry.allow_keys)
+        or refuse_unanswerable(fields, request.path, model.engine.forces_tools)
+        or refuse_shapes(fields, model.engine.shape_limits)
+        or _wrong_body(model, request)
+        or _force_call(model, request, fields)
+    )
     if rejection is not None:
         return rejection
     request.stream, request.max_tokens = bool(fields.stream), fields.answer_tokens
@@ -100,6 +111,16 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
             code="invalid_header",
         )
     return None
+
+
+def _force_call(model: ServedModel, request: Request, fields: BodyFields) -> Rejection | None:
+    """Note that the answer must be a call that the gateway has to word for the engine; return what is wrong with it, or None."""
+    by_schema = model.engine.forces_tools is ForcesTools.BY_SCHEMA and request.path == CHAT_PATH
+    if not by_schema or not must_call(fields):
+        return None
+    request.forced_call = True
+    worded = forced_call.worded(request.body)
+    return worded if isinstance(worded, Rejection) else None
 
 
 def _wrong_body(model: ServedModel, request: Request) -> Rejection | None:

@@ -14,7 +14,7 @@ MESSAGES_PATH = "/v1/messages"
 _MODELS_FAULT = "The model's answer does not have the form that its request asks for, such as a valid tool call. Ask again."
 _BELOW_MESSAGES = (
     MESSAGES_PATH + "/"
-)  # `count_tokens`, `batches`: not served, and refused in their client's own shape
+)  # `count_tokens`, and `batches`, which is not served: in their client's own shape
 RETRY_AFTER_S_MAX = 60
 """Largest Retry-After sent, seconds. Source: openai-python stops retrying past its own cap (60 s in older releases)."""
 
@@ -213,8 +213,10 @@ def in_band(rejection: Rejection, path: str, *, chunked: bool, last: bytes) -> b
     return b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text)
 
 
-def _openai(error: ApiError) -> dict[str, str | None]:
-    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+def _openai(error: ApiError) -> dict[str, str | int | None]:
+    counts = {"n_prompt_tokens": error.n_prompt_tokens, "n_ctx": error.n_ctx}
+    known = {name: count for name, count in counts.items() if count is not None}
+    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code, **known}
 
 
 def _anthropic(error: ApiError) -> dict[str, str]:
