@@ -42,6 +42,8 @@ class Assembler:
         self._error: ApiError | None = None
         self.reported = b""
         """The engine's own error event; empty: it sent none."""
+        self.broken = False
+        """The stream stopped early or cannot be read, which is the engine's fault."""
         self.size_bytes = 0
         self.events = 0
         """Events taken so far: about one a token."""
@@ -61,9 +63,9 @@ class Assembler:
             return self._error
         try:
             answer = self._finish(self._answer)
-            return (
-                _broken("The engine's answer ended early.") if answer is None else msgspec.json.encode(answer)
-            )
+            if answer is not None:
+                return msgspec.json.encode(answer)
+            return self._break("The engine's answer ended early.")
         except _MISSHAPEN:
             return _broken("The engine sent events of an unknown shape.")
 
@@ -75,7 +77,7 @@ class Assembler:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             event = None
         if not isinstance(event, dict):
-            self._error = _broken("The engine sent a broken event.")
+            self._error = self._break("The engine sent a broken event.")
         elif event.get("error") or event.get("type") == "error":
             self.reported = data
             self._error = from_event(data)
@@ -90,7 +92,11 @@ class Assembler:
                 event["usage"] = _of_answers(self._usages, choices=self._choices)
             self._take(self._answer, event)
         except _MISSHAPEN:
-            self._error = _broken("The engine sent events out of order.")
+            self._error = self._break("The engine sent events out of order.")
+
+    def _break(self, message: str) -> ApiError:
+        self.broken = True
+        return _broken(message)
 
 
 # What taking a well-formed event apart raises where its shape is not the one that its path has.

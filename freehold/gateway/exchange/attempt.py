@@ -266,11 +266,12 @@ class Attempt:
         elif self.on_body == self._assemble:
             assert self.assembler is not None
             answer = self.assembler.result()
-            if isinstance(answer, ApiError) and self.assembler.reported:
-                self.note_error("error_event", self.assembler.reported)
-                self.owner.reject(Rejection(error=answer, by_engine=True))
-            elif isinstance(answer, ApiError):
+            if self.assembler.broken:
                 self.owner.attempt_failed(self, "status")
+            elif isinstance(answer, ApiError):
+                if self.assembler.reported:
+                    self.note_error("error_event", self.assembler.reported)
+                self.owner.reject(Rejection(error=answer, by_engine=True))
             else:
                 self.owner.finish_assembled(answer)
         else:
