@@ -230,6 +230,8 @@ class Capacity:
     """Tokens that its KV cache holds at once, all requests together."""
     max_context_tokens: int = 0
     """Longest prompt plus answer of one request, tokens."""
+    kind: str = ""
+    """The engine by whose file the server behaves, such as `llama-cpp`; empty is unknown."""
 
     def filled(self, other: "Capacity") -> "Capacity":
         """Return this with what is unknown taken from another."""
@@ -237,6 +239,7 @@ class Capacity:
             slots=self.slots or other.slots,
             kv_tokens=self.kv_tokens or other.kv_tokens,
             max_context_tokens=self.max_context_tokens or other.max_context_tokens,
+            kind=self.kind or other.kind,
         )
 
 

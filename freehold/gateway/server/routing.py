@@ -68,7 +68,7 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
     if rejection is not None:
         return rejection
     request.stream, request.max_tokens = bool(fields.stream), fields.answer_tokens
-    if model.engine.usage_per_answer:
+    if model.usage_per_answer:
         request.choices = fields.choices
     if request.stream:
         request.resumable = model.continues is not None
