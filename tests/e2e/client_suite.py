@@ -161,8 +161,7 @@ class ClientSuite:
     @row(table.CLAUDE_CODE)
     def test_messages_as_claude_code_sends_them(self, client: openai.OpenAI) -> None:
         body = CLAUDE_CODE | {"model": MODEL, "max_tokens": 16}
-        lines = [line.split(":", 1) for line in CLAUDE_CODE_HEAD.split("\r\n") if line]
-        headers = {name: value.strip() for name, value in lines}
+        headers = dict(line.split(": ", 1) for line in CLAUDE_CODE_HEAD.split("\r\n") if line)
         answer = client.post(
             "/messages?beta=true", cast_to=httpx2.Response, body=body, options={"headers": headers}
         )
