@@ -294,6 +294,14 @@ class Continues(StrEnum):
     VLLM = "vllm"  # with such a message, `continue_final_message` and without a generation prompt
 
 
+class PrefixCache(StrEnum):
+    """How requests of different callers are kept from using each other's prefix cache."""
+
+    SHARED = "shared"  # in no way
+    SALT = "salt"  # by `cache_salt` in the body: other salts share nothing
+    SLOTS = "slots"  # by `id_slot` and `cache_prompt` in the body: each slot keeps its last prompt
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """Everything Freehold knows of one engine program. Functions are total and pure."""
@@ -324,6 +332,10 @@ class Engine:
     """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool
     """True: it notices that a client left only while streaming, so the gateway always asks for a stream."""
+    prefix_cache: PrefixCache = PrefixCache.SHARED
+    """How the gateway keeps the prefix caches of callers apart."""
+    pinned_paths: frozenset[str] = frozenset()
+    """Of SLOTS: gateway paths on which it heeds the slot's number."""
     fetches: Callable[[Mapping[str, Value]], bool] | None = None
     """Whether it fetches addresses of pictures in requests under these options; None: it may, that is for its weights to say."""
     usage_per_answer: bool = False
