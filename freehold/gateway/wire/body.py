@@ -37,6 +37,14 @@ class BodyFields(msgspec.Struct):
     best_of: Any = None
     prompt: msgspec.Raw = msgspec.Raw(b"")
     stream_options: msgspec.Raw = msgspec.Raw(b"")
+    cache_salt: msgspec.Raw = msgspec.Raw(b"")
+    id_slot: msgspec.Raw = msgspec.Raw(b"")
+    cache_prompt: msgspec.Raw = msgspec.Raw(b"")
+
+    @property
+    def one_answer(self) -> bool:
+        """Return whether it asks for one answer to one prompt."""
+        return self.choices == 1 and (not self.prompt or _prompts(self.prompt) == 1)
 
     @property
     def answer_tokens(self) -> int:
@@ -199,6 +207,18 @@ def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:
         return rewrite(data, {"stream_options": options})
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+CACHE_KEYS = frozenset({"cache_salt", "id_slot", "cache_prompt"})
+"""Keys by which engines let a request choose the cache that it uses."""
+
+
+def in_cache(data: bytes, members: bytes, *, replaces: bool) -> bytes:
+    """Return a body that begins with these members, each with a comma; `replaces`: it has some of CACHE_KEYS, which go."""
+    if replaces:
+        data = rewrite(data, {}, without=CACHE_KEYS)
+    at = data.index(b"{") + 1
+    return b"%b%b%b" % (data[:at], members, data[at:])
 
 
 def with_model(data: bytes, model: str) -> bytes:

@@ -40,6 +40,8 @@ class Caller(Protocol):
     """As nice(1): lower goes first."""
     concurrency: int | None
     """Requests at once; None: no limit."""
+    cache_domain: str
+    """A text that no other caller knows: requests of other domains use nothing of its prefix cache."""
     may_leave: bool
     """Its requests may go to endpoints of other providers."""
 
@@ -89,6 +91,12 @@ class Request:
     """The client allows no other provider."""
     hides_usage = False
     """The gateway asked for the usage chunk, so it is taken out again."""
+    cache_salt = ""
+    """Requests with another salt may use nothing of its prefix cache; empty: all share it."""
+    sets_cache = False
+    """Its body has keys by which an engine would let it choose a cache."""
+    one_answer = True
+    """It asks for one answer to one prompt."""
     adapter = ""
     """Which adapter of its model is asked for, by the name in the body; empty: the model itself."""
     key_id = ""
@@ -109,10 +117,8 @@ class Request:
     named = False
     """Its client gave it that id."""
     rejection: Rejection | None = None
-    key: bytes | None = None
-    """The API key that was presented; empty: not a key, or two of them; None: nothing."""
-    key_digest = b""
-    """`keys.hash_of` that key; empty: there is none that could be used."""
+    key_digest: bytes | None = None
+    """`keys.hash_of` the API key that was presented, which itself is not kept; empty: not a key, or two of them; None: nothing."""
     caller: Caller | None = None
     """Its API key; None: no key is needed."""
     grant: Charge | None = None
