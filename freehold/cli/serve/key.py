@@ -88,7 +88,7 @@ def list_(*, config_flag: Path | None, as_json: bool) -> None:
 @config_option
 @json_option
 def revoke(*, ids: tuple[str, ...], now: bool, config_flag: Path | None, as_json: bool) -> None:
-    """Revoke keys by id or name. A running gateway rejects them within a second; running streams finish."""
+    """Revoke keys by id or name. A running gateway rejects them within a second; running requests finish without --now."""
     config = load_keyless(find_config(config_flag))
     revoked: list[KeyRecord] = []
 
