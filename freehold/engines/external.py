@@ -20,8 +20,9 @@ from freehold.engines.base import (
     option_number,
 )
 from freehold.engines.shared.api_errors import context_error, error_fields
-from freehold.engines.shared.capacity_pages import count_of, json_object, model_card, vllm_kv_cache
+from freehold.engines.shared.capacity_pages import count_of, model_card, vllm_kv_cache
 from freehold.engines.shared.engine_data import load_engine_data
+from freehold.engines.shared.json_object import json_object
 
 _TOO_LONG = re.compile(
     r"maximum context length"  # OpenAI, vLLM, SGLang, Mistral

@@ -39,10 +39,11 @@ from freehold.engines.base import (
     option_number,
 )
 from freehold.engines.shared.api_errors import context_error, error_fields
-from freehold.engines.shared.capacity_pages import count_of, json_object, model_card, rows
+from freehold.engines.shared.capacity_pages import count_of, model_card, rows
 from freehold.engines.shared.engine_data import load_engine_data
 from freehold.engines.shared.exit_rules import by_rules, explain
 from freehold.engines.shared.flag_list import load_flags, other_names, render_flags, to_options
+from freehold.engines.shared.json_object import json_object
 
 FLAGS = load_flags("sglang-0.5.23.json")
 """Of the version that this file was written against."""

@@ -35,10 +35,10 @@ from freehold.engines.base import (
     Placement,
 )
 from freehold.engines.shared.api_errors import context_error, error_fields, invalid_request
-from freehold.engines.shared.capacity_pages import json_object
 from freehold.engines.shared.engine_data import load_engine_data
 from freehold.engines.shared.exit_rules import explain
 from freehold.engines.shared.flag_list import load_flags, other_names, render_flags, to_options
+from freehold.engines.shared.json_object import json_object
 
 RELEASE = load_flags("tensorrt-llm-1.1.0.json")
 """Of the release whose command reference is recorded."""

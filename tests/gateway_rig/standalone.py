@@ -61,7 +61,7 @@ async def serve(config: Standalone) -> None:
     """Serve until SIGTERM."""
     host, _, port = config.listen.rpartition(":")
     listener = listen(host.strip("[]"), int(port))
-    child = run.GatewayProcess(run._gateway(config.settings), listener)
+    child = run.GatewayProcess(run.new_gateway(config.settings), listener)
     parts = [model.snapshot_parts() for model in config.models]
     child.gateway.apply(
         Snapshot(

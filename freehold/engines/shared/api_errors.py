@@ -4,7 +4,7 @@ Nothing here knows an engine's messages; those stand in each engine file.
 """
 
 from freehold.engines.base import ApiError
-from freehold.engines.shared.capacity_pages import json_object
+from freehold.engines.shared.json_object import json_object
 
 NOT_SUPPORTED = "not_supported_by_engine"
 """Code of a request that this engine, or this model under its options, cannot serve. Source: our own choice."""

@@ -166,11 +166,12 @@ class ClientConnection(asyncio.Protocol):
         self._dispatch(request)
 
     def _take(self, data: bytes) -> None:
-        """Parse, or keep for later while an answer is under way."""
+        """Parse, or keep for later while an answer is under way or earlier bytes are not parsed yet."""
         if self.closing:
             return
         reader = self._reader
-        if self.exchange is not None or reader.queue or self._write_paused or reader.held:
+        busy = self.exchange is not None or reader.queue or self._write_paused
+        if busy or reader.held or reader.waiting:
             reader.hold(data)
         else:
             self._feed(data)
