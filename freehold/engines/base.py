@@ -336,6 +336,8 @@ class Engine:
     """How the gateway keeps the prefix caches of callers apart."""
     pinned_paths: frozenset[str] = frozenset()
     """Of SLOTS: gateway paths on which it heeds the slot's number."""
+    apart_options: Mapping[str, Value] = field(default_factory=dict)
+    """What it is started with where prefix caches are kept apart, unless its `engine_options` say otherwise."""
     fetches: Callable[[Mapping[str, Value]], bool] | None = None
     """Whether it fetches addresses of pictures in requests under these options; None: it may, that is for its weights to say."""
     usage_per_answer: bool = False

@@ -296,6 +296,8 @@ ENGINE = Engine(
     usage_per_answer=True,
     prefix_cache=PrefixCache.SLOTS,
     pinned_paths=_HEEDS_SLOT,
+    # What a slot held is saved in main memory and put back into whatever slot a prompt like it comes to, also by number.
+    apart_options={"cache_ram": 0},
     fetches=lambda options: "mmproj" in options,  # without a projector it refuses pictures unseen
     adapter_formats=(Format.GGUF,),
     ask_adapter=_ask_adapter,
