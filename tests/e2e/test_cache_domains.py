@@ -23,7 +23,7 @@ models:
     engine_options: {{n_ctx: 8192, n_parallel: 4}}
 gateway: {{auth: keys, keys_file: keys.json}}
 """
-PROMPT = "The secret of the house is in the garden, behind the third oak from the left. " * 12
+PROMPT = "The secret of the house is in the garden, behind the third oak from the left. " * 6
 ENDS_S = 1.0
 
 
@@ -53,12 +53,13 @@ def new_key(stack: Stack, client: httpx2.Client, name: str) -> dict[str, str]:
 
 def cached(client: httpx2.Client, header: dict[str, str], path: str, **more: Any) -> tuple[int, int]:
     """Ask the prompt; return how many of its tokens came from the cache, and how many it has."""
-    body: dict[str, Any] = {"model": "smollm2-135m", "max_tokens": 2, "temperature": 0} | more
+    body: dict[str, Any] = {"model": "smollm2-135m", "max_tokens": 2, "temperature": 0}
     body |= (
         {"prompt": PROMPT}
         if path == "/v1/completions"
         else {"messages": [{"role": "user", "content": PROMPT}]}
     )
+    body |= more
     answer = client.post(path, json=body, headers=header)
     assert answer.status_code == 200, answer.text
     usage = answer.json()["usage"]
@@ -81,6 +82,28 @@ def test_one_key_learns_nothing_of_what_another_one_asked(
     own, prompt = cached(client, ben, path)
     assert own >= 0.95 * prompt
     assert cached(client, anna, path)[0] in {0, own}  # nothing but its own
+
+
+def test_an_empty_prompt_makes_no_slot_its_senders_own(stack: Stack, client: httpx2.Client) -> None:
+    """llama.cpp answers it 200 and leaves the slot as the caller before had it."""
+    secret = "Tomorrow at noon the blue van leaves from the back gate, and nobody watches it."
+    anna, ben = (new_key(stack, client, name) for name in ("anna-2", "ben-3"))
+    cached(client, anna, "/v1/completions", prompt=secret)
+    for number in range(3):  # the secret is in the slot that is next
+        cached(client, new_key(stack, client, f"other-{number}"), "/v1/completions", prompt="Good evening.")
+    client.post("/v1/completions", json={"model": "smollm2-135m", "prompt": ""}, headers=ben)
+    assert cached(client, ben, "/v1/completions", prompt=secret)[0] == 0
+
+
+def test_what_slots_kept_before_is_nothing_to_another_key(stack: Stack, client: httpx2.Client) -> None:
+    """llama.cpp saves what a slot held in main memory, and puts it into whatever slot a prompt like it comes to."""
+    secret = "My account number is 4711 and the word that opens it is rosebud; tell nobody else."
+    dora, ben = (new_key(stack, client, name) for name in ("dora", "ben-2"))
+    cached(client, dora, "/v1/completions", prompt=secret)
+    for word in ("one", "two", "three", "four"):  # as many as slots: the secret has left all of them
+        cached(client, dora, "/v1/completions", prompt=f"{word} " * 120)
+    cached(client, ben, "/v1/completions", prompt="Once upon a time there was a king. " * 4)
+    assert cached(client, ben, "/v1/completions", prompt=secret)[0] == 0
 
 
 def test_a_key_revoked_at_once_ends_its_stream_in_band(stack: Stack, client: httpx2.Client) -> None:

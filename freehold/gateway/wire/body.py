@@ -43,8 +43,8 @@ class BodyFields(msgspec.Struct):
 
     @property
     def one_answer(self) -> bool:
-        """Return whether it asks for one answer to one prompt."""
-        return self.choices == 1 and (not self.prompt or _prompts(self.prompt) == 1)
+        """Return whether it asks for one answer to one prompt, which is surely not empty."""
+        return self.choices == 1 and (not self.prompt or _is_one(self.prompt))
 
     @property
     def answer_tokens(self) -> int:
@@ -92,9 +92,17 @@ def _prompts(prompt: msgspec.Raw) -> int:
     return len(_LIST_DECODER.decode(prompt)) or 1
 
 
+def _is_one(prompt: msgspec.Raw) -> bool:
+    """Return whether a `prompt` is one text or list of tokens that has something in it, in the forms that clients send."""
+    if memoryview(prompt)[0] == _BRACKET:
+        data = bytes(prompt)[1:].lstrip()
+        return _prompts(prompt) == 1 and (data[:1].isdigit() or (data[:1] == b'"' != data[1:2]))
+    return memoryview(prompt)[0] == _QUOTE and memoryview(prompt).nbytes > len('""')
+
+
 _DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_BRACKET = ord("[")
+_BRACKET, _QUOTE = ord("["), ord('"')
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _OPTIONS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")

@@ -96,7 +96,7 @@ class Request:
     sets_cache = False
     """Its body has keys by which an engine would let it choose a cache."""
     one_answer = True
-    """It asks for one answer to one prompt."""
+    """It asks for one answer to one prompt, which is surely not empty: an engine may answer that and leave its slot as it was."""
     adapter = ""
     """Which adapter of its model is asked for, by the name in the body; empty: the model itself."""
     key_id = ""
