@@ -173,7 +173,7 @@ class Attempt:
         if not target.as_it_is:
             try:
                 self._enter_slot()
-                data, self.assembler = body_for(request, target, data, stay=self._stay)
+                data, self.assembler = body_for(request, target, data=data, stay=self._stay)
             except RecursionError:
                 target.keep(connection)
                 owner.reject(too_deep())

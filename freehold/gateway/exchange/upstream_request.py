@@ -15,7 +15,7 @@ from freehold.gateway.wire.request import Request
 
 
 def body_for(
-    request: Request, target: UpstreamTarget, data: bytes, *, stay: SlotStay | None
+    request: Request, target: UpstreamTarget, *, data: bytes, stay: SlotStay | None
 ) -> tuple[bytes, Assembler | None]:
     """Return `data`, a body of this request, for `target`, and what puts its answer together; None: the answer is passed on as it comes.
 
