@@ -19,6 +19,8 @@ from types import MappingProxyType
 
 from freehold.engines.base import (
     ALL_PATHS,
+    SALTED_PATHS,
+    TORCH_VARIABLES,
     Adapter,
     ApiError,
     Capacity,
@@ -176,8 +178,11 @@ ENGINE = Engine(
     adapter_formats=(Format.SAFETENSORS,),
     ask_adapter=_ask_adapter,
     adapter_keys=frozenset({"lora_path"}),
+    variables=("SGLANG_", "SGL_", *TORCH_VARIABLES),
+    shared_memory=True,
     stream_to_abort=False,
     prefix_cache=PrefixCache.SALT,
+    apart_paths=SALTED_PATHS,
     options=(*_DATA.options, *to_options(FLAGS.flags, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved={**other_names(FLAGS.flags), "model": _DATA.reserved["model_path"], **_DATA.reserved},
     command=_command,

@@ -25,6 +25,7 @@ from types import MappingProxyType
 from freehold.core.problems import nearest_hint
 from freehold.engines.base import (
     FOLDER,
+    TORCH_VARIABLES,
     ApiError,
     Command,
     Engine,
@@ -228,6 +229,8 @@ ENGINE = Engine(
     managed=True,
     paths=frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"}),
     formats=(Format.SAFETENSORS, Format.TENSORRT),
+    variables=("TLLM_", "TRTLLM_", "TRT_", "OMPI_", *TORCH_VARIABLES),
+    shared_memory=True,
     stream_to_abort=False,
     options=(*_DATA.options, *to_options(FLAGS.flags, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved={**_OTHER_NAMES, **_DATA.reserved},

@@ -10,7 +10,7 @@ request starts when, and the `detour` whether other providers are asked.
 from dataclasses import replace
 from typing import Protocol
 
-from freehold.gateway.answers import continuation
+from freehold.gateway.answers import continuation, forced_call
 from freehold.gateway.answers.continuation import Continuation
 from freehold.gateway.answers.stream_tap import AnswerTap, StreamTap
 from freehold.gateway.answers.usage import Usage, whole_usage
@@ -19,7 +19,7 @@ from freehold.gateway.endpoints.outlier_detection import Failure
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.attempt import TRY_ELSEWHERE, Attempt
 from freehold.gateway.exchange.context import ExchangeContext
-from freehold.gateway.exchange.finish import record_end
+from freehold.gateway.exchange.finish import count_end, record_end
 from freehold.gateway.exchange.ledger_record import CLIENT_LEFT
 from freehold.gateway.exchange.provider import Stay
 from freehold.gateway.queue.admission import QueuedRequest
@@ -417,10 +417,10 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         start = head.start if http11 else head.start_unchunked
         return start + self.client.head_end(self.request, close=not self.keeps_client)
 
-    def finish_whole(self, head: AnswerHead, data: bytes) -> None:
-        """Send an answer that came whole in one read."""
+    def finish_whole(self, head: AnswerHead, data: bytes, usage: Usage | None) -> None:
+        """Send an answer that came whole in one read, and used this."""
         self._whole_bytes = len(data)
-        self.usage = whole_usage(data)
+        self.usage = usage
         # It is in the ledger before it leaves, whenever this process is killed: the write batch sees to that.
         self.record(200, complete=True, later=True)
         self._finish(200)
@@ -436,6 +436,8 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         """Deal with an error answer that was read to its end: ask another target, or send it to the client."""
         attempt = self.attempt
         assert attempt is not None
+        if status >= 500:
+            attempt.note_error(f"status_{status}", body)
         if status == 500 and attempt.count_broken(body) and self._may_move(attempt.target):
             self._move("status_500")
             return
@@ -446,7 +448,11 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         self._whole_bytes = len(answer)
         self.usage = whole_usage(answer)
         self._finish(200)
-        self.client.reply(self.request, 200, body=answer)
+        if self.request.stream:  # only a forced call is put together for a client that asked for a stream
+            events = forced_call.as_events(answer, hides_usage=self.request.hides_usage)
+            self.client.reply(self.request, 200, body=events, content_type="text/event-stream")
+        else:
+            self.client.reply(self.request, 200, body=answer)
 
     def on_last(self, last_bytes: int) -> None:
         """Record the answer as complete: its last bytes are about to leave."""
@@ -458,21 +464,13 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if self.done:
             return
         self.done = True
-        now_s, attempt, tap, request = self.context.now_s(), self.attempt, self.tap, self.request
+        now_s, tap = self.context.now_s(), self.tap
         unfinished = isinstance(tap, StreamTap) and not tap.ended
         if not self._recorded:
             self.record(status, complete=status < 400 and not unfinished)
         if self.resumed_at_bytes:
             self.model.metrics.resumed(_RESUMED.get(status, "cut") if unfinished else "whole")
-        if attempt is not None:
-            attempt.leave(now_s - attempt.heard_s if attempt.head is None and status == 200 else None)
-        answer_bytes = self.answer_bytes
-        if request.grant is not None:
-            request.grant.end(status, answer_bytes, asked=self.attempts > 0)
-        ttft_s = None if self.first_s is None else self.first_s - self.started_s
-        self.model.metrics.finished(
-            request.path, status, took_s=now_s - self.started_s, ttft_s=ttft_s, answer_bytes=answer_bytes
-        )
+        count_end(self, status, now_s)
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
         self.attempt = None  # so that reference counting frees both
 

@@ -6,7 +6,8 @@ It decides by path, method, model, key and body. It does not decide whether ther
 
 from hashlib import blake2b
 
-from freehold.engines.base import PrefixCache
+from freehold.engines.base import MEDIA_PATHS, TRANSCRIPTIONS, ForcesTools, PrefixCache
+from freehold.gateway.answers import forced_call
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.server import builtin_routes
@@ -14,9 +15,12 @@ from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.body import BodyFields, ask_usage, read_body, refuse_adapter_keys
 from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.form import fields_of, read_form
 from freehold.gateway.wire.media_urls import refuse_addresses
 from freehold.gateway.wire.ports import Client
 from freehold.gateway.wire.request import ENGINE_PATHS, Caller, Request
+from freehold.gateway.wire.shape_limits import refuse_shapes
+from freehold.gateway.wire.unanswerable import CHAT_PATH, must_call, refuse_unanswerable
 
 
 def begin(gateway: Gateway, client: Client, request: Request) -> Exchange | None:
@@ -44,7 +48,7 @@ def _answer_here(gateway: Gateway, client: Client, request: Request) -> None:
 def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejection:
     if request.method != b"POST":
         return errors.wrong_method(request.method.decode("ascii"), "POST")
-    fields = read_body(request.body)
+    fields = _read(request)
     if isinstance(fields, Rejection):
         return fields
     name, directory = fields.model or "", gateway.directory
@@ -55,11 +59,18 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
             return _unknown(gateway, request, name)
         request.adapter = name
     detour = None if gateway.fallbacks is None else gateway.fallbacks.detour(model, request)
-    rejection = _why_not(gateway, model, request, elsewhere=detour is not None) or _wrong_body(model, request)
+    rejection = (
+        _why_not(gateway, model, request, elsewhere=detour is not None)
+        or fields.refuse_private(model.entry.allow_keys)
+        or refuse_unanswerable(fields, request.path, model.engine)
+        or refuse_shapes(fields, model.engine.shape_limits)
+        or _wrong_body(model, request)
+        or _force_call(model, request, fields)
+    )
     if rejection is not None:
         return rejection
     request.stream, request.max_tokens = bool(fields.stream), fields.answer_tokens
-    if model.engine.usage_per_answer:
+    if model.usage_per_answer:
         request.choices = fields.choices
     caller = request.caller
     if (
@@ -90,6 +101,13 @@ def _keep_apart(request: Request, caller: Caller, fields: BodyFields) -> None:
             request.cache_salt = blake2b(own, digest_size=16).hexdigest()
 
 
+def _read(request: Request) -> BodyFields | Rejection:
+    if request.path != TRANSCRIPTIONS:
+        return read_body(request.body)
+    form = read_form(request.body, request.form)
+    return form if isinstance(form, Rejection) else fields_of(form)
+
+
 def _unknown(gateway: Gateway, request: Request, name: str) -> Rejection:
     if gateway.directory.snapshot.generation < 0:
         # A gateway that was just started (again) and has no snapshot yet: a 404 would be final for a client.
@@ -106,7 +124,8 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
         return errors.invalid(
             f"The model {name} does not serve {request.path}.", code="not_supported_by_engine"
         )
-    if adapter and model.engine.adapter_paths and request.path not in model.engine.adapter_paths:
+    heeds = model.engine.adapter_paths or model.engine.paths - MEDIA_PATHS
+    if adapter and request.path not in heeds:
         return errors.invalid(
             f"{adapter} is an adapter of {name}, and its engine takes none on {request.path}: it would answer without.",
             code="not_supported_by_engine",
@@ -124,8 +143,20 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
     return None
 
 
+def _force_call(model: ServedModel, request: Request, fields: BodyFields) -> Rejection | None:
+    """Note that the answer must be a call that the gateway has to word for the engine; return what is wrong with it, or None."""
+    by_schema = model.engine.forces_tools is ForcesTools.BY_SCHEMA and request.path == CHAT_PATH
+    if not by_schema or not must_call(fields):
+        return None
+    request.forced_call = True
+    worded = forced_call.worded(request.body)
+    return worded if isinstance(worded, Rejection) else None
+
+
 def _wrong_body(model: ServedModel, request: Request) -> Rejection | None:
     """Return what in a body its model must not be asked, or None: an address to fetch, an adapter by its number."""
+    if request.path == TRANSCRIPTIONS:
+        return None  # a form holds its file, and adapters are not asked on its path
     rejection = None if model.entry.media_urls else refuse_addresses(request.body)
     if rejection is None and model.entry.adapters and not request.adapter:
         rejection = refuse_adapter_keys(request.body, model.engine.adapter_keys)

@@ -29,7 +29,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 def gateway(the_engine: Engine, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     models = [
         model("salted", the_engine, engine="vllm"),
-        model("slotted", the_engine, engine="llama-cpp", slots=2),
+        model("slotted", the_engine, engine="llama-cpp", slots=2) | {"allow_keys": ["id_slot"]},
         model("other", the_engine),
     ]
     with running(tmp_path_factory.mktemp("gateway"), models, **keys.settings) as gateway:
@@ -100,6 +100,8 @@ def test_requests_at_once_take_different_slots(gateway: Gateway, engine: Engine,
 def test_a_path_that_heeds_no_slot_gets_none(client: Client, engine: Engine, keys: Keys):
     body = sent(client, engine, keys, "anna", model="slotted", path="/v1/messages", max_tokens=5)
     assert "id_slot" not in body
+    body = sent(client, engine, keys, "anna", path="/v1/messages", max_tokens=5)
+    assert "cache_salt" not in body
 
 
 def test_a_server_of_unknown_kind_gets_the_body_as_it_came(client: Client, engine: Engine, keys: Keys):
