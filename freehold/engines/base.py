@@ -317,8 +317,8 @@ class ForcesTools(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShapeLimits:
-    """How much of what shapes an answer an engine is sent; more could end its process or keep it busy for minutes.
+class ConstraintLimits:
+    """How large and how deep the constraints of an answer may be that an engine is sent; more could end its process or keep it busy for minutes.
 
     Source of the numbers: our own bounds. llama.cpp survived ten times the depth (docs/engines.md, Limits of grammars), and
     OpenAI's limits of structured outputs and the tools of coding agents are lower.
@@ -389,8 +389,8 @@ class Engine:
     """What becomes of a request that must call a tool."""
     drops_format: frozenset[str] = frozenset()
     """Gateway paths on which it drops the format of an answer without an error (`text.format`, `output_config.format`)."""
-    shape_limits: ShapeLimits = ShapeLimits()
-    """What it is sent at most to shape an answer by."""
+    constraint_limits: ConstraintLimits = ConstraintLimits()
+    """Larger constraints of an answer are rejected before it is asked."""
     adapter_paths: frozenset[str] = frozenset()
     """Gateway paths on which it heeds what `ask_adapter` gives; empty: all of `paths`."""
     distribution: str = ""

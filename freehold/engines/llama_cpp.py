@@ -27,6 +27,7 @@ from freehold.engines.base import (
     Adapter,
     ApiError,
     Command,
+    ConstraintLimits,
     Continues,
     Engine,
     ForcesTools,
@@ -36,7 +37,6 @@ from freehold.engines.base import (
     Options,
     Placement,
     PrefixCache,
-    ShapeLimits,
     Unfinished,
     completion_check,
 )
@@ -306,7 +306,7 @@ ENGINE = Engine(
     forces_tools=ForcesTools.BY_SCHEMA,
     drops_format=frozenset({"/v1/responses", "/v1/messages"}),  # measured on 2026.10.11549
     # `"a"? "a"? …`, 300 times, stops all slots for minutes; 100 repetitions take a second (measured on 2026.10.11549).
-    shape_limits=ShapeLimits(repeats=100),
+    constraint_limits=ConstraintLimits(repeats=100),
     variables=("GGML_", "LLAMA_"),
     stream_to_abort=True,
     usage_per_answer=True,

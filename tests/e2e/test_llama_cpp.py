@@ -101,7 +101,7 @@ def test_a_grammar_that_would_end_the_engine_is_refused(stack: Stack, client: ht
     for model in ("smollm2-135m", MODEL):
         deep = {"model": model, "prompt": "a", "grammar": "root ::= " + "(" * 400_000 + '"a"' + ")" * 400_000}
         answer = client.post("/v1/completions", json=deep)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "shape_too_large")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "constraint_too_large")
     assert {replica["pid"] for replica in stack.replicas()} == pids
 
 
@@ -121,7 +121,7 @@ def test_shapes_at_the_limits_leave_the_engine_alive(stack: Stack, client: httpx
         body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, **shape}
         answer = client.post("/v1/chat/completions", json=body)
         assert answer.status_code in {200, 400}, answer.text
-        assert answer.json().get("error", {}).get("code") != "shape_too_large"
+        assert answer.json().get("error", {}).get("code") != "constraint_too_large"
     assert {replica["pid"] for replica in stack.replicas()} == pids
 
 

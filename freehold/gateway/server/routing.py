@@ -14,12 +14,12 @@ from freehold.gateway.server import builtin_routes
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.body import BodyFields, ask_usage, read_body, refuse_adapter_keys
+from freehold.gateway.wire.constraint_limits import refuse_constraints
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.form import fields_of, read_form
 from freehold.gateway.wire.media_urls import refuse_addresses
 from freehold.gateway.wire.ports import Client
 from freehold.gateway.wire.request import ENGINE_PATHS, Caller, Request
-from freehold.gateway.wire.shape_limits import refuse_shapes
 from freehold.gateway.wire.unanswerable import CHAT_PATH, must_call, refuse_unanswerable
 
 
@@ -63,7 +63,7 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
         _why_not(gateway, model, request, elsewhere=detour is not None)
         or fields.refuse_private(model.entry.allow_keys)
         or refuse_unanswerable(fields, request.path, model.engine)
-        or refuse_shapes(fields, model.engine.shape_limits)
+        or refuse_constraints(fields, model.engine.constraint_limits)
         or _wrong_body(model, request)
         or _force_call(model, request, fields)
     )

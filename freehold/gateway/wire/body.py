@@ -54,7 +54,7 @@ class BodyFields(msgspec.Struct):
     conversation: msgspec.Raw = msgspec.field(default=_NOTHING, name="input")
     tool_choice: msgspec.Raw = _NOTHING
     previous_response_id: msgspec.Raw = _NOTHING
-    # The names of `shape_limits.SHAPES`.
+    # The names of `constraint_limits.CONSTRAINTS`.
     grammar: msgspec.Raw = _NOTHING
     regex: msgspec.Raw = _NOTHING
     ebnf: msgspec.Raw = _NOTHING

@@ -221,6 +221,7 @@ TOO_MUCH: dict[str, tuple[str, Any]] = {
     "pattern": (CHAT, {"response_format": schema(DEEP_PATTERN)}),
     "tool": (CHAT, {"tools": [{"type": "function", "function": {"name": "t", "parameters": nested(100)}}]}),
     "tool of messages": (MESSAGES, {"tools": [{"name": "t", "input_schema": DEEP_PATTERN}]}),
+    "tool choice": (CHAT, {"tool_choice": {"type": "function", "function": nested(300)}}),
     "tools": (CHAT, {"tools": [{"type": "function", "function": {"name": "t", "description": "x" * 1_100_000}}]}),
 }  # fmt: skip
 
@@ -237,7 +238,7 @@ def test_a_shape_that_would_end_an_engine_is_refused(
     (key,) = body.keys() - {"prompt"}
     assert key in answer.error["message"]
     if path != MESSAGES:
-        assert (answer.error["code"], answer.error["param"]) == ("shape_too_large", key)
+        assert (answer.error["code"], answer.error["param"]) == ("constraint_too_large", key)
     assert not engine.calls
 
 
@@ -247,7 +248,7 @@ def test_an_escape_hides_no_bracket(client: Client, engine: Engine) -> None:
     )
     for shape in (hidden, hidden.replace('"pattern"', '"\\u0070attern"')):
         body = f'{{"model":"m","messages":[1],"response_format":{shape}}}'.encode()
-        assert client.ask(post(body)).error["code"] == "shape_too_large"
+        assert client.ask(post(body)).error["code"] == "constraint_too_large"
     assert not engine.calls
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from freehold.engines.base import ShapeLimits
+from freehold.engines.base import ConstraintLimits
 from freehold.gateway.wire.body import BodyFields, read_body
-from freehold.gateway.wire.shape_limits import SHAPES, refuse_shapes
+from freehold.gateway.wire.constraint_limits import CONSTRAINTS, refuse_constraints
 
-LIMITS = ShapeLimits(depth=6)
+LIMITS = ConstraintLimits(depth=6)
 TEXTS = ('"', "\\", '\\"', "[{", "]}", "a", "\\\\", '{"', "é", "\n")
 
 
@@ -39,14 +39,14 @@ def test_the_depth_is_exact(seed: int, *, ascii_only: bool) -> None:
         body = json.dumps({"model": "m", "tools": tools}, ensure_ascii=ascii_only).encode()
         fields = read_body(body)
         assert isinstance(fields, BodyFields)
-        assert (refuse_shapes(fields, LIMITS) is not None) == (depth(tools) > LIMITS.depth), body
+        assert (refuse_constraints(fields, LIMITS) is not None) == (depth(tools) > LIMITS.depth), body
 
 
-def test_every_shape_is_a_field_of_a_body() -> None:
-    assert set(SHAPES) <= set(BodyFields.__struct_fields__)
-    for name in SHAPES:
+def test_every_constraint_is_a_field_of_a_body() -> None:
+    assert set(CONSTRAINTS) <= set(BodyFields.__struct_fields__)
+    for name in CONSTRAINTS:
         fields = read_body(b'{"model":"m","%b":%b%b}' % (name.encode(), b"[" * 7, b"]" * 7))
         assert isinstance(fields, BodyFields)
-        refused = refuse_shapes(fields, LIMITS)
+        refused = refuse_constraints(fields, LIMITS)
         assert refused is not None
         assert refused.error.param == name

@@ -10,7 +10,7 @@ from operator import attrgetter
 
 import msgspec
 
-from freehold.engines.base import ShapeLimits
+from freehold.engines.base import ConstraintLimits
 from freehold.gateway.wire.errors import Rejection, invalid
 
 TEXTS = ("grammar", "regex", "ebnf", "guided_grammar", "guided_regex")
@@ -27,12 +27,12 @@ SCHEMAS = (
 )
 """Keys with the format of an answer. Source: OpenAI's chat completions and responses (`text`), Anthropic's messages
 (`output_config`), llama.cpp's `json_schema`, vLLM's `structured_outputs`, SGLang's `structural_tag`."""
-TOOLS = ("tools", "functions")
-"""Keys with tools. Source: OpenAI's chat completions and responses, Anthropic's messages."""
-SHAPES = (*TEXTS, *SCHEMAS, *TOOLS)
+TOOLS = ("tools", "functions", "tool_choice")
+"""Keys with tools, or with which of them. Source: OpenAI's chat completions and responses, Anthropic's messages."""
+CONSTRAINTS = (*TEXTS, *SCHEMAS, *TOOLS)
 """All of them."""
-_VALUES = attrgetter(*SHAPES)
-_ABSENT = (msgspec.Raw(b""),) * len(SHAPES)
+_VALUES = attrgetter(*CONSTRAINTS)
+_ABSENT = (msgspec.Raw(b""),) * len(CONSTRAINTS)
 _OPENING, _REPEATS = b"([{", b"*+?{"
 _PARSED = ("pattern", "regex", "grammar", "ebnf", "json")
 """Keys inside a schema or tool whose texts an engine parses by rules of their own. Source: JSON Schema (`pattern`), vLLM's
@@ -43,19 +43,19 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _ROUND = bytes.maketrans(b"{}[]", b"()()")
 
 
-def refuse_shapes(fields: object, limits: ShapeLimits) -> Rejection | None:
-    """Return the 400 for a body whose `fields` (msgspec.Raw by the names of SHAPES, empty where absent) pass the limits, or None."""
+def refuse_constraints(fields: object, limits: ConstraintLimits) -> Rejection | None:
+    """Return the 400 for a body whose `fields` (msgspec.Raw by the names of CONSTRAINTS, empty where absent) pass the limits, or None."""
     values = _VALUES(fields)
     if values == _ABSENT:  # as in most requests
         return None
-    for name, raw in zip(SHAPES, values, strict=True):
+    for name, raw in zip(CONSTRAINTS, values, strict=True):
         reason = _why_not(name, bytes(raw), limits) if raw else ""
         if reason:
             return _too_much(name, reason)
     return None
 
 
-def _why_not(name: str, raw: bytes, limits: ShapeLimits) -> str:
+def _why_not(name: str, raw: bytes, limits: ConstraintLimits) -> str:
     """Return what about the value of a key is too much; empty: nothing."""
     size = limits.tools_bytes if name in TOOLS else limits.schema_bytes
     if len(raw) > size:
@@ -73,7 +73,7 @@ def _why_not(name: str, raw: bytes, limits: ShapeLimits) -> str:
     return next(filter(None, (_why_not_text(text, limits) for text in texts)), "")
 
 
-def _why_not_text(text: bytes, limits: ShapeLimits) -> str:
+def _why_not_text(text: bytes, limits: ConstraintLimits) -> str:
     if len(text) > limits.grammar_bytes:
         return f"has a grammar or regular expression of more than {limits.grammar_bytes} bytes"
     if sum(map(text.count, _OPENING)) > limits.groups:
@@ -97,4 +97,4 @@ def _is_deeper(raw: bytes, depth: int) -> bool:
 
 def _too_much(name: str, reason: str) -> Rejection:
     message = f"{name!r} {reason}. Send a smaller or flatter one."
-    return invalid(message, param=name, code="shape_too_large")
+    return invalid(message, param=name, code="constraint_too_large")
