@@ -62,10 +62,8 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
     rejection = (
         _why_not(gateway, model, request, elsewhere=detour is not None)
         or fields.refuse_private(model.entry.allow_keys)
-        or refuse_unanswerable(fields, request.path, model.engine)
-        or refuse_constraints(fields, model.engine.constraint_limits)
+        or (None if fields.is_usual else _unusual(model, request, fields))
         or _wrong_body(model, request)
-        or _force_call(model, request, fields)
     )
     if rejection is not None:
         return rejection
@@ -141,6 +139,14 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
             code="invalid_header",
         )
     return None
+
+
+def _unusual(model: ServedModel, request: Request, fields: BodyFields) -> Rejection | None:
+    return (
+        refuse_unanswerable(fields, request.path, model.engine)
+        or refuse_constraints(fields, model.engine.constraint_limits)
+        or _force_call(model, request, fields)
+    )
 
 
 def _force_call(model: ServedModel, request: Request, fields: BodyFields) -> Rejection | None:

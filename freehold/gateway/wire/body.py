@@ -8,12 +8,14 @@ import codecs
 import math
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from freehold.core.events import PRIVATE_KEYS
 from freehold.gateway.wire.bounds import LOOK_BYTES, too_complex
+from freehold.gateway.wire.constraint_limits import CONSTRAINTS
 from freehold.gateway.wire.errors import Rejection, invalid
 from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
@@ -76,6 +78,14 @@ class BodyFields(msgspec.Struct):
     def one_answer(self) -> bool:
         """Return whether it asks for one answer to one prompt, which is surely not empty."""
         return self.choices == 1 and (not self.prompt or _is_one(self.prompt))
+
+    @property
+    def is_usual(self) -> bool:
+        """Return whether it is a conversation with a message, without constraints of its answer: as most requests are."""
+        said = self.messages
+        begun = len(said) > 1 and memoryview(said)[1] == _BRACE
+        other = self.conversation or self.previous_response_id
+        return begun and not other and _constraints(self) == _UNCONSTRAINED
 
     @property
     def answer_tokens(self) -> int:
@@ -155,7 +165,9 @@ _PIECE_BYTES = 256 * 1024  # Checked at once: what its text takes is not noticed
 _BLANKS = b" \t\r\n"
 _DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_BRACKET, _QUOTE = ord("["), ord('"')
+_BRACKET, _BRACE, _QUOTE = ord("["), ord("{"), ord('"')
+_constraints = attrgetter(*CONSTRAINTS)
+_UNCONSTRAINED = (_NOTHING,) * len(CONSTRAINTS)
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _OPTIONS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
