@@ -61,9 +61,9 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
     detour = None if gateway.fallbacks is None else gateway.fallbacks.detour(model, request)
     rejection = (
         _why_not(gateway, model, request, elsewhere=detour is not None)
+        or _wrong_body(model, request)
         or fields.refuse_private(model.entry.allow_keys)
         or (None if fields.is_usual else _unusual(model, request, fields))
-        or _wrong_body(model, request)
     )
     if rejection is not None:
         return rejection
