@@ -244,11 +244,11 @@ def test_a_folder_that_is_there_already_is_left_as_it_is(tmp_path: Path) -> None
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
-def test_a_folder_that_anybody_may_write_to_is_refused(mode: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702, 0o770])
+def test_a_folder_that_others_may_write_to_is_refused(mode: int, tmp_path: Path) -> None:
     tmp_path.chmod(mode)
-    with pytest.raises(Permanent, match="is writable by every user") as caught:
+    with pytest.raises(Permanent, match="can be written by others") as caught:
         StateDir(tmp_path).claim(config_path="")
-    assert caught.value.hint.startswith("chmod o-w ")
+    assert caught.value.hint.startswith("chmod go-w ")
     assert stat.S_IMODE(tmp_path.stat().st_mode) == mode
     assert list(tmp_path.iterdir()) == []
