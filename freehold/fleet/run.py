@@ -390,8 +390,13 @@ class Fleet:
         return self._explain(replica_id, report.code, report.tail)
 
     def _explain(self, replica_id: str, code: int, tail: tuple[str, ...]) -> ExitCause:
+        """Return why an engine ended; by its last lines only if it has never served, since later ones may quote callers."""
+        replica = self._view.find(replica_id)
+        process = None if replica is None else replica.process
+        served = process is not None and process.ready_s is not None
+        lines = (f"`freehold logs {replica_id}` shows what it printed",) if served else tail
         try:
-            return self._by_id[replica_id].engine.explain_exit(code, tail)
+            return self._by_id[replica_id].engine.explain_exit(code, lines)
         except Exception:  # noqa: BLE001 (guard: an exit that cannot be explained is still an exit)
             self.errors_total += 1
             _log.exception("mistake of our own", what="explain_exit", replica=replica_id)

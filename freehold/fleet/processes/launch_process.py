@@ -22,6 +22,7 @@ import msgspec
 
 import freehold
 from freehold.core.errors import Temporary
+from freehold.core.plain_text import one_line
 from freehold.engines.base import Command, Placement
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan, files_dir, log_path
 from freehold.fleet.gpus.assign import visible_env, visible_names
@@ -254,10 +255,12 @@ class ProcessLaunch:
                 self._pid, self._start_ticks = report.pid, report.start_ticks
                 self._report(EngineStarted(pid=report.pid, url=self._url))
             elif report.event == "ending":
-                self._report(EngineEnding(code=report.code, tail=report.tail))
+                self._report(EngineEnding(code=report.code, tail=tuple(map(one_line, report.tail))))
             elif report.event == "exited":
                 return EngineExited(
-                    code=report.code, tail=report.tail, log_dropped_bytes=report.log_dropped_bytes
+                    code=report.code,
+                    tail=tuple(map(one_line, report.tail)),
+                    log_dropped_bytes=report.log_dropped_bytes,
                 )
         return None
 

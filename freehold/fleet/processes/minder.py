@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 
-from freehold.fleet.processes.minder_pipes import READ_BYTES, Log, Orders, OutputTail, Reports
+from freehold.fleet.processes.minder_pipes import READ_BYTES, REMARK, Log, Orders, OutputTail, Reports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Minder:
 
     def _note(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._log.offer(f"[freehold: {stamp} {text}]\n".encode())
+        self._log.offer(REMARK + f"[freehold: {stamp} {text}]\n".encode())
 
     def _is_over(self) -> bool:
         if self._orders.closed and self._code is not None:
@@ -231,7 +231,7 @@ class Minder:
         except BlockingIOError:
             return
         if chunk:
-            self._log.offer(chunk)
+            self._log.offer(chunk.replace(REMARK, b"?"))
             self._tail.add(chunk)
         else:
             self._poll.unregister(self._out_fd)
