@@ -32,7 +32,7 @@ ACCESS = "access"
 HEALTH = "health"
 """The agent's log: every finding that changes is a line, so among other logs only its warnings are shown."""
 _OWN = frozenset({ACCESS, HEALTH, "gateway", "controller", "up"})
-"""Freehold's own logs; each other is of a replica, whose id is its model's name and a number."""
+"""Freehold's own logs of JSON lines. Any other has lines of a replica, or what one of Freehold's processes left on stderr."""
 _OF_WORKERS = frozenset({ACCESS, "gateway"})
 _WORKER = re.compile(r"-[0-9]+$")
 _LINE_BYTES_MAX = 1024 * 1024  # A longer line is shown in pieces.
@@ -111,7 +111,7 @@ class Line:
     level: str = ""
     """Empty: it says none."""
     of_engine: bool = False
-    """An engine printed it."""
+    """An engine printed it, or a library on stderr."""
     fields: dict[str, Any] = field(default_factory=dict)
 
 
