@@ -209,8 +209,8 @@ def freehold(setting: Setting, root: Path = ROOT) -> Launch:
     listen = f"127.0.0.1:{setting.port}"
     config.write_text(json.dumps({"listen": listen, "models": [model], "settings": settings}))
     alone = root / "tests" / "gateway_rig" / "standalone.py"
-    # Older checkouts have this start in the program itself.
-    start = ["-P", str(alone)] if alone.exists() else ["-m", "freehold.gateway.run", "--standalone"]
+    # Older checkouts have this start in the program itself; -P, since the current folder would be imported before theirs.
+    start = ["-P", str(alone)] if alone.exists() else ["-P", "-m", "freehold.gateway.run", "--standalone"]
     return Launch(command=[freehold_python(), *start, str(config)], env=freehold_env(root))
 
 
