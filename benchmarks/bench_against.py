@@ -142,7 +142,7 @@ def ours(task: Task) -> dict[str, float]:
         target=BenchTarget(host=task.host, port=task.port, model=task.model),
         asks=schedule(task.load, sizes, seed=(task.seed,)),
         texts=Texts(scale=Scale(per_word=task.per_word, overhead=task.overhead), label=(task.seed,)),
-        bounds=Conditions(
+        conditions=Conditions(
             shape="the task's",
             loads=(task.load,),
             slo=SLO,

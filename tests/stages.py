@@ -1,7 +1,7 @@
 """Run the checks and say what each took: `python tests/stages.py test|check [stage …]`.
 
-All stages run even when one fails, so that one run tells everything. What computes runs alone, one after the other; then what mostly
-waits for processes that it started runs side by side, each with its output shown when it ends. Standard library only; it
+All stages run even when one fails, so that one run tells everything. The first ones run alone, one after the other; then two lanes
+run side by side, each stage with its output shown when it ends. Standard library only; it
 runs the programs of the environment that it is started with.
 """
 
@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,8 +25,9 @@ STATIC = (
     ("imports", (BIN / "lint-imports", "--no-logo")),
 )
 FOLDERS = ("tidy", "unit", "golden", "simulation", "contract", "e2e")
-WAITING = ("contract", "e2e")
-"""Stages that leave most of two cores alone: a quarter of an hour each, side by side as long as the longer one."""
+LANES = (("contract",), ("unit", "golden", "simulation", "e2e"))
+"""Stages of one lane run one after the other, the lanes side by side. `contract` mostly waits for processes that it started, for
+as long as all of the other lane takes, so that two cores are enough for both."""
 SLOWEST = ("--durations=12", "--durations-min=5")
 """So that a run tells where its minutes went."""
 
@@ -58,15 +60,20 @@ def stages(which: str) -> dict[str, tuple[Path | str, ...]]:
 
 
 def _outcomes(chosen: list[str], known: dict[str, tuple[Path | str, ...]]) -> Iterator[Outcome]:
-    waiting = [name for name in chosen if name in WAITING]
-    yield from (run(name, known[name]) for name in chosen if name not in waiting or len(waiting) == 1)
-    if len(waiting) > 1:
-        print(f"\n== {' and '.join(waiting)}, side by side: each is shown when it has ended", flush=True)
-        with ThreadPoolExecutor(len(waiting)) as pool:
-            for done in as_completed([pool.submit(_kept, name, known[name]) for name in waiting]):
-                outcome, text = done.result()
-                print(f"\n== {outcome.name}\n{text}", flush=True)
-                yield outcome
+    lanes = [lane for each in LANES if (lane := [name for name in each if name in chosen])]
+    if len(lanes) < len(LANES):
+        yield from (run(name, known[name]) for name in chosen)
+        return
+    yield from (run(name, known[name]) for name in chosen if not any(name in lane for lane in lanes))
+    shown = ", ".join(" then ".join(lane) for lane in lanes)
+    print(f"\n== side by side: {shown}; each is shown when it has ended", flush=True)
+    with ExitStack() as stack:
+        pools = [(stack.enter_context(ThreadPoolExecutor(1)), lane) for lane in lanes]
+        running = [pool.submit(_kept, name, known[name]) for pool, lane in pools for name in lane]
+        for done in as_completed(running):
+            outcome, text = done.result()
+            print(f"\n== {outcome.name}\n{text}", flush=True)
+            yield outcome
 
 
 def _kept(name: str, command: tuple[Path | str, ...]) -> tuple[Outcome, str]:

@@ -7,7 +7,7 @@ fetched or started here.
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -91,9 +91,7 @@ def entries_of(
         )
         for model in models
         for name in (named or [model.engine])
-        for grid in [grids.get(name, {})]
-        for values in itertools.product(*grid.values())
-        for varied in [dict(zip(grid, values, strict=True))]
+        for varied in _combined(grids.get(name, {}))
         for options in [{**(model.engine_options if name == model.engine else {}), **varied}]
     ]
     for entry in entries:
@@ -120,6 +118,11 @@ def _known(name: str, engines: Mapping[str, Engine], reader: FlagReader) -> bool
             "--engines", f"{name} is external: bench cannot start it", "bench starts what it measures"
         )
     return engine is not None and engine.managed
+
+
+def _combined(grid: Mapping[str, Sequence[Scalar]]) -> Iterator[dict[str, Scalar]]:
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
 
 
 def _label(engine: str, varied: Mapping[str, Scalar]) -> str:

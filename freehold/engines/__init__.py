@@ -31,12 +31,14 @@ _LOAD_ERRORS = (
 
 def all_engines() -> dict[str, Engine]:
     """Return every usable engine by name: the public modules of this package, then those of other packages."""
-    return dict(_find()[0])
+    engines, _ = _find()
+    return dict(engines)
 
 
 def engine_problems() -> tuple[Problem, ...]:
     """Return what is wrong with engines of other packages; `where` names the entry point and its package."""
-    return _find()[1]
+    _, problems = _find()
+    return problems
 
 
 @cache

@@ -19,6 +19,8 @@ from types import MappingProxyType
 
 from freehold.engines.base import (
     ALL_PATHS,
+    SALTED_PATHS,
+    TORCH_VARIABLES,
     Adapter,
     ApiError,
     Capacity,
@@ -33,15 +35,17 @@ from freehold.engines.base import (
     Metric,
     Options,
     Placement,
+    PrefixCache,
     completion_check,
     embedding_check,
     option_number,
 )
 from freehold.engines.shared.api_errors import context_error, error_fields
-from freehold.engines.shared.capacity_pages import count_of, json_object, model_card, rows
+from freehold.engines.shared.capacity_pages import count_of, model_card, rows
 from freehold.engines.shared.engine_data import load_engine_data
 from freehold.engines.shared.exit_rules import by_rules, explain
 from freehold.engines.shared.flag_list import load_flags, other_names, render_flags, to_options
+from freehold.engines.shared.json_object import json_object
 
 FLAGS = load_flags("sglang-0.5.23.json")
 """Of the version that this file was written against."""
@@ -174,7 +178,11 @@ ENGINE = Engine(
     adapter_formats=(Format.SAFETENSORS,),
     ask_adapter=_ask_adapter,
     adapter_keys=frozenset({"lora_path"}),
+    variables=("SGLANG_", "SGL_", *TORCH_VARIABLES),
+    shared_memory=True,
     stream_to_abort=False,
+    prefix_cache=PrefixCache.SALT,
+    apart_paths=SALTED_PATHS,
     options=(*_DATA.options, *to_options(FLAGS.flags, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved={**other_names(FLAGS.flags), "model": _DATA.reserved["model_path"], **_DATA.reserved},
     command=_command,

@@ -25,6 +25,7 @@ from types import MappingProxyType
 from freehold.core.problems import nearest_hint
 from freehold.engines.base import (
     FOLDER,
+    TORCH_VARIABLES,
     ApiError,
     Command,
     Engine,
@@ -35,10 +36,10 @@ from freehold.engines.base import (
     Placement,
 )
 from freehold.engines.shared.api_errors import context_error, error_fields, invalid_request
-from freehold.engines.shared.capacity_pages import json_object
 from freehold.engines.shared.engine_data import load_engine_data
 from freehold.engines.shared.exit_rules import explain
 from freehold.engines.shared.flag_list import load_flags, other_names, render_flags, to_options
+from freehold.engines.shared.json_object import json_object
 
 RELEASE = load_flags("tensorrt-llm-1.1.0.json")
 """Of the release whose command reference is recorded."""
@@ -228,6 +229,8 @@ ENGINE = Engine(
     managed=True,
     paths=frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"}),
     formats=(Format.SAFETENSORS, Format.TENSORRT),
+    variables=("TLLM_", "TRTLLM_", "TRT_", "OMPI_", *TORCH_VARIABLES),
+    shared_memory=True,
     stream_to_abort=False,
     options=(*_DATA.options, *to_options(FLAGS.flags, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved={**_OTHER_NAMES, **_DATA.reserved},

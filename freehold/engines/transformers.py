@@ -11,6 +11,7 @@ from pathlib import Path
 
 from freehold.core.problems import nearest_hint
 from freehold.engines.base import (
+    TORCH_VARIABLES,
     ApiError,
     Command,
     Engine,
@@ -137,6 +138,7 @@ ENGINE = Engine(
     paths=frozenset({"/v1/chat/completions", "/v1/completions"}),
     formats=(Format.SAFETENSORS,),
     recipes=(_RECIPE,),
+    variables=TORCH_VARIABLES,
     stream_to_abort=False,
     options=load_engine_data("transformers").options,
     conflicts=_conflicts,

@@ -135,7 +135,7 @@ async def run_child(listener: socket.socket, link: socket.socket) -> None:
     reader, writer = await asyncio.open_connection(sock=link, limit=LINE_BYTES_MAX)
     start = await anext(downs(reader))
     assert isinstance(start, SettingsMessage)
-    child = GatewayProcess(_gateway(start.settings), listener)
+    child = GatewayProcess(new_gateway(start.settings), listener)
     tasks = [_guarded(child, child.obey(reader)), _guarded(child, child.report(writer))]
     whole = await child.serve()
     for task in tasks:
@@ -145,7 +145,8 @@ async def run_child(listener: socket.socket, link: socket.socket) -> None:
         await writer.drain()
 
 
-def _gateway(settings: Settings) -> Gateway:
+def new_gateway(settings: Settings) -> Gateway:
+    """Return the gateway of this process, with its logs going where the settings say."""
     target = Path(settings.log_path) if settings.log_path else sys.stderr
     handle = logs.configure(target, level=settings.log_level)
     group = WorkerGroup(settings) if settings.workers > 1 else None

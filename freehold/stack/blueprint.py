@@ -20,6 +20,7 @@ from freehold.fleet.gpus.pools import NodeGpus
 from freehold.gateway.settings import Settings
 from freehold.health.agent.messages import HealthSettings
 from freehold.spec.model import Spec
+from freehold.spec.section import Section
 from freehold.stack.decide.replicas import GivenGpus, LocalModel, planned_replicas
 
 FILE_NAME = "blueprint.json"
@@ -124,17 +125,24 @@ def read_blueprint(state_path: Path) -> Blueprint:
 
 
 def _plain(value: Any) -> Any:
-    return _written(value.model_dump(mode="json")) if isinstance(value, Spec) else str(value)
+    return _written(value) if isinstance(value, Spec) else str(value)
 
 
-def _written(value: Any) -> Any:
-    """Return a file's content without the keys that have no value; what an engine's options hold stays as it is."""
-    if isinstance(value, list):
-        return [_written(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    kept = {key: each for key, each in value.items() if each not in (None, "", [])}
-    return {key: each if key == "engine_options" else _written(each) for key, each in kept.items()}
+def _written(section: Section) -> dict[str, Any]:
+    """Return a section as its file could have it: with the defaults, but without an absent value, which no file can name.
+
+    What the file says itself stays, also where it is empty: an empty list can mean something else than no list.
+    """
+    plain = section.model_dump(mode="json")
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            plain[name] = _written(value)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+            plain[name] = [_written(each) for each in value]
+        elif name not in section.model_fields_set and value in (None, "", ()):
+            del plain[name]
+    return plain
 
 
 def _typed(kind: type, value: Any) -> Any:

@@ -27,7 +27,8 @@ from freehold.ledger.spool import spool_folder
 from freehold.stack.status import running_status
 from waiting import wait_until
 
-MARK = "E2E_BOX"
+MARK = "LC_E2E_BOX"
+"""Variable that every process of a stack carries; engines inherit only names that they may (LC_ is one)."""
 FREEHOLD = str(Path(sys.executable).parent / "freehold")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
 READY_S = 40.0

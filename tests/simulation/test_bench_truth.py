@@ -118,7 +118,7 @@ def measured(
     requests: int | None = None,
 ) -> tuple[Figures, list[RequestSample]]:
     loop.create_connection = Engine(slots).connect  # type: ignore[method-assign, assignment]
-    bounds = Conditions(
+    conditions = Conditions(
         shape="",
         loads=(),
         slo=SLO,
@@ -131,7 +131,10 @@ def measured(
     )
     asks = schedule(load, SIZES, seed=(3,))
     drive = Drive(
-        target=BenchTarget(host="h", port=1, model="m"), asks=asks, texts=Texts(scale=Scale()), bounds=bounds
+        target=BenchTarget(host="h", port=1, model="m"),
+        asks=asks,
+        texts=Texts(scale=Scale()),
+        conditions=conditions,
     )
     found = loop.run_until_complete(drive.run(load))
     inside = [each for each in found.samples if found.window.has(each.intended_s)]

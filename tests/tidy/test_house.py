@@ -10,9 +10,9 @@ import pytest
 from tidy.source import ROOT, Source
 from tidy.test_tidy import sources
 
-PRODUCT_LINES_MAX = 75_570
+PRODUCT_LINES_MAX = 77_320
 """Lower it with every clean-up. A change that needs more says in its commit why not less."""
-DATA_LINES_MAX = 6_900
+DATA_LINES_MAX = 7_500
 """Tables and texts beside the code (YAML, TOML, templates) are kept by hand too: what moves there is not gone."""
 TESTS_TO_CODE_MIN = 0.8
 REPEATED_CLASSES_MAX = 10

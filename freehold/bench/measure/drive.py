@@ -54,7 +54,7 @@ class Drive:
     target: BenchTarget
     asks: Iterator[ScheduledRequest]
     texts: Texts
-    bounds: Conditions
+    conditions: Conditions
     """Of them, how long the load stays on; a full count of measured requests ends the window early."""
     _started_s: float = 0.0
     _since_s: float = 0.0
@@ -69,8 +69,8 @@ class Drive:
         """Put the load on, wait for all that is measured, and return everything."""
         self._started_s = monotonic_s()
         if load.is_open:
-            self._since_s = self.bounds.warm_up_s
-            self._until_s = self.bounds.warm_up_s + self.bounds.duration_s
+            self._since_s = self.conditions.warm_up_s
+            self._until_s = self.conditions.warm_up_s + self.conditions.duration_s
             feeding = [asyncio.create_task(self._on_time())]
         else:
             self._since_s = self._until_s = math.inf
@@ -84,22 +84,22 @@ class Drive:
         for task in feeding:
             if task.done() and not task.cancelled() and (exc := task.exception()) is not None:
                 raise exc
-        since_s = self._since_s if math.isfinite(self._since_s) else self.bounds.warm_up_s
+        since_s = self._since_s if math.isfinite(self._since_s) else self.conditions.warm_up_s
         window = Window(since_s=since_s, until_s=self._until_s)
         return Driven(samples=tuple(self._samples), window=window)
 
     async def _window_over(self, feeding: list["asyncio.Task[None]"]) -> None:
         """Wait for the window's end, which a full count brings forward, or for the end of the asks."""
-        asked_s = self.bounds.warm_up_s + self.bounds.duration_s
+        asked_s = self.conditions.warm_up_s + self.conditions.duration_s
         while (now_s := self.now()) < self._until_s:
             self._closing = now_s >= asked_s and len(self._measured) >= len(feeding)
-            if now_s >= asked_s + self.bounds.timeout_s:  # no request was sent for so long
+            if now_s >= asked_s + self.conditions.timeout_s:  # no request was sent for so long
                 self._until_s = now_s
                 return
             left_s = max(asked_s - now_s, 0.0) or _LOOK_S
             done, _ = await asyncio.wait(feeding, timeout=min(left_s, _LOOK_S))
             if len(done) == len(feeding):
-                self._until_s = max(self.now(), self.bounds.warm_up_s + _LOOK_S)
+                self._until_s = max(self.now(), self.conditions.warm_up_s + _LOOK_S)
                 return
 
     def now(self) -> float:
@@ -127,17 +127,17 @@ class Drive:
         task = asyncio.create_task(self._send(ask, intended_s, request))
         self._all.add(task)
         task.add_done_callback(self._all.discard)
-        if intended_s >= self.bounds.warm_up_s:
+        if intended_s >= self.conditions.warm_up_s:
             self._since_s = min(self._since_s, intended_s)
         if self._since_s <= intended_s < self._until_s:
-            if self._closing or len(self._measured) == self.bounds.requests:
+            if self._closing or len(self._measured) == self.conditions.requests:
                 self._until_s = intended_s  # this one is the first that does not count
             else:
                 self._measured.add(task)
         return task
 
     async def _send(self, ask: ScheduledRequest, intended_s: float, request: bytes) -> None:
-        timing = Timing(now=self.now, intended_s=intended_s, timeout_s=self.bounds.timeout_s)
+        timing = Timing(now=self.now, intended_s=intended_s, timeout_s=self.conditions.timeout_s)
         if len(self._all) > UNDER_WAY_MAX:
             at_s = self.now()
             self._samples.append(

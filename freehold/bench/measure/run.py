@@ -153,7 +153,7 @@ class Bench:
             target=stage.targets[through],
             asks=schedule(load, self.setup.sizes, seed=(conditions.seed, run, place)),
             texts=self._texts((conditions.seed, run, place, self.setup.through.index(through))),
-            bounds=conditions,
+            conditions=conditions,
         )
         meter, gpus = self._meter, candidate.gpus
         async with watched(stage.pid, meter, gpus=gpus, after_s=conditions.warm_up_s) as seen:

@@ -144,7 +144,7 @@ def record(file: Path, *, for_: str, about: str, stack: StackPlace, as_json: boo
     """
     seconds = parse_duration_s(for_)
     if isinstance(seconds, Unreadable) or not 0 < seconds <= _LONGEST_S:
-        raise mistake("--for", f"{for_!r} is no time up to 24h", "for example 60s or 5m")
+        raise mistake("--for", f"must be above 0 and at most 24h, not {for_!r}", "for example 60s or 5m")
     settings = health_settings(load_keyless(stack.config_path))
     engines = EnginesReader()
     with contextlib.suppress(FreeholdError):

@@ -84,10 +84,11 @@ def list_(*, config_flag: Path | None, as_json: bool) -> None:
 
 @command.command("revoke", short_help="Revoke keys: they are rejected within a second.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=shell_values.keys)
+@click.option("--now", is_flag=True, help="End their running requests within a second as well.")
 @config_option
 @json_option
-def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> None:
-    """Revoke keys by id or name. A running gateway rejects them within a second; running streams finish."""
+def revoke(*, ids: tuple[str, ...], now: bool, config_flag: Path | None, as_json: bool) -> None:
+    """Revoke keys by id or name. A running gateway rejects them within a second; running requests finish without --now."""
     config = load_keyless(find_config(config_flag))
     revoked: list[KeyRecord] = []
 
@@ -95,8 +96,10 @@ def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> 
         meant = _meant(ids, before)
         now_s = int(wall_s())
         after = tuple(
-            msgspec.structs.replace(record, revoked_s=now_s)
-            if record.id in meant and record.revoked_s is None
+            msgspec.structs.replace(
+                record, revoked_s=record.revoked_s or now_s, ends_requests=now or record.ends_requests
+            )
+            if record.id in meant
             else record
             for record in before
         )

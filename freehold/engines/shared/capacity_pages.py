@@ -3,24 +3,15 @@
 Every reader is total: a page of another kind yields an unknown capacity, never an error.
 """
 
-import json
 import re
 
 from freehold.engines.base import Capacity
+from freehold.engines.shared.json_object import json_object
 
 NUMBER_MAX = 10**9
 """A larger number is not a capacity. Source: the bound of `kv_tokens` of engine external in freehold.yaml."""
 _CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
 _LABEL = re.compile(r'\b(block_size|num_gpu_blocks)="(\d{1,12})"')
-
-
-def json_object(body: bytes | str) -> dict[str, object]:
-    """Return a JSON object; {} for anything else."""
-    try:
-        decoded = json.loads(body)
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested deeper than Python goes
-        return {}
-    return decoded if isinstance(decoded, dict) else {}
 
 
 def rows(value: object) -> list[dict[str, object]]:

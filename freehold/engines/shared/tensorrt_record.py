@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from freehold.core.problems import Problem
 from freehold.engines.base import NodeFacts, Value
-from freehold.engines.shared.capacity_pages import json_object
+from freehold.engines.shared.json_object import json_object
 
 CONFIG = "config.json"
 """In the folder. Source: TensorRT-LLM, Engine.from_dir."""

@@ -8,6 +8,8 @@ It does not serve other machines and never sees an inference request.
 import asyncio
 import contextlib
 import socket
+import struct
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +19,8 @@ import msgspec
 from freehold.core.errors import Permanent
 from freehold.fleet.control.client import LINE_S, Line
 from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.processes import proc_files
+from freehold.fleet.processes.launch_process import replica_of
 from freehold.fleet.run import Fleet
 
 LINE_BYTES = 64 * 1024
@@ -128,9 +132,13 @@ class ControlServer:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, refused: bool
     ) -> None:
+        is_engine = _is_engine(writer)
         request = await _read_request(
             reader
         )  # also of a rejected client: an unread request would lose the error
+        if is_engine:
+            await _send(writer, {"error": "an engine may not control the stack"})
+            return
         if refused:
             await _send(writer, {"error": f"{CLIENTS_MAX} clients are being answered: try again"})
             return
@@ -139,6 +147,19 @@ class ControlServer:
             return
         async for line in self._answer(request):
             await _send(writer, line)
+
+
+def _is_engine(writer: asyncio.StreamWriter) -> bool:
+    """Return whether the client is a process of an engine, or has ended already.
+
+    Landlock does not limit connections to the socket's path, so the kernel is asked who connected (SO_PEERCRED, unix(7)).
+    """
+    peer: socket.socket = writer.get_extra_info("socket")
+    if sys.platform != "linux":
+        return False
+    pid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    outside = pid == 0  # it is in no namespace that this process sees: an operator beside the container
+    return not outside and (proc_files.mark(pid) is None or bool(replica_of(pid)))
 
 
 async def _read_request(reader: asyncio.StreamReader) -> dict[str, Any] | None:

@@ -102,7 +102,9 @@ def _external_order(view: FleetView, replica: Replica) -> Action:
 
 
 def _idle_due_s(view: FleetView, replica: Replica) -> float:
-    if replica.state is State.STOPPED or (replica.state is State.CRASH_LOOP and not view.ends(replica)):
+    if replica.state is State.STOPPED:
+        return NEVER_S
+    if replica.state is State.CRASH_LOOP and replica.due_s is None and not view.ends(replica):
         return NEVER_S
     if view.ends(replica) or replica.due_s is None:
         return -NEVER_S
@@ -120,17 +122,19 @@ def _idle_order(view: FleetView, replica: Replica, now_s: float, rng: RandomSour
 def _after_failure(settings: FleetSettings, replica: Replica, now_s: float, rng: RandomSource) -> Action:
     loop = _crash_loop(settings, replica)
     if loop:
+        due_s = None if replica.trouble.final else now_s + settings.crash_loop_retry_s
+        again = "" if due_s is None else f"it is tried again every {settings.crash_loop_retry_s / 60:g} min; "
         hint = (
             replica.hint
-            or f"see `freehold logs {replica.id}`, fix the cause, then `freehold restart {replica.id}`"
+            or f"{again}see `freehold logs {replica.id}`, fix the cause, then `freehold restart {replica.id}`"
         )
-        return GiveUp(id=replica.id, incarnation=replica.incarnation, reason=loop, hint=hint)
+        return GiveUp(id=replica.id, incarnation=replica.incarnation, reason=loop, hint=hint, due_s=due_s)
     delay_s = backoff_s(settings, replica.trouble.row, rng)
     return Schedule(id=replica.id, incarnation=replica.incarnation, due_s=now_s + delay_s, delay_s=delay_s)
 
 
 def _crash_loop(settings: FleetSettings, replica: Replica) -> str:
-    """Return why a failed replica must not be restarted automatically; empty: it may be."""
+    """Return why a failed replica is not to be restarted quickly; empty: it may be."""
     trouble = replica.trouble
     if trouble.final:
         return replica.reason

@@ -185,10 +185,12 @@ class Schedule(About):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUp(About):
-    """No more automatic restarts."""
+    """No more quick restarts."""
 
     reason: str
     hint: str
+    due_s: float | None = None
+    """When it is tried again; None: an operator must restart it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

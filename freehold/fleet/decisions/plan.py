@@ -47,6 +47,8 @@ class ReplicaPlan:
     """How long the engine may be silent, seconds; 0: the bound of its engine file."""
     media_urls: bool = False
     """Requests may hold addresses of pictures that the engine fetches."""
+    allow_keys: tuple[str, ...] = ()
+    """Keys of requests that are the engine's own, and pass all the same."""
     affinity: bool = True
     """Conversations return to the replica that has their beginning in its cache."""
     gpus: tuple[GpuId, ...] | None = None
@@ -99,6 +101,8 @@ class FleetSettings:
     window_failures_max: int = 5
     """So many failures within `failure_window_s` is a crash loop too."""
     failure_window_s: float = 300.0
+    crash_loop_retry_s: float = 300.0
+    """From a crash loop to the next try. Kubernetes' longest pause (CrashLoopBackOff): what helps, such as a freed disk, takes minutes."""
     port_retries_max: int = 8
     """Starts on a fresh port, without back-off, when the engine found its port taken."""
     ready_poll_s: float = 0.2

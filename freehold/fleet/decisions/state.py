@@ -123,7 +123,7 @@ class Replica:
     misses: int = 0
     """Failed readiness checks in a row."""
     due_s: float | None = None
-    """When a replica in BACKOFF starts again; None: not decided yet."""
+    """When a replica in BACKOFF or CRASH_LOOP starts again; None: not decided yet, or never by itself."""
     trouble: Trouble = field(default_factory=Trouble)
     meter: Meter = field(default_factory=Meter)
     capacity: Capacity | None = None
@@ -319,7 +319,7 @@ def _(event: Schedule, replica: Replica, _settings: FleetSettings, _now_s: float
 
 @_change.register
 def _(event: GiveUp, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
-    changed = replace(replica, mending=False, reason=event.reason, hint=event.hint)
+    changed = replace(replica, mending=False, reason=event.reason, hint=event.hint, due_s=event.due_s)
     return _to(changed, State.CRASH_LOOP, now_s)
 
 

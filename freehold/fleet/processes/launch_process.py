@@ -27,14 +27,11 @@ from freehold.engines.base import Command, Placement
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan, files_dir, log_path
 from freehold.fleet.gpus.assign import visible_env, visible_names
 from freehold.fleet.processes import proc_files
+from freehold.fleet.processes.cage import remove_scratch
+from freehold.fleet.processes.cage_rules import MARK, cage_of, engine_env
 
 HOST = "127.0.0.1"
-MARK = "FREEHOLD_LAUNCH"
-"""Environment variable that every process of a launch inherits; its value is unique to the launch."""
 _MINDER = "freehold.fleet.processes.minder"
-_KEPT_BACK = ("FREEHOLD_",)
-_KEPT_BACK_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
-# Variables that an engine must not see: Freehold's own settings and keys, and names that look like secrets.
 _PORTS_FROM = 20000
 """Lowest port tried. Source: own choice; above the registered ports in common use (IANA: 1024 to 49151)."""
 _PORTS_LEAST = 2000
@@ -128,13 +125,16 @@ class ProcessLauncher:
         if plan.engine.command is None:
             raise AssertionError(f"{plan.engine.name} is not an engine that can be started")
         port = self._ports.take()
-        command = plan.engine.command(_placement(plan, port))
-        command = command.in_folder(str(files_dir(self._settings.log_dir, plan.id)))
+        folder = files_dir(self._settings.log_dir, plan.id)
+        command = plan.engine.command(_placement(plan, port)).in_folder(str(folder))
+        added = {**command.env, **visible_env(plan.gpus, uuids=plan.engine.gpu_uuids)}
+        env = engine_env(os.environ, added, token=secrets.token_hex(16), variables=plan.engine.variables)
+        cage = cage_of(plan, env, folder=folder)
         launch = ProcessLaunch(
-            self._spec(plan, command),
+            {**self._spec(plan, command), "folder": str(folder), "cage": cage},
             report,
             url=f"http://{HOST}:{port}",
-            env={**command.env, **visible_env(plan.gpus, uuids=plan.engine.gpu_uuids)},
+            env={**env, "HOME": str(folder), "TMPDIR": str(cage["scratch"])},
         )
         self._launches.add(launch)
         launch.task.add_done_callback(lambda _: self._launches.discard(launch))
@@ -143,7 +143,6 @@ class ProcessLauncher:
     def _spec(self, plan: ReplicaPlan, command: Command) -> dict[str, object]:
         return {
             "argv": list(command.argv),
-            "folder": str(files_dir(self._settings.log_dir, plan.id)),
             "files": dict(command.files),
             "links": dict(command.links),
             "cwd": str(self._settings.cwd) if self._settings.cwd else None,
@@ -176,8 +175,8 @@ class ProcessLaunch:
     ) -> None:
         self._spec = spec
         self._url = url
-        self._token = secrets.token_hex(16)
-        self._env = engine_env(os.environ, env, self._token)
+        self._token = env[MARK]
+        self._env = env
         self._report = report
         self._minder: asyncio.subprocess.Process | None = None
         self._orders: list[dict[str, object]] = [spec]
@@ -237,6 +236,7 @@ class ProcessLaunch:
         last = await self._read_reports(minder)
         if last is None:
             await self._hunt()
+            await asyncio.to_thread(remove_scratch, self._env["TMPDIR"])
             said = "; ".join(self._noise)
             last = EngineExited(code=-9, failure="its minder process died" + (f": {said}" if said else ""))
         self._report(last)
@@ -318,20 +318,6 @@ def replica_of(pid: int) -> str:
             if len(words) > 1 and f"from {_MINDER} import main".encode() in words[-2]:
                 return words[-1].decode("utf-8", "replace")
     return ""
-
-
-def engine_env(base: Mapping[str, str], added: Mapping[str, str], token: str) -> dict[str, str]:
-    """Return an engine's environment: the controller's without secrets, what the engine file adds, and the mark.
-
-    Left out are names that begin with FREEHOLD_ or end like a secret (`_API_KEY`, `_TOKEN`, `_PASSWORD`, …); an
-    engine that needs one gets it through `Command.env`.
-    """
-    kept = {
-        name: value
-        for name, value in base.items()
-        if not name.startswith(_KEPT_BACK) and not name.upper().endswith(_KEPT_BACK_ENDS)
-    }
-    return {**kept, **added, MARK: token}
 
 
 class Ports:

@@ -22,6 +22,7 @@ import signal
 import sys
 import time
 
+from freehold.fleet.processes import cage
 from freehold.fleet.processes.minder_pipes import READ_BYTES, REMARK, Log, Orders, OutputTail, Reports
 
 TYPE_CHECKING = False
@@ -95,6 +96,8 @@ def _become_engine(spec: dict[str, Any], out_fd: int, libc: ctypes.CDLL | None, 
         _fill_folder(spec["folder"], spec.get("files", {}), spec.get("links", {}))
     if spec.get("cwd"):
         os.chdir(spec["cwd"])
+    if libc is not None and spec.get("cage"):
+        cage.confine(spec["cage"], spec["argv"], libc)
     os.execvp(spec["argv"][0], spec["argv"])
 
 
@@ -173,7 +176,7 @@ class Minder:
 
     def run(self, waiting: list[dict[str, Any]]) -> None:
         """Start the engine, carry out the orders read with it, watch it to its end, report."""
-        libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+        libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
         if libc is not None:
             libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         wake_fd = _catch_signals()
@@ -312,6 +315,8 @@ class Minder:
         )
         self._flush_reports()
         self._log.close(LOG_CLOSE_S)
+        if self._spec.get("cage"):
+            cage.remove_scratch(self._spec["cage"]["scratch"])
 
     def _flush_reports(self) -> None:
         deadline_s = time.monotonic() + REPORT_S

@@ -58,7 +58,7 @@ def _bytes(path: str, total: float, free: float) -> RuleResult:
 def _inodes(volume: Volume) -> Iterator[RuleResult]:
     total, free = number(volume.total_inodes), number(volume.free_inodes)
     rows = {"total_inodes": volume.total_inodes, "free_inodes": volume.free_inodes}
-    bad = failed(rows, rows)
+    bad = failed(rows, rows.keys())
     if bad:
         yield result.unknown("cannot_read", f"{volume.path}: could not be read: {', '.join(bad)}")
     if bad or not total or free is None:

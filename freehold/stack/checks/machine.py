@@ -4,6 +4,7 @@ Each check states what it found and, if that is not good, what to do. What canno
 leaves nothing behind.
 """
 
+import ctypes
 import importlib.util
 import os
 import platform
@@ -18,6 +19,7 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.engines import all_engines
 from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.processes.cage import open_ways
 from freehold.gateway.callers.keys import why_refused
 from freehold.gateway.server.descriptors import WANTED
 from freehold.health.collectors.cgroup_limits import cpu_quota
@@ -45,7 +47,7 @@ DESCRIPTORS_LEAST = 4096
 
 def machine_checks() -> list[Check]:
     """Return the checks that do not depend on a configuration."""
-    return [_python(), _system(), _cores(), _descriptors(), _core_files()]
+    return [_python(), _system(), _cores(), _descriptors(), _cage()]
 
 
 def stack_checks(config: Config, state_path: Path) -> list[Check]:
@@ -105,17 +107,16 @@ def _descriptors() -> Check:
     return Check("open_files", found, said, fix)
 
 
-def _core_files() -> Check:
-    soft, _ = resource.getrlimit(resource.RLIMIT_CORE)
-    if soft == 0:
-        return Check("core_files", CheckResult.GOOD, "a crash writes no core file")
-    said = "a crash of an engine may write all its memory, prompts included, into a core file"
-    return Check(
-        "core_files",
-        CheckResult.WARNING,
-        said,
-        "run `ulimit -c 0`, or choose their folder in /proc/sys/kernel/core_pattern",
-    )
+def _cage() -> Check:
+    if sys.platform != "linux":
+        return Check("engine_cage", CheckResult.UNKNOWN, "engines are confined on Linux only")
+    ways = list(open_ways(ctypes.CDLL(None, use_errno=True)))
+    if not ways:
+        return Check(
+            "engine_cage", CheckResult.GOOD, "engines reach their weights and their own folders only"
+        )
+    found = "; ".join(said for said, _ in ways)
+    return Check("engine_cage", CheckResult.WARNING, found, "; ".join(fix for _, fix in ways))
 
 
 # --- the stack ------------------------------------------------------------------------------------------------------

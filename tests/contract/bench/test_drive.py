@@ -24,7 +24,7 @@ SLO = SloBounds(ttft_s=1.0, itl_s=0.1)
 FOUR = Load(kind="concurrency", value=4)
 
 
-def bounds(duration_s: float = 1.5, *, requests: int | None = None, timeout_s: float = 20.0) -> Conditions:
+def lasting(duration_s: float = 1.5, *, requests: int | None = None, timeout_s: float = 20.0) -> Conditions:
     return Conditions(
         shape="",
         loads=(),
@@ -43,7 +43,7 @@ def driven(engine: FakeEngine, load: Load, limits: Conditions) -> Driven:
         target=target(engine),
         asks=schedule(load, SIZES, seed=(3,)),
         texts=Texts(scale=Scale(), label=(3,)),
-        bounds=limits,
+        conditions=limits,
     )
     return asyncio.run(drive.run(load))
 
@@ -59,7 +59,7 @@ def measured(engine: FakeEngine, load: Load, limits: Conditions) -> Figures:
 
 def test_speeds_that_are_known_are_measured() -> None:
     with start_fake_engine(tokens_per_s=50, first_token_s=0.1, slots=4, answer_tokens=100) as engine:
-        found = measured(engine, FOUR, bounds(3.0))
+        found = measured(engine, FOUR, lasting(3.0))
     assert found.whole == found.requests > 0
     assert (found.wrong_length, found.uncounted, found.errors, found.refused) == (0, 0, {}, 0)
     assert found.answer_tokens == 12
@@ -77,7 +77,7 @@ def test_speeds_that_are_known_are_measured() -> None:
 
 def test_a_rate_is_kept_whatever_the_engine_does() -> None:
     with start_fake_engine(tokens_per_s=20, slots=1, answer_tokens=100) as engine:
-        found = measured(engine, Load(kind="rate", value=20.0), bounds(timeout_s=1.0))
+        found = measured(engine, Load(kind="rate", value=20.0), lasting(timeout_s=1.0))
     assert 15 <= found.requests <= 50  # 30 are expected, of which 5 standard deviations are 27
     assert found.errors["timeout"] > found.requests / 2
     assert found.slo_share is not None
@@ -92,7 +92,7 @@ def waits_beside_a_stall(engine: FakeEngine, load: Load) -> list[float]:
             target=target(engine),
             asks=schedule(load, SIZES, seed=(3,)),
             texts=Texts(scale=Scale()),
-            bounds=bounds(2.5),
+            conditions=lasting(2.5),
         )
         task = asyncio.create_task(drive.run(load))
         await asyncio.sleep(0.8)
@@ -125,7 +125,7 @@ def test_latency_counts_from_when_a_request_was_meant_to_be_sent() -> None:
     async def held_up(engine: FakeEngine) -> Driven:
         load = Load(kind="rate", value=20.0)
         asks = schedule(load, SIZES, seed=(3,))
-        drive = Drive(target=target(engine), asks=asks, texts=Texts(scale=Scale()), bounds=bounds())
+        drive = Drive(target=target(engine), asks=asks, texts=Texts(scale=Scale()), conditions=lasting())
         task = asyncio.create_task(drive.run(load))
         await asyncio.sleep(0.6)
         blocked_until = asyncio.get_running_loop().time() + 0.5
@@ -157,7 +157,7 @@ def test_latency_counts_from_when_a_request_was_meant_to_be_sent() -> None:
 def test_errors_stand_apart_by_kind(fault: str, kind: str) -> None:
     with start_fake_engine(tokens_per_s=0, slots=16, answer_tokens=100, fault=fault) as engine:
         found = measured(
-            engine, Load(kind="rate", value=20.0), bounds(0.5, timeout_s=0.6 if kind == "timeout" else 20.0)
+            engine, Load(kind="rate", value=20.0), lasting(0.5, timeout_s=0.6 if kind == "timeout" else 20.0)
         )
     assert found.whole == 0
     assert found.errors == {kind: found.requests}
@@ -166,9 +166,9 @@ def test_errors_stand_apart_by_kind(fault: str, kind: str) -> None:
 
 def test_refusals_stand_apart_from_errors() -> None:
     with start_fake_engine(tokens_per_s=0, fault="status", fault_status=503) as engine:
-        found = measured(engine, Load(kind="rate", value=20.0), bounds(0.5))
+        found = measured(engine, Load(kind="rate", value=20.0), lasting(0.5))
         engine.set(fault_status=500)
-        failed = measured(engine, Load(kind="rate", value=20.0), bounds(0.5))
+        failed = measured(engine, Load(kind="rate", value=20.0), lasting(0.5))
     assert (found.refused, found.errors) == (found.requests, {})
     assert (failed.refused, failed.errors) == (0, {"http_error": failed.requests})
 
@@ -178,7 +178,7 @@ def test_nobody_listens(free_port: int) -> None:
         target=BenchTarget(host="127.0.0.1", port=free_port, model="fake"),
         asks=schedule(Load(kind="rate", value=20.0), SIZES, seed=(3,)),
         texts=Texts(scale=Scale()),
-        bounds=bounds(0.5),
+        conditions=lasting(0.5),
     )
     found = asyncio.run(drive.run(Load(kind="rate", value=20.0)))
     assert {each.fate for each in found.samples if found.window.has(each.intended_s)} == {"connect"}
@@ -186,7 +186,7 @@ def test_nobody_listens(free_port: int) -> None:
 
 def test_a_count_bounds_a_load() -> None:
     with start_fake_engine(tokens_per_s=0, slots=16, answer_tokens=100) as engine:
-        found = driven(engine, FOUR, bounds(60.0, requests=40))
+        found = driven(engine, FOUR, lasting(60.0, requests=40))
     inside = [each for each in found.samples if found.window.has(each.intended_s)]
     assert len([each for each in inside if each.fate != "cancelled"]) == 40
     assert found.window.length_s < 30
@@ -194,7 +194,7 @@ def test_a_count_bounds_a_load() -> None:
 
 def test_the_load_stays_on_until_the_last_measured_request_has_ended() -> None:
     with start_fake_engine(tokens_per_s=10, slots=4, answer_tokens=100) as engine:
-        found = driven(engine, FOUR, bounds(0.5))
+        found = driven(engine, FOUR, lasting(0.5))
     inside = [each for each in found.samples if found.window.has(each.intended_s)]
     assert inside
     assert all(each.fate == "whole" for each in inside)
@@ -206,7 +206,7 @@ def test_the_sizes_asked_for_are_the_same_for_everybody() -> None:
     sizes = []
     for tokens_per_s in (0, 100):
         with start_fake_engine(tokens_per_s=tokens_per_s, slots=16, answer_tokens=100) as engine:
-            found = driven(engine, FOUR, bounds(0.5))
+            found = driven(engine, FOUR, lasting(0.5))
         sizes.append([each.ask.size for each in sorted(found.samples, key=lambda each: each.ask.number)])
     shared = min(map(len, sizes))
     assert shared > 3

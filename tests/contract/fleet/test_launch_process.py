@@ -16,8 +16,8 @@ from freehold.core.errors import Temporary
 from freehold.engines.base import FOLDER, Command, Placement
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan, files_dir, log_path
 from freehold.fleet.processes import proc_files
+from freehold.fleet.processes.cage_rules import MARK
 from freehold.fleet.processes.launch_process import (
-    MARK,
     EngineExited,
     EngineStarted,
     ProcessLauncher,
@@ -172,14 +172,16 @@ def test_closing_the_launcher_ends_what_runs_within_the_grace(tmp_path: Path) ->
 def test_nothing_outlives_a_controller_that_is_killed(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", CONTROLLER, str(tmp_path), str(Path(__file__).parent), STUBBORN]
     mark = f"controller-{os.getpid()}"
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, env={**os.environ, "TEST_MARK": mark}) as controller:
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, env={**os.environ, "LC_TEST_MARK": mark}
+    ) as controller:
         assert controller.stdout is not None
         controller.stdout.readline()
         try:
-            wait_until(lambda: len(proc_files.carriers("TEST_MARK", mark)) == 5, what="all processes")
+            wait_until(lambda: len(proc_files.carriers("LC_TEST_MARK", mark)) == 5, what="all processes")
         finally:
             controller.kill()
-        wait_until(lambda: not proc_files.carriers("TEST_MARK", mark), timeout_s=2.0, what="grace + 1 s")
+        wait_until(lambda: not proc_files.carriers("LC_TEST_MARK", mark), timeout_s=2.0, what="grace + 1 s")
 
 
 def test_a_pid_that_is_somebody_elses_by_now_is_not_signalled() -> None:

@@ -140,6 +140,16 @@ def test_what_dies_at_once_every_time_is_a_crash_loop_until_a_person_says_otherw
     run_fleet(tmp_path, [plan(0, **words)], story, backoff_base_s=0.01)
 
 
+def test_a_crash_loop_goes_on_trying_slowly_by_itself(tmp_path: Path) -> None:
+    async def story(running: Running) -> None:
+        looping = await running.state(State.CRASH_LOOP)
+        assert "it is tried again every" in looping.hint
+        await until(lambda: running.status().restarts == looping.restarts + 2, what="two more tries")
+
+    numbers = {"backoff_base_s": 0.01, "crash_loop_retry_s": 0.3}
+    run_fleet(tmp_path, [plan(0, exit_at_start=1, exit_words="no such tensor")], story, **numbers)
+
+
 def test_an_engine_that_hangs_while_loading_is_ended_and_counted(tmp_path: Path) -> None:
     async def story(running: Running) -> None:
         looping = await running.state(State.CRASH_LOOP)

@@ -1,6 +1,13 @@
 """Requests that are valid but unusual: chunked, pipelined, upgraded, old. They work, and hide nothing from anybody."""
 
+import fcntl
 import json
+import socket
+import struct
+import termios
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -27,6 +34,27 @@ def test_chunked_requests_with_extensions_and_trailers_work(client: Client, engi
         assert call.header("transfer-encoding") is None
         assert call.header("traceparent") is None
         assert call.header("x-request-id") != "late"
+
+
+@pytest.mark.parametrize("scheme", ["http://localhost:8000", "HTTP://h", "https://[::1]:1", "http://h:"])
+def test_a_target_in_absolute_form_is_its_path(scheme: str, client: Client, engine: Engine) -> None:
+    """RFC 9112 3.2.2: a server MUST accept it, and takes its authority in place of the Host."""
+    assert client.ask(ask("m", path=f"{scheme}{CHAT}?x=http://y/")).json == ANSWER
+    assert [call.path for call in engine.calls] == [CHAT]
+    assert client.ask(get(f"{scheme}/livez")).status == 200
+    for bare in ("", "/", "?x=y"):
+        assert client.ask(get(scheme + bare)).error["code"] == "unknown_url"
+
+
+@pytest.mark.parametrize(
+    "host", ["h", "h:80", "h:", "127.0.0.1:8000", "[::1]:8000", "a_b.c-d.example", "", " h "]
+)
+def test_a_host_with_or_without_a_port_is_taken(host: str, client: Client) -> None:
+    assert client.ask(f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).status == 200
+
+
+def test_a_field_of_16_kib_is_taken(client: Client) -> None:
+    assert client.ask(get("/livez", extra="X: " + "a" * 16_000 + "\r\n")).status == 200
 
 
 def test_pipelined_requests_are_answered_in_order(client: Client, engine: Engine) -> None:
@@ -65,6 +93,29 @@ def test_a_flood_of_pipelined_upgrades_is_answered(client: Client, gateway: Gate
     client.send(upgrade * count)
     assert all(client.read_answer().status == 200 for _ in range(count))
     assert gateway.metric("freehold_bugs_total") == 0
+
+
+def stands_still(receiving: socket.socket) -> Callable[[], bool]:
+    """Return a condition: bytes wait to be read, and twenty looks in turn found the same number of them."""
+    looks: deque[int] = deque(maxlen=20)
+
+    def condition() -> bool:
+        (unread_bytes,) = struct.unpack("i", fcntl.ioctl(receiving, termios.FIONREAD, bytes(4)))
+        looks.append(unread_bytes)
+        return len(looks) == looks.maxlen and 0 < min(looks) == max(looks)
+
+    return condition
+
+
+def test_pipelined_upgrades_keep_their_order_when_the_client_reads_late(gateway: Gateway) -> None:
+    """What is held while the client does not read is longer than one slice, and each offered upgrade leaves a rest of its slice."""
+    count = 2000
+    upgrade = get("/livez", extra="Connection: Upgrade\r\nUpgrade: h2c\r\n")
+    with Client(gateway.port, receive_bytes=4096) as client, ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(client.send, upgrade * count)
+        wait_until(stands_still(client.socket), what="the gateway to be paused by its client")
+        assert [client.read_answer().status for _ in range(count)] == [200] * count
+        sent.result()
 
 
 def test_a_client_that_pipelines_and_does_not_read_is_held_not_buffered(

@@ -67,7 +67,7 @@ class Story:
 
     def wait(self) -> list[Action]:
         """Move on to the next due time and return the orders there."""
-        self.now_s = next_due_s(self.view)
+        self.now_s = max(self.now_s, next_due_s(self.view))
         return self.orders()
 
     def exit(self, cause: ExitCause = CRASH) -> list[Action]:
@@ -130,7 +130,26 @@ def test_five_failures_before_it_was_ever_ready_are_a_crash_loop() -> None:
     assert isinstance(given_up, GiveUp)
     assert (story.replica.state, story.replica.hint) == (State.CRASH_LOOP, "mend it")
     assert story.replica.reason == "failed 5 times in a row before it was ready; last: it crashed"
-    assert next_due_s(story.view) == NEVER_S
+
+
+def test_a_crash_loop_is_tried_again_slowly_until_it_serves_or_at_once_by_an_operator() -> None:
+    story = Story()
+    while story.replica.state is not State.CRASH_LOOP:
+        story.wait()
+        story.exit(replace(CRASH, hint=""))
+    assert story.replica.hint.startswith("it is tried again every 5 min; see `freehold logs m-0`")
+    assert kinds(story.orders(RestartAsked(id="m-0"))) == [Launch]
+    while kinds(story.exit()) != [GiveUp]:
+        story.wait()
+    assert next_due_s(story.view) == story.now_s + SETTINGS.crash_loop_retry_s
+    for _ in range(3):
+        assert kinds(story.wait()) == [Launch]
+        assert kinds(story.exit()) == [GiveUp]
+    story.wait()
+    story.become_ready()
+    story.now_s += SETTINGS.stable_s + 1
+    (soon,) = story.exit()
+    assert isinstance(soon, Schedule)
 
 
 def test_slow_failures_before_ready_are_a_crash_loop_too() -> None:
@@ -172,6 +191,7 @@ def test_an_exit_that_must_repeat_itself_is_not_repeated() -> None:
     orders = story.exit(ExitCause(kind=ExitKind.BAD_WEIGHTS, summary="bad weights", restart=False))
     assert kinds(orders) == [GiveUp]
     assert story.replica.reason == "bad weights"
+    assert next_due_s(story.view) == NEVER_S
     assert "freehold logs m-0" in story.replica.hint
 
 

@@ -1,24 +1,39 @@
 import socket
 
-from freehold.fleet.processes.launch_process import MARK, Ports, engine_env, minder_argv
+from freehold.fleet.processes.cage_rules import MARK, engine_env
+from freehold.fleet.processes.launch_process import Ports, minder_argv
 
 
-def test_an_engine_does_not_see_freeholds_settings_nor_secrets() -> None:
+def test_an_engine_inherits_what_it_may_and_nothing_else() -> None:
     base = {
         "PATH": "/bin",
+        "LC_ALL": "C",
         "CUDA_VISIBLE_DEVICES": "0",
         "LD_LIBRARY_PATH": "/lib",
+        "VLLM_USE_V1": "1",
+        "VLLM_API_KEY": "k",
+        "RAY": "x",
+        "GGML_CUDA": "1",
         "FREEHOLD_GATEWAY__LISTEN": "x",
         "OPENAI_API_KEY": "sk",
         "HF_TOKEN": "hf",
-        "aws_secret_access_key": "s",
-        "DB_PASSWORD": "p",
+        "DATABASE_URL": "postgres://u:p@h/d",
+        "PGPASSWORD": "p",
+        "GITHUB_PAT": "ghp",
+        "HOME": "/root",
+        "PYTHONPATH": "/x",
     }
-    env = engine_env(base, {"HF_TOKEN": "wanted", "PATH": "/opt/bin"}, "t0k")
+    env = engine_env(
+        base, {"HF_TOKEN": "wanted", "PATH": "/opt/bin"}, token="t0k", variables=("VLLM_", "HF_", "RAY")
+    )
+    env.pop("PYTHONUSERBASE", "")
     assert env == {
         "PATH": "/opt/bin",
+        "LC_ALL": "C",
         "CUDA_VISIBLE_DEVICES": "0",
         "LD_LIBRARY_PATH": "/lib",
+        "VLLM_USE_V1": "1",
+        "RAY": "x",
         "HF_TOKEN": "wanted",
         MARK: "t0k",
     }

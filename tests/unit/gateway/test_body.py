@@ -62,7 +62,7 @@ def test_a_refusal_names_the_parameter(body: bytes, param: str | None) -> None:
 
 @pytest.mark.parametrize("opener", [b"[", b'{"a":'])
 def test_huge_nesting_is_refused_not_followed(opener: bytes) -> None:
-    refusal = read_body(b'{"model":"a","x":' + opener * 100_000)
+    refusal = read_body(b'{"model":"a","x":' + opener * 10_000)
     assert isinstance(refusal, Rejection)
     assert refusal.error.code == "invalid_json"
 
@@ -84,6 +84,30 @@ def test_a_rewritten_body_keeps_every_other_value(model: str, rest: dict[str, ob
     streamed = json.loads(as_stream(body, with_usage=True))
     assert streamed == rest | {"model": "old", "stream": True, "stream_options": {"include_usage": True}}
     assert json.loads(as_stream(body, with_usage=False)) == rest | {"model": "old", "stream": True}
+
+
+@pytest.mark.parametrize(
+    ("asks", "one"),
+    [
+        ('"messages":[]', True),
+        ('"prompt":"a"', True),
+        ('"prompt":[1,2]', True),
+        ('"prompt":["a"]', True),
+        ('"prompt":"a","n":2', False),
+        ('"prompt":["a","b"]', False),
+        # What may be empty: llama.cpp answers it 200 and leaves the slot as another caller had it.
+        ('"prompt":""', False),
+        ('"prompt":[]', False),
+        ('"prompt":[""]', False),
+        ('"prompt":[[ ]]', False),
+        ('"prompt":{"prompt_string":""}', False),
+        ('"prompt":null', False),
+    ],
+)
+def test_one_answer_to_one_prompt_that_is_not_empty(asks: str, *, one: bool) -> None:
+    fields = read_body(b'{"model":"m",%b}' % asks.encode())
+    assert not isinstance(fields, Rejection)
+    assert fields.one_answer is one
 
 
 def test_a_rewritten_body_keeps_the_bytes_of_numbers_and_text() -> None:

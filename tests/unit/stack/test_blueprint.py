@@ -177,3 +177,15 @@ def test_defaults_are_written_too(resolved: Resolved) -> None:
     """So that a version with other defaults runs what was decided."""
     spec = json.loads(encode(resolved.blueprint))["spec"]
     assert spec["gateway"]["timeouts"]["connect"] == "2s"
+
+
+def test_an_empty_list_that_the_file_names_is_not_a_default(resolved: Resolved) -> None:
+    """`when: []` keeps an outage's requests here; the default would send them to the provider."""
+    text = TEXT.replace("budget_usd_per_day: 1.5", "budget_usd_per_day: 1.5\n    share: 0.1\n    when: []")
+    loaded = load_text(text, engines=all_engines(), env={})
+    assert loaded.spec is not None, loaded.problems
+    blueprint = msgspec.structs.replace(resolved.blueprint, spec=loaded.spec)
+    again = decode(encode(blueprint))
+    assert again.spec.fallback[0].when == ()
+    assert again == blueprint
+    assert again.id == blueprint.id == decode(encode(again)).id
