@@ -59,6 +59,7 @@ _T = TypeVar("_T")
 _PRIVATE = 0o600  # rw------- of chmod(2): only the owner may read rejected bytes
 _PRIVATE_FOLDER = 0o700  # rwx------ of chmod(2)
 _FOLDER = 0o755  # rwxr-xr-x of chmod(2), whatever the umask: no other user may swap what is in it
+_RECORD_MODE = 0o644  # rw-r--r-- of chmod(2), whatever the umask
 _MAKE_OURS = "run `chown -R $(id -u) {0}` and `chmod -R go-w {0}`, then `freehold model verify`"
 _READ_ONLY = (
     0o444  # r--r--r-- of chmod(2): every user of the store may read it, none can write it by accident
@@ -282,6 +283,12 @@ class Blobs:
         assert fetched.sha256 == sha256, "only a file with the expected hash is committed"
         ready = self._incoming / sha256 / "ready"
         shutil.rmtree(ready, ignore_errors=True)
+        for each in (
+            self._root,
+            self._incoming,
+            ready.parent,
+        ):  # a fetch whose hash nobody knew had another scratch folder
+            each.mkdir(exist_ok=True, mode=_FOLDER)
         ready.mkdir(mode=_FOLDER)
         blob = fetched.path.rename(ready / name)
         record = BlobRecord(name=name, source=source, fetched_at=_now(), made=made)
@@ -452,7 +459,8 @@ def read_json(path: Path, kind: type[_T]) -> _T | None:
 def _write(path: Path, value: msgspec.Struct) -> None:
     """Replace a small file by one rename, so that it is never seen half written."""
     new = path.with_name(path.name + ".new")
-    new.write_bytes(msgspec.json.format(msgspec.json.encode(value)))
+    with open(new, "wb", opener=lambda name, flags: os.open(name, flags, _RECORD_MODE)) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(value)))
     _sync_file(new)
     new.replace(path)
 
