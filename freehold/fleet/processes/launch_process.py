@@ -67,6 +67,8 @@ class EngineEnding:
 
     code: int
     tail: tuple[str, ...]
+    asked: bool = False
+    """It was asked to end before it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,8 @@ class EngineExited:
     """Exit code; negative: minus the signal."""
     tail: tuple[str, ...] = ()
     """Last lines of its output."""
+    asked: bool = False
+    """It was asked to end before it did."""
     log_dropped_bytes: int = 0
     failure: str = ""
     """Why the engine is not the cause: it could not be launched, or its minder died; empty: it is."""
@@ -255,11 +259,14 @@ class ProcessLaunch:
                 self._pid, self._start_ticks = report.pid, report.start_ticks
                 self._report(EngineStarted(pid=report.pid, url=self._url))
             elif report.event == "ending":
-                self._report(EngineEnding(code=report.code, tail=tuple(map(one_line, report.tail))))
+                self._report(
+                    EngineEnding(code=report.code, tail=tuple(map(one_line, report.tail)), asked=report.asked)
+                )
             elif report.event == "exited":
                 return EngineExited(
                     code=report.code,
                     tail=tuple(map(one_line, report.tail)),
+                    asked=report.asked,
                     log_dropped_bytes=report.log_dropped_bytes,
                 )
         return None
@@ -282,6 +289,7 @@ class _MinderReport(msgspec.Struct):
     start_ticks: int = 0
     code: int = 0
     tail: tuple[str, ...] = ()
+    asked: bool = False
     log_dropped_bytes: int = 0
 
 
