@@ -66,8 +66,9 @@ class Peer:
     def _login(self) -> str:
         with contextlib.suppress(OSError, ValueError):
             uid = int(Path(f"/proc/{self.pid}/loginuid").read_text("ascii"))
-            return "" if uid == _NO_LOGIN else user_name(uid)
-        return ""
+            if uid != _NO_LOGIN:
+                return user_name(uid)
+        return os.environ.get("SUDO_USER", "") if self.pid == os.getpid() else ""
 
 
 def user_name(uid: int) -> str:

@@ -104,3 +104,17 @@ def test_a_line_that_root_wrote_does_not_shut_out_the_stacks_own_user(tmp_path: 
     os.chown(tmp_path, 1, 1)
     audit.append(tmp_path, "key_created", peer=ME, detail={})
     assert (tmp_path / "audit.log").stat().st_uid == 1
+
+
+def test_the_login_behind_another_user_is_named(tmp_path: Path) -> None:
+    script = f"""
+from pathlib import Path
+from freehold.fleet.control import audit
+from freehold.fleet.control.peer import Peer
+Path("/proc/self/loginuid").write_text("1")
+audit.append(Path({str(tmp_path)!r}), "reload", peer=Peer.myself(), detail={{}})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    if "loginuid" in done.stderr:
+        pytest.skip("this kernel keeps no login, or this user has one")
+    assert lines(tmp_path)[0]["by"] == f"{user_name(1)} as {user_name(os.geteuid())}"
