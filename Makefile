@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= examples/01-one-box/freehold.yaml
 UPGRADE ?=
+ROUNDS ?= 20
+SEED ?= 1
 
 BIN := $(VENV)/bin
 RECIPES := freehold/engines/recipes
@@ -11,7 +13,7 @@ OLD_PYTHON := Freehold needs Python 3.11 or newer. PYTHON=$(PYTHON) is older or 
 NO_VENV := $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv
 
 .DELETE_ON_ERROR:
-.PHONY: help pictures up install install-dev test check bench bench-plan bench-sizing bench-diagnosis bench-engines browser vllm engines faults lock clean
+.PHONY: help pictures up install install-dev test check bench bench-plan bench-sizing bench-diagnosis bench-engines browser vllm engines faults fuzz lock clean
 
 help:
 	@echo "make up      install and serve the example model: an OpenAI API on http://127.0.0.1:8000/v1"
@@ -27,6 +29,7 @@ help:
 	@echo "make engines run the long tests of the real vLLM and of conversions (15 minutes)"
 	@echo "make browser install Chromium from Debian, for the tests that look at reports"
 	@echo "make faults  inject real faults: lost packets between namespaces, slow, failing and hung disks (root, Debian, 4 min)"
+	@echo "make fuzz    ROUNDS=20 times as many random requests and answers as make test has, from SEED=1 (10 minutes)"
 	@echo "make lock    pin requirements/*.in anew (UPGRADE=1: to the newest versions)"
 	@echo "make clean   remove everything that make made"
 	@echo "CONFIG=file.yaml, PYTHON=python3.12, VENV=folder change what is used"
@@ -79,6 +82,9 @@ engines: install-dev vllm
 faults: install-dev
 	@apt-get update -qq && apt-get install -qq -y --no-install-recommends iproute2 nftables nbdkit libnbd-bin bindfs e2fsprogs >/dev/null
 	@FAULTS=1 $(BIN)/python -m pytest -q tests/contract/health/test_mesh.py tests/contract/health/test_disk_faults.py tests/e2e/test_health_engine.py
+
+fuzz: install-dev
+	@FUZZ_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q tests/contract/gateway -k fuzz --timeout 3600 --hypothesis-seed=$(SEED)
 
 # Each stamp is newer than its sources, so that a second `make up` only compares dates.
 $(VENV)/.python:

@@ -13,6 +13,11 @@ ADAPTERS_MAX = 64
 MODELS_MAX = 256
 """Most models of one stack, and so most values of a metric's model label. Source: our own bound; more is a fleet."""
 
+PRIVATE_KEYS = ("priority", "kv_transfer_params", "chat_template", "request_id", "rid", "id_slot", "bootstrap_host",
+                "bootstrap_port", "bootstrap_room")  # fmt: skip
+"""Keys of a request with which a caller steers the engine itself: its order of work, its slots, a program for its prompts,
+whom it connects to. Source: vLLM's and SGLang's request models, llama.cpp's server README."""
+
 
 class ReplicaState(StrEnum):
     """The life of a replica, in order; `backoff` and `crash_loop` are where failures lead."""
@@ -101,6 +106,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Names of its adapters, which clients ask for as they ask for models."""
     media_urls: bool = True
     """Whether requests may hold addresses that the engine fetches."""
+    allow_keys: tuple[str, ...] = ()
+    """Keys of requests that are the engine's own, and pass all the same."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ LIVE = (
     ("roles",),
 )
 """What the running processes take over as it is; all that lies under these keys as well."""
-LIVE_IN_MODEL = frozenset({("stall",), ("affinity",), ("resume",), ("media_urls",)})
+LIVE_IN_MODEL = frozenset({("stall",), ("affinity",), ("resume",), ("media_urls",), ("allow_keys",)})
 """Keys of a model that the gateway takes over, while its replicas stay as they are."""
 RESTART_HINT = "freehold down, then freehold up, changes it; or put the old value back"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from freehold.core.events import ADAPTERS_MAX, MODELS_MAX
+from freehold.core.events import ADAPTERS_MAX, MODELS_MAX, PRIVATE_KEYS
 from freehold.spec import shapes
 from freehold.spec.fields import (
     Address,
@@ -146,13 +146,18 @@ class ModelSpec(Section):
 
     media_urls: Annotated[str, OneOf(values=("auto", "refuse", "allow"))] = "auto"
     """Whether requests may hold addresses of pictures, sound or video, which the engine then fetches from where it runs: your
-    loopback, your network, a cloud's metadata. `data:` URIs always pass. Default `auto`: refused with 400, but for `external`,
-    whose server is not yours to protect. Engines that fetch nothing (llama-cpp without `mmproj`) answer for themselves."""
+    loopback, your network, a cloud's metadata. `data:` URIs always pass. Default `auto`: refused with 400, also for `external`.
+    Engines that fetch nothing (llama-cpp without `mmproj`) answer for themselves."""
+    allow_keys: Annotated[
+        tuple[Annotated[str, OneOf(values=PRIVATE_KEYS)], ...], Listed(most=len(PRIVATE_KEYS))
+    ] = Field(default=(), examples=[["chat_template"]])
+    """Keys of requests that steer the engine itself, and pass all the same. Default: none, a request with one of them is
+    refused with 400."""
 
     @property
     def fetches_media(self) -> bool:
         """Return whether requests may hold addresses that the engine fetches."""
-        return self.media_urls == "allow" or (self.media_urls == "auto" and not self.managed)
+        return self.media_urls == "allow"
 
     @property
     def named(self) -> "tuple[ModelSpec | AdapterSpec, ...]":

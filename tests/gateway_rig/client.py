@@ -177,7 +177,7 @@ class Client:
 
 
 def get(path: str, *, method: str = "GET", extra: str = "") -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: h\r\n{extra}\r\n".encode()
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n".encode()
 
 
 def post(value: object, *, path: str = CHAT, extra: str = "", version: str = "1.1") -> bytes:

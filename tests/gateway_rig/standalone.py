@@ -29,6 +29,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
     resume: str = "auto"
     adapters: tuple[AdapterAsk, ...] = ()
     media_urls: bool = True
+    allow_keys: tuple[str, ...] = ()
 
     def snapshot_parts(self) -> tuple[ModelEntry, list[Endpoint]]:
         """Return this model's part of a snapshot."""
@@ -41,6 +42,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
             resume=self.resume,
             adapters=tuple(each.name for each in self.adapters),
             media_urls=self.media_urls,
+            allow_keys=self.allow_keys,
         )
         return entry, [
             Endpoint(id=f"{self.name}-{i}", model=self.name, url=url, engine=self.engine, state=ReplicaState.READY,

@@ -47,6 +47,8 @@ class ReplicaPlan:
     """How long the engine may be silent, seconds; 0: the bound of its engine file."""
     media_urls: bool = False
     """Requests may hold addresses of pictures that the engine fetches."""
+    allow_keys: tuple[str, ...] = ()
+    """Keys of requests that are the engine's own, and pass all the same."""
     affinity: bool = True
     """Conversations return to the replica that has their beginning in its cache."""
     gpus: tuple[GpuId, ...] | None = None

@@ -77,6 +77,7 @@ def _models(plans: Sequence[ReplicaPlan], view: FleetView, created_s: int) -> Ma
             affinity=plan.affinity,
             resume=plan.resume,
             media_urls=plan.media_urls,
+            allow_keys=plan.allow_keys,
             adapters=tuple(adapter.name for adapter in plan.adapters),
         )
         models[plan.model] = msgspec.structs.replace(first, max_context_tokens=min(limits, default=0))

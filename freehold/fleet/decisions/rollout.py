@@ -94,14 +94,15 @@ def same(one: ReplicaPlan, other: ReplicaPlan) -> bool:
     """Return whether replicas of the two plans are interchangeable.
 
     Its share of the cores is not worth a new process: it changes with the number of all replicas. How the gateway
-    treats it (`stall_s`, `affinity`, `resume`, `media_urls`) does not concern the process.
+    treats it (`stall_s`, `affinity`, `resume`, `media_urls`, `allow_keys`) does not concern the process.
     """
     return process_of(one) == process_of(other)
 
 
 def process_of(plan: ReplicaPlan) -> ReplicaPlan:
     """Return a plan with only the fields that concern the process."""
-    return replace(plan, id="", threads=0, stall_s=0.0, affinity=True, resume="auto", media_urls=False)
+    plan = replace(plan, id="", threads=0, stall_s=0.0, affinity=True, resume="auto")
+    return replace(plan, media_urls=False, allow_keys=())
 
 
 def done(held: Sequence[HeldReplica], wanted: Sequence[ReplicaPlan]) -> bool:

@@ -46,7 +46,7 @@ class Authenticator:
         self._by_hash: dict[bytes, KeyState] = {}
         self.prices = settings.prices
         """By model, for budgets in dollars."""
-        self._open = _OPEN | ({b"/metrics"} if settings.metrics_open else set())
+        self._metrics_open = settings.metrics_open
         self.problem = ""
         """Why the keys file cannot be used as it is now; empty: its newest version holds."""
         self._budgets = BudgetFile(Path(settings.budgets_path), self._log)
@@ -102,7 +102,8 @@ class Authenticator:
             if request.timeout_s == inf:
                 request.timeout_s = caller.timeout_s
             return None
-        if request.url.partition(b"?")[0] in self._open:
+        path = request.url.partition(b"?")[0]
+        if path in _OPEN or (path == b"/metrics" and self._metrics_open and not request.foreign):
             return None
         return errors.unauthorized(_why(request.key, caller, self._wall_s))
 

@@ -170,6 +170,11 @@ def answer(gateway: Gateway, request: Request) -> Answer | Rejection:
         return errors.not_found(path, ENGINE_PATHS | _ROUTES.keys())
     if request.method not in {b"GET", b"HEAD"}:
         return errors.wrong_method(request.method.decode("ascii"), "GET, HEAD")
+    if route is metrics and request.foreign and request.caller is None:
+        # Without keys, a web page whose name was made to point here (DNS rebinding) could read it.
+        return errors.forbidden(
+            "Metrics are read under a loopback name, such as http://127.0.0.1:PORT/metrics."
+        )
     if route is not None:
         return route(gateway, request.caller)
     name = unquote_to_bytes(path.removeprefix("/v1/models/")).decode("utf-8", "replace")

@@ -11,7 +11,7 @@ from freehold.gateway.server.authenticate import Authenticator
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.server.request_reader import RequestReader
 from freehold.gateway.wire.errors import Rejection
-from freehold.gateway.wire.request import IGNORED, KNOWN, Request, take_header
+from freehold.gateway.wire.request import FIELD_BYTES_MAX, IGNORED, KNOWN, Request, take_header
 
 
 class KeyedReader(RequestReader):
@@ -34,7 +34,7 @@ class KeyedReader(RequestReader):
         request = self.incoming
         if request is None or request.method:
             return
-        request.header_count += 1
+        request.header_count += self._field_count(name, value) if self._head_bytes > FIELD_BYTES_MAX else 1
         if name in _MEANINGLESS:
             return
         read = _CREDENTIALS.get(name)

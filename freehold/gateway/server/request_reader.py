@@ -18,20 +18,23 @@ from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.server.request_ids import fresh_id_line, unnamed
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
-from freehold.gateway.wire.request import IGNORED, Request, take_header
+from freehold.gateway.wire.request import FIELD_BYTES_MAX, HEADERS_MAX, IGNORED, Request, take_header
 
 HEAD_BYTES_MAX = 64 * 1024
 """Longest request head, and longest framing between two bytes of a body (chunk extensions, trailers), bytes. Source:
 our own bound; twice the 32 KiB of most cloud load balancers."""
 _QUEUED_REQUESTS_MAX = 32  # Pipelined requests that wait; no official SDK pipelines, so this is generous.
+_SIZE_CHARS_MAX = (
+    64  # Of a chunk's size line: 16 hex digits are 64 bits, and what follows a `;` means nothing here.
+)
 _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer is under way.
 
 
 class RequestReader:
     """Reads one client's requests; `on_room` is called when a body that waited has room."""
 
-    __slots__ = ("_gateway", "_head_bytes", "_on_room", "_parser", "deadline_s", "incoming", "queue", "reading",
-                 "transport", "upload", "waiting")  # fmt: skip
+    __slots__ = ("_chunk_at_bytes", "_gateway", "_head_bytes", "_on_room", "_parser", "_size_line", "deadline_s", "incoming", "queue",
+                 "reading", "transport", "upload", "waiting")  # fmt: skip
 
     transport: asyncio.Transport
 
@@ -40,6 +43,10 @@ class RequestReader:
         self._on_room = on_room
         self._parser = httptools.HttpRequestParser(self)
         self._head_bytes = 0
+        self._chunk_at_bytes: int | None = None
+        """Bytes of the body before the chunk whose size came last; None: it is looked at, or there is none."""
+        self._size_line = b""
+        """The beginning of a chunk's size line that has not come whole."""
         self.incoming: Request | None = None
         """The request that is coming in."""
         self.queue: deque[Request] = deque()
@@ -64,9 +71,33 @@ class RequestReader:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
             self._after_upgrade(data[exc.args[0] :])
+            return None
         except httptools.HttpParserError as exc:
             return errors.malformed(f"Malformed HTTP request: {exc}.")
+        incoming = self.incoming
+        if incoming is not None and incoming.codings and incoming.method and incoming.rejection is None:
+            self._look_at_chunk(incoming, data)
         return None
+
+    def _look_at_chunk(self, request: Request, data: bytes) -> None:
+        """Reject a body as soon as it announces a chunk that is larger than it may be (RFC 9112 7.1), instead of awaiting it.
+
+        The parser does not show a chunk's size. Where this read ended within a chunk, the line before its data has it.
+        """
+        began, self._chunk_at_bytes = self._chunk_at_bytes, None
+        if began is not None:
+            data = data[: len(data) - (request.body_bytes - began)]
+            if data != b"\n" and not data.endswith(b"\r\n"):
+                return  # the chunk has come, but for its end
+            data = data[:-1]
+        _, earlier, line = data.rpartition(b"\n")
+        self._size_line = (line if earlier else self._size_line + line)[:_SIZE_CHARS_MAX]
+        if began is not None:
+            size, self._size_line = self._size_line.partition(b";")[0].rstrip(b"\r"), b""
+            left_bytes = self._gateway.context.settings.max_body_bytes - began
+            # What is not a number is a trailer.
+            if size.isalnum() and (len(size) == _SIZE_CHARS_MAX or int(size, 16) > left_bytes):
+                request.rejection = self.too_large()
 
     def hold(self, data: bytes) -> None:
         """Keep bytes until the answer under way has ended."""
@@ -204,9 +235,13 @@ class RequestReader:
         request = self.incoming
         if request is None or request.method:
             return
-        request.header_count += 1
+        request.header_count += self._field_count(name, value) if self._head_bytes > FIELD_BYTES_MAX else 1
         if name not in IGNORED:
             take_header(request, name, value)
+
+    def _field_count(self, name: bytes, value: bytes) -> int:
+        """Return as how many fields one counts, in a head that is long enough for one to be too long: that is past the bound."""
+        return 1 if len(name) + len(value) <= FIELD_BYTES_MAX else HEADERS_MAX + 1
 
     def check_head(self, request: Request, version: str) -> Rejection | None:
         """Return why a head, of HTTP version `1.1` or another, cannot be served, or None."""
@@ -246,6 +281,15 @@ class RequestReader:
             if request.gathered is None:
                 request.gathered = bytearray(request.body)
             request.gathered += data
+
+    def on_chunk_header(self) -> None:
+        """Note where a chunk of the body begins."""
+        if self.incoming is not None:
+            self._chunk_at_bytes = self.incoming.body_bytes
+
+    def on_chunk_complete(self) -> None:
+        """Forget the chunk: its size was true."""
+        self._chunk_at_bytes = None
 
     def on_message_complete(self) -> None:
         """Queue the request; it is answered after those before it."""

@@ -52,7 +52,11 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
             return _unknown(gateway, request, name)
         request.adapter = name
     detour = None if gateway.fallbacks is None else gateway.fallbacks.detour(model, request)
-    rejection = _why_not(gateway, model, request, elsewhere=detour is not None) or _wrong_body(model, request)
+    rejection = (
+        _why_not(gateway, model, request, elsewhere=detour is not None)
+        or fields.refuse_private(model.entry.allow_keys)
+        or _wrong_body(model, request)
+    )
     if rejection is not None:
         return rejection
     request.stream, request.max_tokens = bool(fields.stream), fields.answer_tokens

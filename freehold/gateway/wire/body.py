@@ -4,13 +4,16 @@ Only the fields that decide where a request goes are decoded; everything else, p
 passed on as it came. Pure.
 """
 
+import codecs
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
 
+from freehold.core.events import PRIVATE_KEYS
+from freehold.gateway.wire.bounds import LOOK_BYTES, too_complex
 from freehold.gateway.wire.errors import Rejection, invalid
 from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
@@ -20,6 +23,7 @@ from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
 _TOKENS_MOST = 10**12
 
 
+_NOTHING = msgspec.Raw(b"")
 USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Where a stream's usage has to be asked for. Source: OpenAI API reference, `stream_options`."""
 
@@ -35,8 +39,17 @@ class BodyFields(msgspec.Struct):
     n_predict: Any = None
     n: Any = None
     best_of: Any = None
-    prompt: msgspec.Raw = msgspec.Raw(b"")
-    stream_options: msgspec.Raw = msgspec.Raw(b"")
+    prompt: msgspec.Raw = _NOTHING
+    stream_options: msgspec.Raw = _NOTHING
+    priority: msgspec.Raw = _NOTHING
+    kv_transfer_params: msgspec.Raw = _NOTHING
+    chat_template: msgspec.Raw = _NOTHING
+    request_id: msgspec.Raw = _NOTHING
+    rid: msgspec.Raw = _NOTHING
+    id_slot: msgspec.Raw = _NOTHING
+    bootstrap_host: msgspec.Raw = _NOTHING
+    bootstrap_port: msgspec.Raw = _NOTHING
+    bootstrap_room: msgspec.Raw = _NOTHING
 
     @property
     def answer_tokens(self) -> int:
@@ -55,6 +68,26 @@ class BodyFields(msgspec.Struct):
             return limit
         answers = self.choices * _prompts(self.prompt)
         return min(_TOKENS_MOST, (limit or ANSWER_TOKENS) * answers) if answers > 1 else limit
+
+    def refuse_private(self, allowed: Collection[str]) -> Rejection | None:
+        """Return the 400 for a body with one of PRIVATE_KEYS that is not allowed, or None; null means nothing anywhere."""
+        if (
+            self.priority
+            is self.kv_transfer_params
+            is self.chat_template
+            is self.request_id
+            is self.rid
+            is _NOTHING
+            and self.id_slot is self.bootstrap_host is self.bootstrap_port is self.bootstrap_room is _NOTHING
+        ):
+            return None
+        found = [
+            n for n in PRIVATE_KEYS if n not in allowed and bytes(getattr(self, n)) not in {b"", b"null"}
+        ]
+        if not found:
+            return None
+        message = f"{found[0]!r} is the engine's own. Who runs this server can let it pass with `allow_keys: [{found[0]}]`."
+        return invalid(message, param=found[0], code="private_key")
 
     @property
     def choices(self) -> int:
@@ -84,6 +117,8 @@ def _prompts(prompt: msgspec.Raw) -> int:
     return len(_LIST_DECODER.decode(prompt)) or 1
 
 
+_PIECE_BYTES = 256 * 1024  # Checked at once: what its text takes is not noticed.
+_BLANKS = b" \t\r\n"
 _DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BRACKET = ord("[")
@@ -94,9 +129,12 @@ _TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
 
 def read_body(data: bytes) -> BodyFields | Rejection:
     """Return the decoded fields, or the 400 that names what is wrong with the body."""
+    rejection = too_complex(data) if len(data) > LOOK_BYTES else None
+    if rejection is not None:
+        return rejection
     try:
         if not data.isascii():
-            data.decode()  # fields that are skipped are not checked by the decoder; JSON is UTF-8 (RFC 8259 8.1)
+            _check_utf8(data)  # fields that are skipped are not checked by the decoder
         asked = _DECODER.decode(data)
     except msgspec.ValidationError as exc:
         return _wrong_type(str(exc))
@@ -108,7 +146,34 @@ def read_body(data: bytes) -> BodyFields | Rejection:
         return invalid(
             "You must provide a model parameter.", param="model", code="missing_required_parameter"
         )
-    return asked
+    return _two_models(data) or asked
+
+
+def _check_utf8(data: bytes) -> None:
+    """Raise UnicodeDecodeError for bytes that are not UTF-8 (RFC 8259 8.1); piece by piece, since text takes up to four times its bytes."""
+    decode, view = codecs.getincrementaldecoder("utf-8")().decode, memoryview(data)
+    for at in range(0, len(data), _PIECE_BYTES):
+        decode(view[at : at + _PIECE_BYTES], at + _PIECE_BYTES >= len(data))
+
+
+def _two_models(data: bytes) -> Rejection | None:
+    """Return the 400 for a body in which another parser could find another model, or None.
+
+    Of two keys some take the first, and Go's own decoder takes `Model` for `model`. Such a body has the word twice, or
+    letters of it as escapes; whether keys stand twice shows when it is written anew with each key once.
+    """
+    if data.lower().count(b'"model"') == 1 and b"\\u006" not in data and b"\\u004" not in data:
+        return None
+    try:
+        keys = _RAW_DECODER.decode(data)
+    except RecursionError:
+        return too_deep()
+    other = [key for key in keys if key != "model" and key.lower() == "model"]
+    again = msgspec.json.encode(keys)
+    if other or len(again.translate(None, _BLANKS)) != len(data.translate(None, _BLANKS)):
+        message = "The body names its keys once each, 'model' in small letters and without escapes."
+        return invalid(message, param="model", code="ambiguous_body")
+    return None
 
 
 def too_deep() -> Rejection:

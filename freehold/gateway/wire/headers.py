@@ -75,6 +75,9 @@ def read_head(raw: bytes) -> AnswerHead:
     fields = _Fields()
     for line in lines[1:]:
         fields.take(line)
+    if fields.event_stream and not any(line.startswith(b"cache-control") for line in fields.passed):
+        # A cache or proxy between here and the client that keeps a stream would deliver it late, or twice (WHATWG HTML 9.2.3).
+        fields.passed.append(b"cache-control: no-cache\r\n")
     passed = status_line(status) + b"".join(fields.passed)
     keep_alive = b"close" not in fields.connection and (
         version == b"HTTP/1.1" or b"keep-alive" in fields.connection

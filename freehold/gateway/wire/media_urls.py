@@ -6,6 +6,7 @@ stays one.
 """
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -22,6 +23,12 @@ _ARGUMENTS = {"tool_use": "input"}
 Anthropic's messages."""
 _BARE = frozenset({"image", "video", "audio"})
 """Keys that hold an address although their name does not show it. Source: SGLang's embeddings (`MultimodalEmbeddingInput`), Qwen's chat format."""
+# Each begins with one character, so that what lies between two of them is passed over at the speed of memory.
+_SIGN = re.compile(
+    rb'"(?:(?<=[uU][rR][lL]")|(?<="image")|(?<="video")|(?<="audio"))\s*:\s*"(?![dD][aA][tT][aA]:|")'
+)
+# The last letters of such a key as escapes: five of six characters each at most.
+_ESCAPED = re.compile(rb'\\u00[0-9A-Fa-f]{2}[^"]{0,30}"\s*:\s*"')
 _SHOWN = 80  # characters of an address in an error
 
 
@@ -51,12 +58,14 @@ def refuse_addresses(body: bytes) -> Rejection | None:
 
 
 def _may_hold(body: bytes) -> bool:
-    """Return whether a body may hold an address: each has one of these signs, and letters can be written as escapes.
+    """Return whether a body may hold an address, by its bytes: most bodies are not decoded, nor are pictures in the request.
 
-    Written out, since every request of a model that may fetch is searched: 2 µs a kilobyte, measured next to other work.
+    Written out, since every request of a model that may fetch is searched.
     """
-    plain = b"url" in body or b'"image"' in body or b'"video"' in body or b'"audio"' in body
-    return plain or (b"\\" in body and b"\\u" in body)
+    plain = b'rl"' in body or b'RL"' in body or b'"image"' in body or b'"video"' in body or b'"audio"' in body
+    if plain and _SIGN.search(body) is not None:
+        return True
+    return b"\\u00" in body and _ESCAPED.search(body) is not None
 
 
 def _first(waiting: list[Any]) -> str | None:

@@ -6,6 +6,7 @@ this object is made for each one. Headers that mean nothing here are not even lo
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from math import inf, isfinite
 from typing import Protocol
 
@@ -25,8 +26,11 @@ ENGINE_PATHS = frozenset(
 """The paths that engines answer; every other path is answered here or does not exist."""
 HEADERS_MAX = 100
 """Header fields of one request. Source: Apache's LimitRequestFields default."""
+FIELD_BYTES_MAX = 16 * 1024
+"""Longest name and value of one header field together, bytes. Source: twice Apache's LimitRequestFieldSize default (8190)."""
 REQUEST_ID_CHARS_MAX = 128
 """Longest request id of a client that is kept, characters. Source: our own bound; OpenAI's own ids have 36."""
+_PORT_MAX = 65535  # 16 bits (RFC 9293 3.1).
 _KNOWN_PATHS = {path.encode(): path for path in ENGINE_PATHS}
 
 
@@ -98,6 +102,8 @@ class Request:
     expect = False
     header_count = 0
     hosts = 0
+    foreign = False
+    """Its Host is a name outside this machine's loopback, which a web page can have after DNS rebinding."""
     codings: tuple[bytes, ...] = ()
     encoding = b""
     origin = b""
@@ -162,18 +168,31 @@ class Request:
             and not (self.codings or self.encoding or self.origin)
             and self.header_count <= HEADERS_MAX
         ):
-            return None if self.url.startswith(b"/") else _malformed_target()
+            return None if self.url.startswith(b"/") else self._take_absolute_form()
         return self._check_odd_head()
+
+    def _take_absolute_form(self) -> Rejection | None:
+        """Turn a target with scheme and authority into its path; the authority is what counts then (RFC 9112 3.2.2)."""
+        found = _ABSOLUTE_FORM.fullmatch(self.url)
+        kind = _host_kind(found[1]) if found is not None and found[1] else None
+        if found is None or kind is None:
+            return errors.malformed("The request target must be a path, or an http or https URL.")
+        rest = found[2] or b""
+        self.url, self.foreign = rest if rest.startswith(b"/") else b"/" + rest, kind
+        return None
 
     def _check_odd_head(self) -> Rejection | None:
         if self.header_count > HEADERS_MAX:
-            return errors.malformed(f"More than {HEADERS_MAX} header fields.", status=431)
+            message = f"More than {HEADERS_MAX} header fields, or one of more than {FIELD_BYTES_MAX} bytes."
+            return errors.malformed(message, status=431)
         if self.hosts != 1 and (self.http11 or self.hosts):
-            return errors.malformed("A request needs exactly one Host header.")
+            return errors.malformed(
+                "A request needs exactly one Host header, with a host and perhaps a port."
+            )
         if self.codings and (self.codings != (b"chunked",) or not self.http11):
             return errors.malformed("The only transfer coding accepted is a single 'chunked', in HTTP/1.1.")
-        if not self.url.startswith(b"/"):
-            return _malformed_target()
+        if not self.url.startswith(b"/") and (rejection := self._take_absolute_form()) is not None:
+            return rejection
         if self.origin and not _LOCAL_PAGE.fullmatch(self.origin):
             # No key is needed here, so any page that a person opens could spend this machine's time, or read
             # answers after DNS rebinding. Browsers send Origin with every POST; SDKs and servers send none.
@@ -188,18 +207,29 @@ class Request:
 ID_NAME = b"x-request-id: "
 """How the header line of a request's id begins."""
 _LOCAL_PAGE = re.compile(rb"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+_ABSOLUTE_FORM = re.compile(rb"(?i:https?)://([^/?#]*)([/?][^#]*)?")
+# RFC 3986 3.2.2 allows more in a name; no host has it, and two parsers could split it in two ways.
+_HOST = re.compile(rb"([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::(\d{0,5}))?")
+_LOOPBACK = re.compile(rb"(?i:(?:[a-z0-9-]+\.)*localhost)|127\.\d+\.\d+\.\d+|\[::1\]|")
 
 
-def _malformed_target() -> Rejection:
-    return errors.malformed("The request target must be a path.")
+@lru_cache(maxsize=256)
+def _host_kind(value: bytes) -> bool | None:
+    """Return whether a host lies outside the loopback (an empty one does not); None: it is not a host (RFC 9110 7.2)."""
+    found = _HOST.fullmatch(value.strip(b" \t"))
+    if found is None or int(found[2] or 0) > _PORT_MAX or (found[2] is not None and not found[1]):
+        return None
+    return _LOOPBACK.fullmatch(found[1]) is None
 
 
 # What each header does. A header that is not here does nothing.
 
 
 def _host(request: Request, value: bytes) -> None:
-    del value
-    request.hosts += 1
+    kind = _host_kind(value)
+    request.hosts += 1 if kind is not None else 2  # one that is not a host counts like two
+    if kind:
+        request.foreign = True
 
 
 def _coding(request: Request, value: bytes) -> None:

@@ -97,6 +97,7 @@ def managed_replica(model: ModelSpec, index: int, *, facts: LocalModel, threads:
         stall_s=model.stall or 0.0,
         affinity=model.affinity == "prefix",
         media_urls=model.fetches_media or not may_fetch,
+        allow_keys=model.allow_keys,
         resume=model.resume,
     )
 
@@ -116,6 +117,7 @@ def _external_replicas(model: ModelSpec, api_key: str) -> list[ReplicaPlan]:
             stall_s=model.stall or 0.0,
             affinity=model.affinity == "prefix",
             media_urls=model.fetches_media,
+            allow_keys=model.allow_keys,
         )
         for index, url in enumerate(model.endpoints)
     ]

@@ -12,6 +12,22 @@ from gateway_rig.malformed import BODY, CHUNKED, HIDDEN, LINE, SIZED, TOP, lines
 from gateway_rig.process import Gateway
 from waiting import wait_until
 
+HOSTS = [
+    b"a b",
+    b"u@h",
+    b"h/x",
+    b"h,i",
+    b"h:99999",
+    b"h:-1",
+    b"h:8o",
+    b"h:80:80",
+    b":80",
+    b"[::1",
+    b"::1",
+    b"h?x",
+    b"h#x",
+    b"h\\x",
+]
 MALFORMED: dict[str, bytes] = {
     # Two ways to say where the body ends
     "length, then chunked": lines(b"Content-Length: 13", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
@@ -94,13 +110,18 @@ MALFORMED: dict[str, bytes] = {
     "no Host": LINE + SIZED,
     "two Hosts": TOP + b"Host: h\r\n" + SIZED,
     "two Hosts, one in small letters": TOP + b"host: other\r\n" + SIZED,
-    "absolute form": b"POST http://h/v1/chat/completions HTTP/1.1\r\nHost: h\r\n" + SIZED,
+    "absolute form of another scheme": b"POST ftp://h/v1/chat/completions HTTP/1.1\r\nHost: h\r\n" + SIZED,
+    "absolute form with a user": b"POST http://u@h/v1/chat/completions HTTP/1.1\r\nHost: h\r\n" + SIZED,
+    "absolute form without a host": b"POST http:///v1/chat/completions HTTP/1.1\r\nHost: h\r\n" + SIZED,
+    "absolute form without a Host field": b"POST http://h/v1/chat/completions HTTP/1.1\r\n" + SIZED,
     "authority form": b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n",
     "asterisk form": b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
     "no slash": b"POST v1/chat/completions HTTP/1.1\r\nHost: h\r\n" + SIZED,
     "non-ASCII target": b"POST /v1/\xff HTTP/1.1\r\nHost: h\r\n" + SIZED,
     "NUL in the target": b"POST /v1/\0 HTTP/1.1\r\nHost: h\r\n" + SIZED,
     "tab in the target": b"POST /v1/a\tb HTTP/1.1\r\nHost: h\r\n" + SIZED,
+    # RFC 9110 7.2 and RFC 3986 3.2: a host and perhaps a port; a user or a list is not one
+    **{f"Host: {value.decode()}": LINE + b"Host: " + value + b"\r\n" + SIZED for value in HOSTS},
     # Versions and methods
     "HTTP/1.2": LINE.replace(b"1.1", b"1.2") + b"Host: h\r\n" + SIZED,
     "HTTP/2.0": LINE.replace(b"1.1", b"2.0") + b"Host: h\r\n" + SIZED,
@@ -123,6 +144,10 @@ LARGE: dict[str, bytes] = {
     "a huge target": b"POST /" + b"a" * 90_000 + b" HTTP/1.1\r\nHost: h\r\n" + SIZED,
     "many long headers": lines(*(b"X-%d: " % i + b"a" * 1000 for i in range(90)), b"Content-Length: 13"),
     "too many headers": lines(*(b"X-%d: a" % i for i in range(101)), b"Content-Length: 13"),
+    # RFC 6585 5: a single field may be too large, not only all of them together
+    "a value of 64 KiB": lines(b"X: " + b"a" * 65_536, b"Content-Length: 13"),
+    "a value of 17 KiB": lines(b"X: " + b"a" * 17_408, b"Content-Length: 13"),
+    "a name of 32 KiB": lines(b"a" * 32_768 + b": x", b"Content-Length: 13"),
     "a head that never ends": TOP + b"X: " + b"a" * 300_000,
 }
 

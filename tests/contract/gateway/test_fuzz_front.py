@@ -2,15 +2,18 @@
 bounded memory, and a request that two parsers could read differently ends the connection.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from freehold.core.events import PRIVATE_KEYS
 from freehold.gateway.server.request_reader import HEAD_BYTES_MAX
 from gateway_rig.client import Answer, Client, CutError, ask, get, post
 from gateway_rig.engines import ANSWER, STREAM_HEAD, STREAMED, chunk, whole
@@ -22,6 +25,14 @@ MAX_BODY_BYTES = 5000
 HELD_BYTES_MAX = 400 * 1024
 """Far below what would hurt: one read of asyncio's (256 KiB), what may wait (64 KiB), and a body."""
 MODES = ("open", "keys")
+BODY = b'{"model":"m"}'
+
+
+def joined(pairs: list[tuple[bytes, bytes]], *blanks: bytes) -> bytes:
+    """Return a JSON object of keys and values as they are spelt."""
+    before, behind = blanks or (b"", b"")
+    each = [b'%b"%b"%b:%b%b' % (before, key, behind, before, value) for key, value in pairs]
+    return b"{" + (behind + b",").join(each) + b"}"
 
 
 class Transcript(Client):
@@ -204,6 +215,123 @@ def test_what_is_not_whole_is_not_answered(front: Front, kind: int, keep: int) -
     client = front.converse([sent])
     assert all(answer.status >= 400 for answer in answers(client.leave()))
     assert not front.engine.requests
+
+
+KEYS = st.sampled_from(
+    [b"model", b"model", b"model", b"Model", b"MODEL", b"m\\u006fdel", b"\\u004dodel", b"mode\\u006C", b"x", b"messages", b"stream",
+     b"max_tokens", b"n", b"prompt", b"stream_options", b"chat_template", b"priority", b"p\\u0072iority", b"Priority", b"id_slot", b"rid",
+     b"\\u0000", b"\xc3\xa9", b"model ", b'\\"model\\"']
+)  # fmt: skip
+VALUES = st.recursive(
+    st.sampled_from(
+        [b'"m"', b'"m"', b'"other"', b'"model"', b"null", b"true", b"1", b"-0", b"1e999", b"01", b"1" * 400, b'"\\ud800"', b'"\\u006dodel"',
+         b'"\\"model\\":\\"other\\""', b'"\\\\"', b'"\xff"', b"NaN", b"", b'"', b"[" * 1200, b'"\t"']
+    ),
+    lambda inner: st.lists(inner, max_size=3).map(lambda each: b"[" + b",".join(each) + b"]")
+    | st.lists(st.tuples(KEYS, inner), max_size=3).map(joined),
+    max_leaves=6,
+)  # fmt: skip
+BLANKS = st.sampled_from([b"", b"", b" ", b"\n", b"\t\r ", b"\x0b", b"/**/"])
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """Give an object with keys that are nearly the same, in every spelling, between blanks."""
+    pairs = draw(st.lists(st.tuples(KEYS, VALUES), max_size=5))
+    if draw(st.booleans()):
+        pairs.insert(draw(st.integers(0, len(pairs))), (b"model", b'"m"'))
+    return draw(BLANKS) + joined(pairs, draw(BLANKS), draw(BLANKS)) + draw(BLANKS)
+
+
+@fuzz(400)
+@given(body=bodies(), path=st.sampled_from(["/v1/chat/completions", "/v1/messages"]), places=PIECES)
+def test_every_parser_finds_the_same_model_in_what_an_engine_gets(
+    front: Front, body: bytes, path: str, places: list[int]
+) -> None:
+    """By the first key, by the last, and in any spelling, as Go reads it; and nothing that is the engine's own."""
+    client = front.converse(cut(post(body, path=path, extra=front.bearer), places))
+    (answer,) = answers(client.leave())
+    assert answer.status in {200, 400, 404, 413, 429, 503}
+    assert (answer.status == 200) == bool(front.engine.requests)
+    for request in front.engine.requests:
+        pairs = json.loads(request.partition(b"\r\n\r\n")[2], object_pairs_hook=list)
+        assert [value for key, value in pairs if key.lower() == "model"] == ["m"]
+        assert all(value is None for key, value in pairs if key in PRIVATE_KEYS)
+
+
+NAMES = st.sampled_from(
+    [b"Host", b"host", b"Content-Length", b"content-length", b"Transfer-Encoding", b"Connection", b"Expect", b"X", b"Trailer", b"TE",
+     b"Content-Length ", b"X\x00", b" X"]
+)  # fmt: skip
+FIELDS = st.sampled_from(
+    [b"h", b"h:80", b"localhost", b"u@h", b"a b", b"h/", b"h,h", b"h:99999", b"13", b"0", b"+13", b"13, 13", b"0xd", b"chunked", b"Chunked",
+     b"chunked;x", b"gzip, chunked", b"identity", b"close", b"keep-alive", b"100-continue", b"", b" 13", b"13 ", b"\x0b13"]
+)  # fmt: skip
+TARGETS = st.sampled_from(
+    [b"/v1/chat/completions", b"http://h/v1/chat/completions", b"https://h:1/v1/chat/completions?x", b"http://u@h/v1/chat/completions",
+     b"http:/v1/chat/completions", b"//h/v1/chat/completions", b"*", b"h:80", b"/v1/chat/completions#x", b"/v1/chat/completions?\r"]
+)  # fmt: skip
+SIZES = st.sampled_from(
+    [
+        b"d",
+        b"D",
+        b"0d",
+        b"d;x=y",
+        b"d ;x",
+        b"0xd",
+        b"ffffffffffffffff",
+        b"1000000000000000d",
+        b"-d",
+        b"",
+        b"d\n",
+    ]
+)
+ENDS = st.sampled_from([b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"0\n\n", b"0\r\n", b"", b"0;x\r\n\r\n"])
+
+
+@st.composite
+def heads_and_bodies(draw: st.DrawFn) -> bytes:
+    """Give a request with any fields in any spelling, and a body that may or may not be what they say."""
+    fields = draw(st.lists(st.tuples(NAMES, FIELDS), max_size=3)) + draw(
+        st.sampled_from([[(b"Content-Length", b"13")], [(b"Transfer-Encoding", b"chunked")], []])
+    )
+    if draw(st.booleans()):
+        fields.insert(0, (b"Host", b"h"))
+    start = (
+        b"POST "
+        + draw(TARGETS)
+        + draw(st.sampled_from([b" HTTP/1.1", b" HTTP/1.1", b" HTTP/1.0", b" HTTP/1.2", b"  HTTP/1.1"]))
+    )
+    end = draw(st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r"]))
+    chunked = draw(SIZES) + b"\r\n" + BODY + b"\r\n" + draw(ENDS)
+    lines = b"".join(b"%b: %b%b" % (name, value, end) for name, value in fields)
+    return start + b"\r\n" + lines + b"\r\n" + draw(st.sampled_from([BODY, chunked]))
+
+
+@fuzz(400)
+@given(request=heads_and_bodies(), places=PIECES)
+def test_another_parser_reads_what_an_engine_gets_in_the_same_way(
+    front: Front, request: bytes, places: list[int]
+) -> None:
+    """h11 is written by others, from the grammar of RFC 9112."""
+    line, _, rest = request.partition(b"\r\n")
+    client = front.converse(cut(line + b"\r\n" + front.bearer.encode() + rest, places))
+    raw = client.leave().replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+    assert all(answer.status in {200, 400, 404, 405, 413, 505} for answer in answers(raw))
+    for got in front.engine.requests:
+        theirs = h11.Connection(h11.SERVER)
+        # Both spaces are one separator (RFC 9112 3: a recipient MAY take words for what blanks part).
+        theirs.receive_data(request.replace(b"  HTTP/", b" HTTP/", 1))
+        event = theirs.next_event()
+        assert isinstance(event, h11.Request)
+        assert (
+            len([name for name, _ in event.headers if name == b"host"]) == 1 or event.http_version == b"1.0"
+        )
+        body = b""
+        while isinstance(event := theirs.next_event(), h11.Data):
+            body += event.data
+        assert isinstance(event, h11.EndOfMessage)
+        assert got.partition(b"\r\n\r\n")[2] == body
 
 
 def test_without_its_key_nothing_passes(front: Front) -> None:

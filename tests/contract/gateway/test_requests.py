@@ -2,6 +2,7 @@
 
 import pytest
 
+from freehold.core.events import PRIVATE_KEYS
 from gateway_rig.client import CHAT, Client, ask, get, post
 from gateway_rig.engines import ANSWER, Call, Engine, whole
 from gateway_rig.malformed import CHUNKED, MAX_BODY_BYTES, TOP
@@ -74,6 +75,51 @@ def test_a_body_past_its_bound_is_413_by_its_growth(client: Client, engine: Engi
     assert not engine.received
 
 
+SIZES = [b"ffffffffffffffff", b"7fffffffffffffff", b"4e21", b"0" * 70 + b"5", b"FFFFFFFF;a=b;c"]
+
+
+@pytest.mark.parametrize("before", [b"", b'2\r\n{"\r\n'])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_a_chunk_past_the_bound_is_413_before_it_comes(
+    size: bytes, before: bytes, step: int, client: Client, engine: Engine
+) -> None:
+    """RFC 9112 7.1: large sizes must be expected; a connection that waits for 2^64 bytes would be held for nothing."""
+    client.socket.settimeout(2)
+    client.send_slowly(CHUNKED + before + size + b"\r\n", step=step)
+    answer = client.read_answer()
+    assert (answer.status, answer.error["code"]) == (413, "request_too_large")
+    assert client.ended()
+    assert not engine.received
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 1000])
+def test_chunks_within_the_bound_pass_wherever_they_are_cut(
+    step: int, client: Client, engine: Engine
+) -> None:
+    body = b'{"model":"m",\r\n"x":"' + b"f" * 40 + b'\\r\\n"}\r\n'
+    chunks = b"".join(
+        b"%x;x=ffffffffffff\r\n%b\r\n" % (len(body[at : at + 7]), body[at : at + 7])
+        for at in range(0, len(body), 7)
+    )
+    client.send_slowly(
+        CHUNKED + chunks + b"0\r\nX: ffffffffffff\r\nffffffff: x\r\n\r\n" + ask("m"), step=step
+    )
+    assert [client.read_answer().status for _ in range(2)] == [200, 200]
+    assert engine.calls[0].body == body
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "10.0.0.1", "localhost.evil.example"])
+def test_metrics_are_read_under_a_name_of_the_loopback_only(host: str, client: Client) -> None:
+    """A page whose name was rebound to 127.0.0.1 sends its own name as Host."""
+    answer = client.ask(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert (answer.status, answer.error["code"]) == (403, "forbidden")
+    absolute = client.ask(f"GET http://{host}/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    assert absolute.status == 403
+    for own in ("localhost:1", "LOCALHOST", "127.0.0.1:8000", "[::1]:1", "x.localhost"):
+        assert client.ask(f"GET /metrics HTTP/1.1\r\nHost: {own}\r\n\r\n".encode()).status == 200
+
+
 def test_413_is_said_in_the_clients_own_shape_and_with_its_id(client: Client) -> None:
     client.send(
         b"POST /v1/messages HTTP/1.1\r\nHost: h\r\nx-request-id: mine\r\nContent-Length: %d\r\n\r\n" % 10**6
@@ -136,6 +182,36 @@ BODIES: dict[str, tuple[bytes, int, str | None, str | None]] = {
         "invalid_json",
         None,
     ),
+    # Python takes the last, other parsers the first, Go's own takes any spelling
+    "two models": (b'{"model":"m","model":"m"}', 400, "ambiguous_body", "model"),
+    "two models, one forbidden": (
+        b'{"model":"other","x":"model","model":"m"}',
+        400,
+        "ambiguous_body",
+        "model",
+    ),
+    "a model in other letters": (b'{"model":"m","Model":"other"}', 400, "ambiguous_body", "model"),
+    "a model in capitals": (b'{"MODEL":"other", "model":"m"}', 400, "ambiguous_body", "model"),
+    "a model as escapes": (b'{"model":"other","\\u006dodel":"m"}', 400, "ambiguous_body", "model"),
+    "a model as escapes, alone": (b'{"m\\u006Fdel":"m"}', 400, "ambiguous_body", "model"),
+    "a capital as an escape": (b'{"model":"m","\\u004Dodel":"other"}', 400, "ambiguous_body", "model"),
+    **{
+        f"the engine's own {name}, {value.decode()}": (
+            b'{"model":"m","%b":%b}' % (name.encode(), value),
+            400,
+            "private_key",
+            name,
+        )
+        for name in PRIVATE_KEYS
+        for value in (b"1", b'{"a":1}')
+    },
+    "an engine's own key as escapes": (b'{"model":"m","\\u0070riority":1}', 400, "private_key", "priority"),
+    "broken UTF-8 behind much text": (
+        b'{"model":"m","x":"' + "\u00e9".encode() * 9000 + b'\xc3"}',
+        400,
+        "invalid_json",
+        None,
+    ),
     "broken UTF-8": (b'{"model":"m","x":"\xff"}', 400, "invalid_json", None),
 }
 
@@ -157,6 +233,19 @@ def test_errors_under_messages_have_anthropics_shape(name: str, client: Client) 
     assert answer.status == status
     kind = {400: "invalid_request_error", 404: "not_found_error"}[status]
     assert answer.json == {"type": "error", "error": {"type": kind, "message": answer.error["message"]}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","tools":[{"properties":{"model":{"type":"string"}}}],"x":"\\"model\\""}',
+        b' { "x" : {"model": 1 , "model" : 2}, "model" : "m" , "y":"\\u006d\\u004d" } ',
+        b'{"model":"m","priority":null,"chat_template":null,"metadata":{"priority":1,"rid":2}}',
+    ],
+)
+def test_the_same_words_elsewhere_pass_as_they_came(body: bytes, client: Client, engine: Engine) -> None:
+    assert client.ask(post(body)).json == ANSWER
+    assert engine.calls[0].body == body
 
 
 def test_nesting_just_below_the_bound_never_breaks_a_connection(engine: Engine, gateway: Gateway) -> None:
@@ -184,7 +273,10 @@ def test_an_engine_is_not_sent_to_fetch_what_a_caller_names(
     the_engine.reset()
     picture = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
     inline = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    models = [model("m", the_engine) | {"media_urls": False}, model("open", the_engine)]
+    models = [
+        model("m", the_engine) | {"media_urls": False},
+        model("open", the_engine) | {"allow_keys": ["priority"]},
+    ]
 
     def body(name: str, part: object) -> dict[str, object]:
         return {"model": name, "messages": [{"role": "user", "content": [part]}]}
@@ -195,3 +287,5 @@ def test_an_engine_is_not_sent_to_fetch_what_a_caller_names(
         assert not the_engine.calls
         assert client.ask(post(body("m", inline))).status == 200
         assert client.ask(post(body("open", picture))).status == 200
+        assert client.ask(post({"model": "open", "priority": 1})).status == 200
+        assert client.ask(post({"model": "open", "priority": 1, "rid": "x"})).error["param"] == "rid"

@@ -36,6 +36,27 @@ def test_chunked_requests_with_extensions_and_trailers_work(client: Client, engi
         assert call.header("x-request-id") != "late"
 
 
+@pytest.mark.parametrize("scheme", ["http://localhost:8000", "HTTP://h", "https://[::1]:1", "http://h:"])
+def test_a_target_in_absolute_form_is_its_path(scheme: str, client: Client, engine: Engine) -> None:
+    """RFC 9112 3.2.2: a server MUST accept it, and takes its authority in place of the Host."""
+    assert client.ask(ask("m", path=f"{scheme}{CHAT}?x=http://y/")).json == ANSWER
+    assert [call.path for call in engine.calls] == [CHAT]
+    assert client.ask(get(f"{scheme}/livez")).status == 200
+    for bare in ("", "/", "?x=y"):
+        assert client.ask(get(scheme + bare)).error["code"] == "unknown_url"
+
+
+@pytest.mark.parametrize(
+    "host", ["h", "h:80", "h:", "127.0.0.1:8000", "[::1]:8000", "a_b.c-d.example", "", " h "]
+)
+def test_a_host_with_or_without_a_port_is_taken(host: str, client: Client) -> None:
+    assert client.ask(f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).status == 200
+
+
+def test_a_field_of_16_kib_is_taken(client: Client) -> None:
+    assert client.ask(get("/livez", extra="X: " + "a" * 16_000 + "\r\n")).status == 200
+
+
 def test_pipelined_requests_are_answered_in_order(client: Client, engine: Engine) -> None:
     requests = [ask("m", extra=f"x-request-id: r{i}\r\n", stream=i % 3 == 0) for i in range(20)]
     client.send(b"".join(requests))

@@ -62,7 +62,7 @@ def test_a_refusal_names_the_parameter(body: bytes, param: str | None) -> None:
 
 @pytest.mark.parametrize("opener", [b"[", b'{"a":'])
 def test_huge_nesting_is_refused_not_followed(opener: bytes) -> None:
-    refusal = read_body(b'{"model":"a","x":' + opener * 100_000)
+    refusal = read_body(b'{"model":"a","x":' + opener * 10_000)
     assert isinstance(refusal, Rejection)
     assert refusal.error.code == "invalid_json"
 

@@ -50,6 +50,15 @@ def test_keep_alive(case: tuple[bytes, bytes]) -> None:
     assert read_head(head(case[1], start=case[0])).keep_alive is KEEP_ALIVE[case]
 
 
+def test_a_stream_that_says_nothing_of_caches_is_not_cached() -> None:
+    """WHATWG HTML 9.2.3: a stream of events is of the moment."""
+    stream = b"Content-Type: text/event-stream; charset=utf-8"
+    assert read_head(head(stream)).start.count(b"cache-control: no-cache\r\n") == 1
+    assert b"cache-control: no-store\r\n" in read_head(head(stream, b"Cache-Control: no-store")).start
+    assert read_head(head(stream, b"Cache-Control: no-store")).start.count(b"cache-control") == 1
+    assert b"cache-control" not in read_head(head(b"Content-Type: application/json")).start
+
+
 BAD = {
     "no HTTP": b"SSH-2.0-OpenSSH", "empty": b"", "HTTP/2": b"HTTP/2 200 OK", "HTTP/1.2": b"HTTP/1.2 200 OK",
     "no status": b"HTTP/1.1", "short status": b"HTTP/1.1 20 OK", "long status": b"HTTP/1.1 2000 OK", "word status": b"HTTP/1.1 abc OK",

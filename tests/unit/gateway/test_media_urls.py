@@ -35,6 +35,11 @@ REFUSED = {
     "a file without a scheme": json.dumps({"input": [{"image": "/etc/x.png"}]}).encode(),
     "beside a tool's arguments": chat({"type": "tool_use", "input": {}, "source": {"url": "http://h/"}}),
     "in a tool's result": chat({"type": "tool_result", "content": [{"source": {"url": "http://h/"}}]}),
+    "capitals": chat({"type": "image_url", "imageURL": "http://h/"}),
+    "blanks before the colon": b'{"messages":[{"url"\t\r\n : \n"http://h/"}]}',
+    "not quite data:": chat(image("data"), image("data.example/x")),
+    "a scheme in escapes": chat(image("http://h/")).replace(b"http", b"\\u0068ttp"),
+    "bare, in escapes": b'{"input":[{"\\u0069\\u006d\\u0061\\u0067\\u0065" : "http://h/"}]}',
     "written in escapes": chat(image("http://h/"))
     .replace(b"image_url", b"image_\\u0075rl")
     .replace(b'"url"', b'"\\u0075\\u0072\\u006c"'),
@@ -67,13 +72,15 @@ def test_what_is_no_address_to_fetch_passes(body: bytes) -> None:
 
 
 def test_what_even_python_cannot_read_is_a_400() -> None:
-    refusal = refuse_addresses(b'{"messages": "url", "seed": 1e999, "n": ' + b"1" * 5000 + b"}")
+    refusal = refuse_addresses(
+        b'{"messages": [{"url": "http://h"}], "seed": 1e999, "n": ' + b"1" * 5000 + b"}"
+    )
     assert refusal is not None
     assert (refusal.error.status, refusal.error.code) == (400, "invalid_json")
 
 
 def test_nesting_beyond_the_decoder_is_a_400() -> None:
-    refusal = refuse_addresses(b'{"url":' + b'{"a":' * 5000 + b"1" + b"}" * 5001)
+    refusal = refuse_addresses(b'{"url":"http://h","x":' + b'{"a":' * 5000 + b"1" + b"}" * 5001)
     assert refusal is not None
     assert refusal.error.code == "invalid_json"
 

@@ -39,6 +39,7 @@ MODEL = {
     "stall": None,
     "affinity": "prefix",
     "media_urls": "auto",
+    "allow_keys": [],
     "resume": "auto",
     "gpus": "auto",
     "gpus_shared": False,
