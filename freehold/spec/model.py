@@ -337,4 +337,4 @@ class Spec(Section):
     )
     """What other users of this machine may do with the running stack, by user name: `viewer` (status, health), `operator` (reload,
     restart, set-healthy as well) or `admin` (down as well), 0 to 256. Default: nothing. root and the user that started the stack are
-    admins in any case. The state folder must let them pass: `chmod o+x`, docs/threat-model.md."""
+    admins in any case. The state folder must let them pass: `chmod o+x`, docs/roles.md."""

@@ -68,4 +68,4 @@ def _connect(client: socket.socket, state_dir: StateDir) -> None:
         raise NotRunning(message, hint="start it with `freehold up`") from exc
     except PermissionError as exc:
         message = f"this user may not reach the control socket in {state_dir.path}"
-        raise NotAllowed(message, hint="ask its user for a role: docs/threat-model.md") from exc
+        raise NotAllowed(message, hint="ask its user for a role: docs/roles.md") from exc
