@@ -1,4 +1,7 @@
-"""The users of this machine that freehold.yaml gives a role. Their names are looked up once, when a configuration comes into force."""
+"""The users of this machine that freehold.yaml gives a role. Their names are looked up once, when a configuration comes into force.
+
+What a role may do is not decided here: `fleet/control/roles.py` is the table.
+"""
 
 import contextlib
 import pwd
