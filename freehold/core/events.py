@@ -85,6 +85,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Bearer key that the engine wants; empty: none. Never logged or shown."""
     adapters: tuple[AdapterAsk, ...] = ()
     """The adapters that it has loaded."""
+    kind: str = ""
+    """Of an external server: the engine by whose file it behaves; empty: not known, or the same as `engine`."""
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):

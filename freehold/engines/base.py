@@ -24,7 +24,17 @@ ALL_PATHS = frozenset(
     f"/v1/{path}"
     for path in ("chat/completions", "completions", "embeddings", "messages", "rerank", "responses")
 )
-"""Every gateway path that an engine can serve."""
+"""Every gateway path on which an engine generates, embeds or ranks."""
+COUNT_PATHS = frozenset(
+    {"/v1/chat/completions/input_tokens", "/v1/messages/count_tokens", "/v1/responses/input_tokens"}
+)
+"""The gateway paths on which an engine counts a prompt with its own tokenizer and generates nothing."""
+SALTED_PATHS = ALL_PATHS - {"/v1/messages"}
+"""The gateway paths on which `cache_salt` is heeded. Source: vLLM 0.32 and SGLang, entrypoints/anthropic/protocol.py drops it."""
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+"""The gateway path whose body is a form with a file."""
+MEDIA_PATHS = frozenset({TRANSCRIPTIONS, "/v1/audio/speech", "/v1/images/generations"})
+"""The gateway paths of sound and pictures: their tokens, if they have any, are not those of a text of the same size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +232,8 @@ class Capacity:
     """Tokens that its KV cache holds at once, all requests together."""
     max_context_tokens: int = 0
     """Longest prompt plus answer of one request, tokens."""
+    kind: str = ""
+    """The engine by whose file the server behaves, such as `llama-cpp`; empty is unknown."""
 
     def filled(self, other: "Capacity") -> "Capacity":
         """Return this with what is unknown taken from another."""
@@ -229,6 +241,7 @@ class Capacity:
             slots=self.slots or other.slots,
             kv_tokens=self.kv_tokens or other.kv_tokens,
             max_context_tokens=self.max_context_tokens or other.max_context_tokens,
+            kind=self.kind or other.kind,
         )
 
 
@@ -288,6 +301,41 @@ class ApiError:
     type: str
     code: str | None = None
     param: str | None = None
+    n_prompt_tokens: int | None = None
+    """Tokens of a prompt that is too long; None: the engine does not report them."""
+    n_ctx: int | None = None
+    """Tokens that the prompt and the answer may have together; None: the engine does not report them."""
+
+
+class ForcesTools(StrEnum):
+    """How a request that must call a tool is made to call one."""
+
+    ITSELF = "itself"
+    BY_SCHEMA = (
+        "by_schema"  # it may answer in text, but keeps a JSON schema: the gateway words the call as one
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConstraintLimits:
+    """How large and how deep the constraints of an answer may be that an engine is sent; more could end its process or keep it busy for minutes.
+
+    Source of the numbers: our own bounds. llama.cpp survived ten times the depth (docs/engines.md, Limits of grammars), and
+    OpenAI's limits of structured outputs and the tools of coding agents are lower.
+    """
+
+    grammar_bytes: int = 32 * 1024
+    """Of each grammar or regular expression, also of one inside a schema."""
+    groups: int = 1000
+    """Opening brackets in one of them. So none is nested deeper, however it writes texts and comments."""
+    repeats: int = 1000
+    """Signs of repetition (`*`, `+`, `?`, `{`) in one of them."""
+    schema_bytes: int = 256 * 1024
+    """Of all schemas of an answer's format."""
+    tools_bytes: int = 1024 * 1024
+    """Of all tools."""
+    depth: int = 64
+    """Nested arrays and objects in schemas or tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +355,14 @@ class Continues(StrEnum):
 
     FINAL_MESSAGE = "final-message"  # it goes on with a final assistant message, unasked
     VLLM = "vllm"  # with such a message, `continue_final_message` and without a generation prompt
+
+
+class PrefixCache(StrEnum):
+    """How requests of different callers are kept from using each other's prefix cache."""
+
+    SHARED = "shared"  # in no way
+    SALT = "salt"  # by `cache_salt` in the body: other salts share nothing
+    SLOTS = "slots"  # by `id_slot` and `cache_prompt` in the body: each slot keeps its last prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,6 +385,12 @@ class Engine:
     request by that adapter has; None: it is asked for none."""
     adapter_keys: frozenset[str] = frozenset()
     """Keys of a request by which it would take adapters past their names: `ask_adapter`'s alone may be there."""
+    forces_tools: ForcesTools = ForcesTools.ITSELF
+    """What becomes of a request that must call a tool."""
+    drops_format: frozenset[str] = frozenset()
+    """Gateway paths on which it drops the format of an answer without an error (`text.format`, `output_config.format`)."""
+    constraint_limits: ConstraintLimits = ConstraintLimits()
+    """Larger constraints of an answer are rejected before it is asked."""
     adapter_paths: frozenset[str] = frozenset()
     """Gateway paths on which it heeds what `ask_adapter` gives; empty: all of `paths`."""
     distribution: str = ""
@@ -343,6 +405,12 @@ class Engine:
     """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool
     """True: it notices that a client left only while streaming, so the gateway always asks for a stream."""
+    prefix_cache: PrefixCache = PrefixCache.SHARED
+    """How the gateway keeps the prefix caches of callers apart."""
+    apart_paths: frozenset[str] = frozenset()
+    """Gateway paths on which it heeds the salt, or the slot's number."""
+    apart_options: Mapping[str, Value] = field(default_factory=dict)
+    """What it is started with where prefix caches are kept apart, unless its `engine_options` say otherwise."""
     fetches: Callable[[Mapping[str, Value]], bool] | None = None
     """Whether it fetches addresses of pictures in requests under these options; None: it may, that is for its weights to say."""
     usage_per_answer: bool = False

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 from freehold.engines.base import (
     ALL_PATHS,
+    COUNT_PATHS,
+    MEDIA_PATHS,
     Adapter,
     ApiError,
     Capacity,
@@ -46,11 +48,16 @@ def _ready(model: str) -> HttpCheck:
 
 
 def _llama_cpp_props(body: bytes, _model: str) -> Capacity:
-    """Read llama.cpp's `GET /props`: slots, and the context that each has. Source: llama.cpp, tools/server/README.md."""
+    """Read llama.cpp's `GET /props`: slots, and the context that each has. Source: llama.cpp, tools/server/README.md.
+
+    A page with slots and the build's name is taken for llama.cpp's own; another server's page has one of them at most.
+    """
     props = json_object(body)
     settings = props.get("default_generation_settings")
     n_ctx = settings.get("n_ctx") if isinstance(settings, dict) else None
-    return Capacity(slots=count_of(props.get("total_slots")), max_context_tokens=count_of(n_ctx))
+    slots = count_of(props.get("total_slots"))
+    kind = "llama-cpp" if slots and isinstance(props.get("build_info"), str) else ""
+    return Capacity(slots=slots, max_context_tokens=count_of(n_ctx), kind=kind)
 
 
 def _explain_exit(exit_code: int, _lines: tuple[str, ...]) -> ExitCause:
@@ -68,7 +75,7 @@ def _translate_error(_status: int, body: bytes) -> ApiError | None:
     if fields.get("code") not in _CONTEXT_CODES and not _TOO_LONG.search(text):
         return None
     said = text or "The request is longer than the model's context."
-    return context_error(said, param=param if isinstance(param, str) else None)
+    return context_error(said, param=param if isinstance(param, str) else None, fields=fields)
 
 
 def _ask_adapter(_model: str, _place: int, adapter: Adapter) -> Mapping[str, object]:
@@ -80,8 +87,9 @@ ENGINE = Engine(
     name="external",
     summary="an OpenAI-compatible endpoint that somebody else runs",
     managed=False,
-    paths=ALL_PATHS,
-    # vLLM and SGLang stop a request when its client leaves, streamed or not; for others nothing is known.
+    paths=ALL_PATHS | COUNT_PATHS | MEDIA_PATHS,
+    # vLLM and SGLang stop a request when its client leaves, streamed or not. A server that is known to be another one has
+    # the habits of that one's engine file.
     stream_to_abort=False,
     ask_adapter=_ask_adapter,
     options=load_engine_data("external").options,

@@ -21,17 +21,22 @@ import msgspec
 from freehold.engines._llama_cpp_options import CELL_TOKENS, DEFAULTS, OPTIONS, complete, conflicts, to_words
 from freehold.engines.base import (
     ALL_PATHS,
+    COUNT_PATHS,
     FOLDER,
+    TRANSCRIPTIONS,
     Adapter,
     ApiError,
     Command,
+    ConstraintLimits,
     Continues,
     Engine,
+    ForcesTools,
     Format,
     HttpCheck,
     Metric,
     Options,
     Placement,
+    PrefixCache,
     Unfinished,
     completion_check,
 )
@@ -68,6 +73,10 @@ def _ask_adapter(_model: str, place: int, _adapter: Adapter) -> Mapping[str, obj
 
 _HEEDS_ADAPTERS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 """On others it drops `lora` without a word. Source: measured on 2026.10.11549."""
+
+
+_HEEDS_SLOT = _HEEDS_ADAPTERS
+"""On others it drops `id_slot` and `cache_prompt` as well: /v1/messages is rewritten from known keys (server-chat.cpp)."""
 
 
 def _program(options: Options) -> tuple[str, ...]:
@@ -151,7 +160,8 @@ def _too_long(fields: Mapping[str, object]) -> ApiError:
         return context_error(str(fields.get("message")))
     return context_error(
         f"This model's maximum context length is {limit} tokens, but the request has {prompt} tokens. "
-        "Shorten the request, or raise n_ctx (or lower n_parallel) in engine_options."
+        "Shorten the request, or raise n_ctx (or lower n_parallel) in engine_options.",
+        fields=fields,
     )
 
 
@@ -226,6 +236,11 @@ _TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]]
         ),
     ),
     ("", "image input is not supported", _refused("This model takes no images.")),
+    (
+        "not_supported_error",
+        "The current model does not support audio input",
+        _refused("This model takes no audio."),
+    ),
     ("", "audio input is not supported", _refused("This model takes no audio.")),
     ("", "video input is not supported", _refused("This model takes no video.")),
     ("", "error: cannot make GET request", _no_picture),
@@ -286,10 +301,19 @@ ENGINE = Engine(
     summary="llama.cpp: GGUF weights on CPU or GPU",
     managed=True,
     distribution="xllamacpp",
-    paths=ALL_PATHS,
+    paths=ALL_PATHS | COUNT_PATHS | {TRANSCRIPTIONS},
+    # `required` is answered in text with some templates, and a named tool is read as `auto` (docs/engines.md, Tools).
+    forces_tools=ForcesTools.BY_SCHEMA,
+    drops_format=frozenset({"/v1/responses", "/v1/messages"}),  # measured on 2026.10.11549
+    # `"a"? "a"? …`, 300 times, stops all slots for minutes; 100 repetitions take a second (measured on 2026.10.11549).
+    constraint_limits=ConstraintLimits(repeats=100),
     variables=("GGML_", "LLAMA_"),
     stream_to_abort=True,
     usage_per_answer=True,
+    prefix_cache=PrefixCache.SLOTS,
+    apart_paths=_HEEDS_SLOT,
+    # What a slot held is saved in main memory and put back into whatever slot a prompt like it comes to, also by number.
+    apart_options={"cache_ram": 0},
     fetches=lambda options: "mmproj" in options,  # without a projector it refuses pictures unseen
     adapter_formats=(Format.GGUF,),
     ask_adapter=_ask_adapter,

@@ -17,7 +17,9 @@ from math import prod
 
 from freehold.engines.base import (
     ALL_PATHS,
+    SALTED_PATHS,
     TORCH_VARIABLES,
+    TRANSCRIPTIONS,
     Adapter,
     ApiError,
     CapacityPage,
@@ -31,6 +33,7 @@ from freehold.engines.base import (
     Metric,
     Options,
     Placement,
+    PrefixCache,
     Recipe,
     Value,
     completion_check,
@@ -320,7 +323,8 @@ ENGINE = Engine(
     name="vllm",
     summary="vLLM: Hugging Face weights on GPUs (or a CPU), many requests at once",
     managed=True,
-    paths=ALL_PATHS,
+    # It counts on one path only. Source: vLLM, entrypoints/anthropic/api_router.py.
+    paths=ALL_PATHS | {"/v1/messages/count_tokens", TRANSCRIPTIONS},
     formats=(Format.SAFETENSORS,),
     adapter_formats=(Format.SAFETENSORS,),
     ask_adapter=_ask_adapter,
@@ -329,6 +333,8 @@ ENGINE = Engine(
     variables=("VLLM_", "RAY_", *TORCH_VARIABLES),
     shared_memory=True,
     stream_to_abort=False,
+    prefix_cache=PrefixCache.SALT,
+    apart_paths=SALTED_PATHS,
     options=(*_DATA.options, *to_options(FLAGS, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved=_DATA.reserved,
     command=_command,

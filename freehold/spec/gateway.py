@@ -92,6 +92,9 @@ class GatewaySpec(Section):
     """Where the hashes of API keys are kept; a relative path is beside this file. Default: a file of this
     configuration's own in the user's configuration folder (`freehold key list` shows it), since keys must outlive the
     state folder, and stay out of version control. Only with `auth: keys`."""
+    share_cache: Annotated[str, OneOf(values=("key", "all"))] = "key"
+    """Whose prompts an engine's prefix cache may serve. `key`, the default: those of the same API key, since what is cached tells
+    by time and by `cached_tokens` what others asked. `all`: everybody's. Only with `auth: keys`."""
     queue: QueueSpec = Field(default_factory=QueueSpec)
     """How much may wait for an engine, and how long."""
     max_body: Annotated[int, Size(least="1KiB", most="1GiB")] = size("16MiB")

@@ -22,6 +22,8 @@ PATIENCE_S = 120.0
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
 SAME: Any = {"temperature": 0, "extra_body": {"cache_prompt": False}}
 """What makes two answers of one model the same, on whichever replica: llama.cpp's cache would be of another batch's arithmetic."""
+PARIS = "7042"
+"""The number of the token " Paris" in SmolLM2's vocabulary."""
 STREAMS = 4
 LONG = {"model": MODEL, "messages": QUESTION, "max_tokens": 1500, "ignore_eos": True}
 """Keeps an engine busy for ten seconds and more unless somebody ends it."""

@@ -14,12 +14,14 @@ import httpx2
 import openai
 import pytest
 
+from agent_requests import CLAUDE_CODE, CLAUDE_CODE_HEAD, CODEX
 from e2e import client_table as table
 from e2e.box import Stack, http
 from e2e.client_asks import (
     CONTEXT,
     LONG,
     MODEL,
+    PARIS,
     PATIENCE_S,
     PICTURE,
     PLACE,
@@ -148,9 +150,48 @@ class ClientSuite:
         text = "".join(event["delta"].get("text", "") for event in events if "delta" in event)
         assert text == answer["content"][0]["text"]
 
+    @row(table.CODEX)
+    def test_responses_as_codex_sends_them(self, client: openai.OpenAI) -> None:
+        asked: Any = CODEX | {"model": MODEL, "max_output_tokens": 16}
+        events = list(client.responses.create(**asked))
+        assert events[0].type == "response.created"
+        assert events[-1].type in {"response.completed", "response.incomplete"}
+        assert 0 < events[-1].response.usage.output_tokens <= 16
+
+    @row(table.CLAUDE_CODE)
+    def test_messages_as_claude_code_sends_them(self, client: openai.OpenAI) -> None:
+        body = CLAUDE_CODE | {"model": MODEL, "max_tokens": 16}
+        headers = dict(line.split(": ", 1) for line in CLAUDE_CODE_HEAD.split("\r\n") if line)
+        answer = client.post(
+            "/messages?beta=true", cast_to=httpx2.Response, body=body, options={"headers": headers}
+        )
+        events = events_of(answer)
+        assert (events[0]["type"], events[-1]["type"]) == ("message_start", "message_stop")
+        (end,) = [event for event in events if event["type"] == "message_delta"]
+        assert end["delta"]["stop_reason"] in {"max_tokens", "end_turn", "tool_use"}
+        assert 0 < end["usage"]["output_tokens"] <= 16
+
+    @row(table.COUNT_CHAT)
+    def test_a_chat_is_counted_as_it_would_be_read(self, stack: Stack, client: openai.OpenAI) -> None:
+        before = recorded(stack)[1]
+        body = {"model": MODEL, "messages": QUESTION}
+        counted: Any = client.post("/chat/completions/input_tokens", cast_to=object, body=body)
+        read = chat(client, max_tokens=1).usage.prompt_tokens
+        assert counted["input_tokens"] == read
+        wait_until(lambda: recorded(stack)[1] == before + read, what="only the answered prompt in the ledger")
+
+    @row(table.COUNT_MESSAGES)
+    def test_messages_are_counted_as_they_would_be_read(self, client: openai.OpenAI) -> None:
+        body = {"model": MODEL, "messages": QUESTION}
+        counted: Any = client.post("/messages/count_tokens", cast_to=object, body=body)
+        usage = message(client)["usage"]
+        assert counted["input_tokens"] == usage["input_tokens"] + usage.get("cache_read_input_tokens", 0)
+
     @pytest.mark.parametrize(
         ("change", "status", "kind"),
         [
+            ({"messages": []}, 400, "invalid_request_error"),
+            ({"messages": None}, 400, "invalid_request_error"),
             ({"model": "claude"}, 404, "not_found_error"),
             ({"model": 5}, 400, "invalid_request_error"),
             ({"messages": [{"role": "user", "content": "word " * 5000}]}, 400, "invalid_request_error"),
@@ -181,6 +222,18 @@ class ClientSuite:
         chunks = list(chat(client, messages=said, max_tokens=60, response_format=PLACE, stream=True))
         Place.model_validate_json(text_of(chunks), strict=True)
 
+    @row(table.SCHEMA_RESPONSES)
+    def test_a_json_schema_is_kept_in_a_response(self, client: openai.OpenAI) -> None:
+        asked: Any = {"model": MODEL, "input": "Name a city.", "max_output_tokens": 60, "temperature": 0}
+        shape: Any = {"format": {"type": "json_schema", **PLACE["json_schema"]}}
+        Place.model_validate_json(client.responses.create(**asked, text=shape).output_text, strict=True)
+
+    @row(table.SCHEMA_MESSAGES)
+    def test_a_json_schema_is_kept_in_a_message(self, client: openai.OpenAI) -> None:
+        shape = {"type": "json_schema", "schema": PLACE["json_schema"]["schema"]}
+        answer = message(client, max_tokens=60, output_config={"format": shape})
+        Place.model_validate_json(answer["content"][0]["text"], strict=True)
+
     @row("a JSON schema that is none: 400")
     def test_a_schema_that_is_none(self, client: openai.OpenAI) -> None:
         shape = {"name": "x", "schema": {"type": "objekt"}}
@@ -210,11 +263,34 @@ class ClientSuite:
         assert json.loads(told)["city"] in {"Paris", "Rome"}
         assert choices[-1].finish_reason == "tool_calls"
 
-    def a_tool_is_not_forced(self, client: openai.OpenAI) -> None:
-        answer = chat(client, tools=[TOOL], tool_choice="required", max_tokens=8)
-        assert answer.choices[0].finish_reason in {"length", "stop"}
-        assert answer.choices[0].message.content
-        assert not answer.choices[0].message.tool_calls
+    @row(table.TOOL_NAMED)
+    def test_a_tool_that_is_named(self, client: openai.OpenAI) -> None:
+        other = {"type": "function", "function": {"name": "wait", "parameters": {"type": "object"}}}
+        choice = {"type": "function", "function": {"name": "look_up"}}
+        answer = chat(client, tools=[other, TOOL], tool_choice=choice, max_tokens=60)
+        (call,) = answer.choices[0].message.tool_calls
+        assert call.function.name == "look_up"
+        assert json.loads(call.function.arguments)["city"] in {"Paris", "Rome"}
+
+    @row(table.TOOL_ONE)
+    def test_one_call_at_most(self, client: openai.OpenAI) -> None:
+        answer = chat(client, tools=[TOOL], tool_choice="required", parallel_tool_calls=False, max_tokens=120)
+        assert [call.function.name for call in answer.choices[0].message.tool_calls] == ["look_up"]
+
+    @row(table.SEED)
+    def test_a_seed(self, client: openai.OpenAI) -> None:
+        asked: Any = {"model": MODEL, "prompt": "Once", "max_tokens": 12} | SAME | {"temperature": 1.0}
+        texts = [client.completions.create(**asked, seed=seed).choices[0].text for seed in (1, 1, 2, 3)]
+        assert texts[0] == texts[1]
+        assert len(set(texts)) >= 2
+
+    @row(table.BIAS)
+    def test_a_bias(self, client: openai.OpenAI) -> None:
+        asked: Any = {"model": MODEL, "prompt": "The capital of France is", "max_tokens": 4, **SAME}
+        assert client.completions.create(**asked).choices[0].text.startswith(" Paris")
+        text = client.completions.create(**asked, logit_bias={PARIS: -100}).choices[0].text
+        assert text
+        assert not text.startswith(" Paris")
 
     @row(table.LOGPROBS)
     def test_log_probabilities(self, client: openai.OpenAI) -> None:
@@ -327,7 +403,14 @@ class ClientSuite:
 
     @row("a value of the wrong type, messages that are missing: 400")
     @pytest.mark.parametrize(
-        "wrong", [{"temperature": "hot"}, {"max_tokens": "many"}, {"top_p": [1]}, {"messages": None}]
+        "wrong",
+        [
+            {"temperature": "hot"},
+            {"max_tokens": "many"},
+            {"top_p": [1]},
+            {"messages": None},
+            {"messages": []},
+        ],
     )
     @pytest.mark.parametrize("stream", [False, True])
     def test_a_wrong_type(self, raw: httpx2.Client, wrong: dict[str, Any], *, stream: bool) -> None:

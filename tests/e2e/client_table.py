@@ -76,8 +76,18 @@ RESPONSES = "`/v1/responses`"
 MESSAGES = "`/v1/messages`, whole and streamed"
 SCHEMA = "an answer in the shape of a JSON schema"
 SCHEMA_STREAM = "the same, streamed"
+SCHEMA_RESPONSES = "the same on `/v1/responses`"
+SCHEMA_MESSAGES = "the same on `/v1/messages`"
 TOOL = "a tool that must be called"
 TOOL_STREAM = "the same, streamed in pieces"
+TOOL_NAMED = "a tool that is named"
+TOOL_ONE = "one call where `parallel_tool_calls` is false"
+SEED = "`seed`: the same text again"
+BIAS = "`logit_bias`"
+CODEX = "`/v1/responses` as codex sends it (`store: false`, tools, streamed)"
+CLAUDE_CODE = "`/v1/messages` as Claude Code sends it (tools, streamed)"
+COUNT_CHAT = "`/v1/chat/completions/input_tokens`"
+COUNT_MESSAGES = "`/v1/messages/count_tokens`"
 LOGPROBS = "log probabilities"
 STOP = "stop texts, whole and streamed"
 CHOICES = "several choices (`n`), whole and streamed"
@@ -90,18 +100,31 @@ _NO_PATH = r"does not serve /v1/"
 _NO_TRANSFORMERS = Refused()
 DIFFERENCES: dict[str, dict[str, Refused | Instead]] = {
     "llama-cpp": {
-        **dict.fromkeys(
-            (TOOL, TOOL_STREAM), Instead(told="answered, not forced", method="a_tool_is_not_forced")
-        ),
+        SCHEMA_MESSAGES: Refused(says="output_config", anthropic=True),
         RANGE: Instead(told="answered: it takes every number", method="any_number_is_taken"),
     },
-    "vllm": {GREEDY: Refused(says="temperature above 0")},
+    "vllm": {COUNT_CHAT: Refused(says=_NO_PATH), GREEDY: Refused(says="temperature above 0")},
     "transformers": {
-        RESPONSES: Refused(says=_NO_PATH),
-        MESSAGES: Refused(says=_NO_PATH, anthropic=True),
+        **dict.fromkeys((RESPONSES, CODEX, SCHEMA_RESPONSES), Refused(says=_NO_PATH)),
+        **dict.fromkeys((MESSAGES, CLAUDE_CODE, SCHEMA_MESSAGES), Refused(says=_NO_PATH, anthropic=True)),
+        COUNT_CHAT: Refused(says=_NO_PATH),
+        COUNT_MESSAGES: Refused(says=_NO_PATH, anthropic=True),
         EMBEDDINGS: Refused(says=_NO_PATH),
         **dict.fromkeys(
-            (SCHEMA, SCHEMA_STREAM, TOOL, TOOL_STREAM, LOGPROBS, STOP, CHOICES, GREEDY), _NO_TRANSFORMERS
+            (
+                SCHEMA,
+                SCHEMA_STREAM,
+                TOOL,
+                TOOL_STREAM,
+                TOOL_NAMED,
+                TOOL_ONE,
+                LOGPROBS,
+                BIAS,
+                STOP,
+                CHOICES,
+                GREEDY,
+            ),
+            _NO_TRANSFORMERS,
         ),
         AT_ONCE: Instead(told="one after the other", method="streams_wait_for_each_other"),
     },

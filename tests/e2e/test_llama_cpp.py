@@ -4,6 +4,7 @@ One stack for the whole file: two replicas that chat, and a model with a quantis
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,56 @@ def test_a_wrong_grammar_is_the_callers_mistake(client: httpx2.Client) -> None:
     answer = client.post("/v1/chat/completions", json=body)
     assert answer.status_code == 400
     assert "grammar" in answer.json()["error"]["message"]
+
+
+def test_a_grammar_that_would_end_the_engine_is_refused(stack: Stack, client: httpx2.Client) -> None:
+    pids = {replica["pid"] for replica in stack.replicas()}
+    for model in ("smollm2-135m", MODEL):
+        deep = {"model": model, "prompt": "a", "grammar": "root ::= " + "(" * 400_000 + '"a"' + ")" * 400_000}
+        answer = client.post("/v1/completions", json=deep)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "constraint_too_large")
+    assert {replica["pid"] for replica in stack.replicas()} == pids
+
+
+def test_shapes_at_the_limits_leave_the_engine_alive(stack: Stack, client: httpx2.Client) -> None:
+    """What the gateway still lets pass does not end the real server, and takes it seconds at most."""
+    pids = {replica["pid"] for replica in stack.replicas()}
+    nested: Any = {"type": "string", "pattern": "^" + "(" * 990 + "a" + ")" * 990 + "$"}
+    for _ in range(15):
+        nested = {"type": "object", "properties": {"a": {"type": "array", "items": nested}}}
+    shapes: list[dict[str, Any]] = [
+        {"grammar": "root ::= " + "(" * 990 + '"a"' + ")" * 990},
+        {"grammar": "root ::= " + '"a"? ' * 100},
+        {"grammar": "root ::= " + "|".join('"a"' for _ in range(1000))},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": nested}}},
+    ]
+    for shape in shapes:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, **shape}
+        answer = client.post("/v1/chat/completions", json=body)
+        assert answer.status_code in {200, 400}, answer.text
+        assert answer.json().get("error", {}).get("code") != "constraint_too_large"
+    assert {replica["pid"] for replica in stack.replicas()} == pids
+
+
+def test_references_inside_a_tool_lead_to_the_tool(client: httpx2.Client) -> None:
+    places = {"type": "object", "properties": {"at": {"$ref": "#/$defs/place"}}, "required": ["at"],
+              "$defs": {"place": {"enum": ["Paris", "Rome"]}}}  # fmt: skip
+    tools = [
+        {"type": "function", "function": {"name": name, "parameters": places}} for name in ("visit", "leave")
+    ]
+    question = [{"role": "user", "content": "Go to Rome."}]
+    answer = ask(
+        client, "/v1/chat/completions", messages=question, tools=tools, tool_choice="required", stop=["}"]
+    )
+    (call,) = answer["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] in {"visit", "leave"}
+    assert json.loads(call["function"]["arguments"])["at"] in {"Paris", "Rome"}
+
+
+def test_sound_for_a_model_that_hears_none_is_refused(client: httpx2.Client) -> None:
+    files = {"file": ("a.wav", b"RIFF" + bytes(60), "audio/wav")}
+    answer = client.post("/v1/audio/transcriptions", data={"model": MODEL}, files=files)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_supported_by_engine")
 
 
 def test_embeddings_are_alike_where_texts_are(client: httpx2.Client) -> None:

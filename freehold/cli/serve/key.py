@@ -86,10 +86,11 @@ def list_(*, config_flag: Path | None, as_json: bool) -> None:
 
 @command.command("revoke", short_help="Revoke keys: they are rejected within a second.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=shell_values.keys)
+@click.option("--now", is_flag=True, help="End their running requests within a second as well.")
 @stack_options
 @json_option
-def revoke(*, ids: tuple[str, ...], stack: StackPlace, as_json: bool) -> None:
-    """Revoke keys by id or name. A running gateway rejects them within a second; running streams finish."""
+def revoke(*, ids: tuple[str, ...], now: bool, stack: StackPlace, as_json: bool) -> None:
+    """Revoke keys by id or name. A running gateway rejects them within a second; running requests finish without --now."""
     config = load_keyless(stack.config_path)
     revoked: list[KeyRecord] = []
 
@@ -97,8 +98,10 @@ def revoke(*, ids: tuple[str, ...], stack: StackPlace, as_json: bool) -> None:
         meant = _meant(ids, before)
         now_s = int(wall_s())
         after = tuple(
-            msgspec.structs.replace(record, revoked_s=now_s)
-            if record.id in meant and record.revoked_s is None
+            msgspec.structs.replace(
+                record, revoked_s=record.revoked_s or now_s, ends_requests=now or record.ends_requests
+            )
+            if record.id in meant
             else record
             for record in before
         )
@@ -107,7 +110,7 @@ def revoke(*, ids: tuple[str, ...], stack: StackPlace, as_json: bool) -> None:
 
     _change(config, end)
     for record in revoked:
-        record_act(stack.state_path, "key_revoked", key=record.id, name=record.name)
+        record_act(stack.state_path, "key_revoked", key=record.id, name=record.name, now=now)
     if as_json:
         say_json({"revoked": [_shown(record) for record in revoked]})
         return

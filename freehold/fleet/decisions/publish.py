@@ -109,6 +109,7 @@ def _endpoint(plan: ReplicaPlan, replica: Replica) -> Endpoint:
         upstream_model=plan.upstream_model,
         api_key=plan.api_key,
         adapters=tuple(_asks(plan)),
+        kind=capacity.kind,
     )
 
 

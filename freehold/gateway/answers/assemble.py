@@ -13,7 +13,7 @@ import msgspec
 
 from freehold.engines.base import ApiError
 from freehold.gateway.answers.usage import Usage, of_answers
-from freehold.gateway.wire.errors import from_engine
+from freehold.gateway.wire.errors import from_event
 
 Json = dict[str, Any]
 
@@ -40,6 +40,10 @@ class Assembler:
         self._tail = b""
         self._answer: Json = {}
         self._error: ApiError | None = None
+        self.reported = b""
+        """The engine's own error event; empty: it sent none."""
+        self.broken = False
+        """The stream stopped early or cannot be read, which is the engine's fault."""
         self.size_bytes = 0
         self.events = 0
         """Events taken so far: about one a token."""
@@ -59,9 +63,9 @@ class Assembler:
             return self._error
         try:
             answer = self._finish(self._answer)
-            return (
-                _broken("The engine's answer ended early.") if answer is None else msgspec.json.encode(answer)
-            )
+            if answer is not None:
+                return msgspec.json.encode(answer)
+            return self._break("The engine's answer ended early.")
         except _MISSHAPEN:
             return _broken("The engine sent events of an unknown shape.")
 
@@ -73,9 +77,10 @@ class Assembler:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             event = None
         if not isinstance(event, dict):
-            self._error = _broken("The engine sent a broken event.")
+            self._error = self._break("The engine sent a broken event.")
         elif event.get("error") or event.get("type") == "error":
-            self._error = from_engine(_status_of(event.get("error")), data)
+            self.reported = data
+            self._error = from_event(data)
         else:
             self.events += 1
             self._take_event(event)
@@ -87,7 +92,11 @@ class Assembler:
                 event["usage"] = _of_answers(self._usages, choices=self._choices)
             self._take(self._answer, event)
         except _MISSHAPEN:
-            self._error = _broken("The engine sent events out of order.")
+            self._error = self._break("The engine sent events out of order.")
+
+    def _break(self, message: str) -> ApiError:
+        self.broken = True
+        return _broken(message)
 
 
 # What taking a well-formed event apart raises where its shape is not the one that its path has.
@@ -98,13 +107,24 @@ def _broken(message: str) -> ApiError:
     return ApiError(status=502, message=message, type="server_error")
 
 
-def assembler_for(path: str, *, choices: int = 0) -> Assembler | None:
+def assembler_for(
+    path: str, *, choices: int = 0, then: Callable[[Json], Json] | None = None
+) -> Assembler | None:
     """Return an assembler for a gateway path's stream, or None where that path does not stream.
 
-    `choices` is how many answers share a prompt, where each answer has a usage of its own; 0: one usage is the whole.
+    `choices` is how many answers share a prompt, where each answer has a usage of its own; 0: one usage is the whole. `then` changes
+    the whole answer; None: it stays as it is.
     """
     shape = _SHAPES.get(path)
-    return Assembler(*shape, choices=choices) if shape else None
+    if shape is None:
+        return None
+    take, finish = shape
+
+    def finish_then(answer: Json) -> Json | None:
+        whole = finish(answer)
+        return whole if whole is None or then is None else then(whole)
+
+    return Assembler(take, finish_then, choices=choices)
 
 
 def _of_answers(usages: list[Json], *, choices: int) -> Json:
@@ -113,11 +133,6 @@ def _of_answers(usages: list[Json], *, choices: int) -> Json:
     whole = of_answers(parts, choices=choices)
     counts: Json = {"prompt_tokens": whole.prompt_tokens, "completion_tokens": whole.completion_tokens}
     return usages[-1] | counts | {"total_tokens": sum(counts.values())}
-
-
-def _status_of(error: object) -> int:
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) and 400 <= code < 600 else 500
 
 
 def _merge(into: Json, delta: Json) -> None:

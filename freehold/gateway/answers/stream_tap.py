@@ -15,16 +15,19 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+from freehold.engines.base import ALL_PATHS
 from freehold.gateway.answers.continuation import RestOfStream
 from freehold.gateway.answers.stream_log import RESUMED_PATHS, PackBudget, StreamLog, forget
 from freehold.gateway.answers.usage import (
     WHOLE_BYTES_MAX,
     Usage,
     find_usage,
+    is_json,
     of_answers,
     read_event,
     whole_usage,
 )
+from freehold.gateway.wire import errors
 from freehold.gateway.wire.frame import BodyFrame, EngineGaveUpError
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
@@ -41,7 +44,21 @@ _LAST = re.compile(
     rb"^(?:data: ?\[DONE\]|event: ?message_stop\b|event: ?response\.(?:completed|incomplete|failed)\b)",
     re.MULTILINE,
 )
-_GAVE_UP_MARK = b'"InternalServerError"'
+_ERROR = re.compile(
+    rb"""^(?:event: ?error\b|(?:data|error): ?\{\s*"(?:error"|(?:object|type)": ?"error"))""", re.MULTILINE
+)
+"""An error event. Source: as llama.cpp, vLLM and SGLang send it; Anthropic and OpenAI API references, "Streaming"."""
+_REMARKABLE = re.compile(rb"%b|%b" % (_LAST.pattern, _ERROR.pattern), re.MULTILINE)
+_OVER = re.compile(_REMARKABLE.pattern + rb"""|"(?:finish|stop)_reason": ?"|"choices": ?\[\]""", re.MULTILINE)
+"""What the last bytes of a stream have that is over: its last event, an error, a finish, or the usage after it. Some servers
+leave `[DONE]` out."""
+_PATHS_WITH_END = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"})
+"""Where a stream has a last event. Source: OpenAI and Anthropic API references, "Streaming"."""
+JSON_PATHS = ALL_PATHS
+"""Where an answer that is not a stream is JSON. On others it may be sound or a picture. Source: OpenAI API reference."""
+HELD_ANSWER_BYTES_MAX = 1024 * 1024
+"""Longest answer, not a stream, that is kept back until it is whole, bytes. Source: our own bound; 256 embeddings of 1,024
+numbers have three times as much, and no text has."""
 _GAVE_UP = re.compile(rb'data: ?\{"error": ?\{.*"type": ?"InternalServerError"')
 """How a server reports in band that its engine is dead. Source: vLLM 0.32.0, measured by a SIGKILL to its EngineCore."""
 _DELTA = re.compile(rb"event: ?[a-z_.]+_delta\r?\n|event: ?response\.output_text\.delta\r?\n")
@@ -53,12 +70,14 @@ Source: measured on llama.cpp; OpenAI and Anthropic API references, "Streaming".
 class Tap:
     """What an answer passes on its way to the client; shared by the connection and its exchange."""
 
-    __slots__ = ("chunks", "heads", "keep", "last", "total_bytes", "write")
+    __slots__ = ("chunks", "heads", "held_bytes", "keep", "last", "total_bytes", "write")
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self.write = write
         self.total_bytes = 0
         """Bytes of the body, its framing included."""
+        self.held_bytes = 0
+        """Bytes of the body that are kept back until it is whole."""
         self.chunks = 0
         """Reads that were passed on after one look."""
         self.last = b""
@@ -75,9 +94,12 @@ class StreamTap(Tap):
     __slots__ = (
         "_heads",
         "_held",
+        "_newest",
+        "_newest_at",
         "_on_last",
         "_parts",
         "_passed_bytes",
+        "_path",
         "_rest",
         "_silent",
         "choices",
@@ -86,6 +108,7 @@ class StreamTap(Tap):
         "events",
         "hides",
         "log",
+        "on_error",
         "usage",
     )
 
@@ -110,8 +133,15 @@ class StreamTap(Tap):
         """What the client received; None: it cannot be continued. With a log, the client gets whole events only."""
         self._rest: RestOfStream | None = None
         self._on_last = on_last
+        self.on_error: Callable[[str, bytes], object] = _ignore
+        """Is given an engine's own error text, which the client does not get."""
         self._silent = SILENT_EVENTS.get(path, 0)
+        self._path = path
         self._held = b""
+        self._newest = b""
+        """The newest events that were not passed on after one look."""
+        self._newest_at = 0
+        """How many others had been passed on before them."""
         self._passed_bytes = 0
 
     def counted(self) -> tuple[Usage | None, int | None, int]:
@@ -120,8 +150,8 @@ class StreamTap(Tap):
         return self.end(), max(0, chunks - self._silent), chunks
 
     def begin(self, head: AnswerHead, *, http11: bool) -> AnswerHead:
-        """Return the head to answer with: a stream whose usage chunk is taken out has no known length."""
-        if self.hides and head.length_bytes is not None:
+        """Return the head to answer with. It has no length: a chunk may be taken out, or another engine may continue."""
+        if head.length_bytes is not None:
             head = _without_length(head)
         self.chunked = head.chunked and http11
         return head
@@ -142,14 +172,14 @@ class StreamTap(Tap):
     def go_on(self, rest: RestOfStream) -> None:
         """Take what comes from now on as another engine's: `rest` makes the rest of this answer of it."""
         self._rest = rest
-        self._held, self._passed_bytes = b"", 0
+        self._held, self._passed_bytes, self._newest = b"", 0, b""
         self._silent += 1  # the comment that marks the continuation
 
     def begin_again(self) -> None:
         """Take what comes from now on as yet another engine's: nothing of the one before was passed on."""
         if self._rest is not None:
             self._rest = self._rest.copy()
-        self._held, self._passed_bytes = b"", 0
+        self._held, self._passed_bytes, self._newest = b"", 0, b""
 
     def fast(self, frame: BodyFrame) -> "StreamTap | None":
         """Return self where the next read may take the short way: on a border of chunks and of events."""
@@ -172,11 +202,12 @@ class StreamTap(Tap):
             out = self._pass(payload)
         else:
             out, border = self._pass(self._rest.feed(payload)), False
-        if frame.done:
+        whole = frame.done and self.last_part() is not None
+        if whole:
             out += self._flush()
         if self.chunked:
-            same = out == payload and border and (frame.at_border or frame.done)
-            out = data[:used] if same else _framed(out, last=frame.done)
+            same = out == payload and border and (frame.at_border or whole)
+            out = data[:used] if same else _framed(out, last=whole)
         if self.ended and not ended:
             self._on_last(len(out))
         return used, out
@@ -190,6 +221,12 @@ class StreamTap(Tap):
             self._on_last(len(out))
         return out
 
+    def last_part(self) -> bytes | None:
+        """Return nothing where the stream is over, or None where it only stopped, as if its engine had died."""
+        newest = self._newest if self.chunks == self._newest_at else self.last
+        over = self.ended or self._path not in _PATHS_WITH_END or _OVER.search(newest)
+        return b"" if over else None
+
     def end(self) -> Usage | None:
         """Return the usage once no more comes; None: the engine reported none."""
         if self.usage is None and any(mark in self.last for mark in _MARKS):
@@ -198,10 +235,12 @@ class StreamTap(Tap):
 
     def _pass(self, payload: bytes) -> bytes:
         """Look at every event that is whole now, and return what may be passed on."""
+        data = self._held + payload
+        if data:
+            self._newest, self._newest_at = data, self.chunks
         if not self._held and _is_unremarkable(payload):
             self.events += payload.count(b"\n\n")
             return payload
-        data = self._held + payload
         at = data.rfind(b"\n\n") + 2
         if at > 1 and b"\r\n\r\n" not in data and _is_unremarkable(data[:at]):
             self.events += data.count(b"\n\n", 0, at)
@@ -214,7 +253,7 @@ class StreamTap(Tap):
         for border in _BORDER.finditer(data):
             event = data[at : border.end()]
             if self._event(event) or passed_bytes or not self.hides:
-                out.append(event[passed_bytes:])
+                out.append(event[passed_bytes:] if passed_bytes else self._shown(event))
             at, passed_bytes = border.end(), 0
         out.append(self._hold(data[at:], passed_bytes))
         return b"".join(out)
@@ -222,7 +261,7 @@ class StreamTap(Tap):
     def _hold(self, rest: bytes, passed_bytes: int) -> bytes:
         """Keep the beginning of an event until the rest of it comes, and return what of it may be passed on now."""
         out = b""
-        if not (self.hides or self.log) or len(rest) > _HELD_BYTES_MAX:
+        if not (self.hides or self.log or _ERROR.match(rest)) or len(rest) > _HELD_BYTES_MAX:
             out = rest[passed_bytes:]
             if len(rest) > _HELD_BYTES_MAX:
                 rest = rest[:_NAME_BYTES] + rest[_NAME_BYTES - _HELD_BYTES_MAX :]
@@ -235,7 +274,18 @@ class StreamTap(Tap):
         event, self._held = self._held, b""
         if event.strip() and not self._event(event) and not self._passed_bytes and self.hides:
             return b""
-        return event[self._passed_bytes :]
+        return event[self._passed_bytes :] if self._passed_bytes else self._shown(event)
+
+    def _shown(self, event: bytes) -> bytes:
+        """Return an event as the client gets it: without the text of an engine's own failure."""
+        if not _ERROR.match(event):
+            return event
+        text = event.partition(b"data:")[2] or event.partition(b":")[2]
+        error = errors.from_event(text)
+        if error.status < 500:
+            return event
+        self.on_error("error_event", text)
+        return errors.event(error, self._path)
 
     def _event(self, event: bytes) -> bool:
         """Look at one event and return whether the client gets it."""
@@ -282,6 +332,10 @@ class StreamTap(Tap):
             self._heads[len(data)] = data[: line_bytes + start.end()]
 
 
+def _ignore(_reason: str, _text: bytes) -> None:
+    """Drop an error's text."""
+
+
 def _framed(payload: bytes, *, last: bool) -> bytes:
     """Return a payload as one chunk; an empty payload is not a chunk, since an empty chunk would be the end."""
     chunk = b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
@@ -293,8 +347,7 @@ def _is_unremarkable(payload: bytes) -> bool:
     return (
         payload.endswith(b"\n\n")
         and not any(mark in payload for mark in _MARKS)
-        and _GAVE_UP_MARK not in payload
-        and not _LAST.search(payload)
+        and not _REMARKABLE.search(payload)
     )
 
 
@@ -310,20 +363,24 @@ def _without_length(head: AnswerHead) -> AnswerHead:
 
 
 class WholeTap(Tap):
-    """The tap of one answer that is not a stream: passed on as it comes, its usage read at the end."""
+    """The tap of one answer that is not a stream: kept back until it is whole; a very long one is passed on as it comes."""
 
-    __slots__ = ("_begin", "_end", "_on_last", "_unchunk", "usage")
+    __slots__ = ("_begin", "_end", "_holds", "_on_last", "_out", "_payload", "_unchunk", "usage")
 
     def __init__(self, write: Callable[[bytes], None], on_last: Callable[[int], None]) -> None:
         super().__init__(write)
+        self._holds = True
+        self._out: list[bytes] = []
+        self._payload: list[bytes] = []
         self.usage: Usage | None = None
         self._on_last = on_last
         self._begin = self._end = b""
         self._unchunk = False
 
-    def begin(self, head: AnswerHead, *, http11: bool) -> AnswerHead:
-        """Return the head to answer with: the engine's."""
-        self._unchunk = head.chunked and not http11
+    def begin(self, head: AnswerHead, request: Request) -> AnswerHead:
+        """Return the head to answer with: the engine's. An answer that need not be JSON is not kept back."""
+        self._unchunk = head.chunked and not request.http11
+        self._holds = head.status == 200 and request.path in JSON_PATHS
         return head
 
     def counted(self) -> tuple[Usage | None, int | None, int]:
@@ -335,18 +392,51 @@ class WholeTap(Tap):
         del frame
 
     def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
-        """Return how many bytes of a read belong to the answer, and those bytes. Raises BadFramingError."""
+        """Return how many bytes of a read belong to the answer, and what goes to the client now.
+
+        Raises BadFramingError, and EngineGaveUpError for an answer that is not JSON, of which the client has nothing yet.
+        """
         used, pieces = frame.payload(data)
         payload = b"".join(pieces)
-        if len(self._begin) + len(payload) <= WHOLE_BYTES_MAX and not self._end:
-            self._begin += payload
-        else:
-            self._end = (self._end + payload)[-WHOLE_BYTES_MAX:]
         out = payload if self._unchunk else data[:used]
+        if self._holds:
+            out = self._hold(payload, out, is_whole=frame.done)
+        else:
+            self._note(payload)
         if frame.done:
             self.end()
             self._on_last(len(out))
         return used, out
+
+    def _hold(self, payload: bytes, out: bytes, *, is_whole: bool) -> bytes:
+        self._payload.append(payload)
+        self._out.append(out)
+        self.held_bytes += len(out)
+        if self.held_bytes > HELD_ANSWER_BYTES_MAX:
+            return self._let_go()
+        last = self.last_part() if is_whole else b""
+        if last is None:
+            raise EngineGaveUpError("its answer is not JSON")
+        return last
+
+    def last_part(self) -> bytes | None:
+        """Return what is kept back, now that no more comes, or None where that is not JSON."""
+        if self._holds and not is_json(b"".join(self._payload)):
+            return None
+        return self._let_go()
+
+    def _let_go(self) -> bytes:
+        for payload in self._payload:
+            self._note(payload)
+        out = b"".join(self._out)
+        self._payload, self._out, self._holds, self.held_bytes = [], [], False, 0
+        return out
+
+    def _note(self, payload: bytes) -> None:
+        if len(self._begin) + len(payload) <= WHOLE_BYTES_MAX and not self._end:
+            self._begin += payload
+        else:
+            self._end = (self._end + payload)[-WHOLE_BYTES_MAX:]
 
     def end(self) -> Usage | None:
         """Return the usage once no more comes; None: none can be read."""
@@ -363,14 +453,19 @@ AnswerTap = StreamTap | WholeTap
 
 
 def tap_for(
-    head: AnswerHead, request: Request, *, write: Callable[[bytes], None], on_last: Callable[[int], None]
+    head: AnswerHead,
+    request: Request,
+    *,
+    write: Callable[[bytes], None],
+    on_last: Callable[[int], None],
+    on_error: Callable[[str, bytes], object] = _ignore,
 ) -> tuple[AnswerTap, AnswerHead]:
     """Return the tap for an answer with this head, and the head that the client gets."""
     if not head.event_stream:
         whole = WholeTap(write, on_last=on_last)
-        return whole, whole.begin(head, http11=request.http11)
+        return whole, whole.begin(head, request)
     tap = StreamTap(write, path=request.path, hides=request.hides_usage, on_last=on_last)
-    tap.choices = request.choices
+    tap.choices, tap.on_error = request.choices, on_error
     head = tap.begin(head, http11=request.http11)
     if request.resumable and request.path in RESUMED_PATHS:
         tap.keep_all(chunked=head.chunked)

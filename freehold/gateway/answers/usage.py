@@ -109,6 +109,7 @@ class AnswerEvent(msgspec.Struct):
 _EVENT: msgspec.json.Decoder[AnswerEvent] = msgspec.json.Decoder(AnswerEvent)
 _WHOLE: msgspec.json.Decoder[_Inner] = msgspec.json.Decoder(_Inner)
 _COUNTS: msgspec.json.Decoder[_Counts] = msgspec.json.Decoder(_Counts)
+_ANY = msgspec.json.Decoder(msgspec.Raw)
 
 
 def read_event(data: bytes) -> AnswerEvent | None:
@@ -117,6 +118,15 @@ def read_event(data: bytes) -> AnswerEvent | None:
         return _EVENT.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def is_json(data: bytes) -> bool:
+    """Return whether an answer is one well-formed JSON text; nothing of it is built."""
+    try:
+        _ANY.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def whole_usage(data: bytes) -> Usage | None:

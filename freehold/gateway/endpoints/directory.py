@@ -5,6 +5,7 @@ its count of requests; one that leaves takes no more and closes what is idle. No
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.engines import all_engines
@@ -92,7 +93,8 @@ class Directory:
         context = {entry.name: entry.max_context_tokens for entry in snapshot.models}
         for endpoint in ready:
             if endpoint not in self._targets:
-                engine, tokens = engines[endpoint.engine], context.get(endpoint.model, 0)
+                engine = _with_habits(engines[endpoint.engine], engines.get(endpoint.kind))
+                tokens = context.get(endpoint.model, 0)
                 self._targets[endpoint] = UpstreamTarget(
                     endpoint, engine, context_tokens=tokens, counters=self._counters
                 )
@@ -108,3 +110,15 @@ class Directory:
     def outlives_its_parent(self) -> bool:
         """Return whether some endpoint would still answer if the control plane were gone."""
         return any(not target.engine.managed for target in self._targets.values())
+
+
+def _with_habits(engine: Engine, kind: Engine | None) -> Engine:
+    """Return an external server's engine with the habits of its kind: how it is asked, and when an error is its model's."""
+    if kind is None:
+        return engine
+    return replace(
+        engine,
+        stream_to_abort=kind.stream_to_abort,
+        usage_per_answer=kind.usage_per_answer,
+        blames_model=kind.blames_model,
+    )

@@ -31,7 +31,7 @@ class ServedModel:
     """One model, with the targets that take its requests now."""
 
     __slots__ = ("_odd_until_s", "_ring", "admission", "continues", "engine", "entry", "metrics", "price", "targets",
-                 "turn")  # fmt: skip
+                 "turn", "usage_per_answer")  # fmt: skip
 
     def __init__(
         self,
@@ -48,6 +48,8 @@ class ServedModel:
         """How a stream whose engine died is continued; None: it is not."""
         self.metrics = metrics
         self.targets: list[UpstreamTarget] = []
+        self.usage_per_answer = engine.usage_per_answer
+        """Some target reports a usage for each of several answers."""
         self.turn = 0
         self._ring: balance.Ring | None = None
         """Homes of conversations; None: all targets serve them equally well."""
@@ -60,6 +62,7 @@ class ServedModel:
     def give(self, targets: list[UpstreamTarget]) -> None:
         """Use the targets of a new snapshot."""
         self.targets = targets
+        self.usage_per_answer = any(target.engine.usage_per_answer for target in targets)
         self._look()
         many = len(targets) > 1 and self.entry.affinity
         self._ring = balance.Ring({target.id: target.slots for target in targets}) if many else None

@@ -10,12 +10,15 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
-from freehold.engines.base import ApiError
+from freehold.engines.base import COUNT_PATHS, TRANSCRIPTIONS, ApiError, PrefixCache
 from freehold.gateway.answers.assemble import Assembler
-from freehold.gateway.answers.stream_tap import AnswerTap, tap_for
+from freehold.gateway.answers.stream_tap import JSON_PATHS, AnswerTap, tap_for
+from freehold.gateway.answers.usage import WHOLE_BYTES_MAX, Usage, is_json, whole_usage
 from freehold.gateway.endpoints import stall
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.outlier_detection import Failure
+from freehold.gateway.endpoints.prefix_key import key_of
+from freehold.gateway.endpoints.slot_owners import SlotStay
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.upstream import connect
@@ -32,6 +35,7 @@ _ERROR_BODY_BYTES_MAX = (
     64 * 1024
 )  # An engine's error is a sentence; more than this is cut. Source: our own bound.
 _ANSWER_BYTES_MAX = 64 * 1024 * 1024  # Largest answer put together in memory. Source: our own bound.
+_LOGGED_BYTES = 2000  # So much of an engine's error goes to the log. Source: our own bound, some 20 lines.
 _GIVEN_UP_S = 1.0  # A client that leaves sooner is no sign of a hung engine. Source: our own choice.
 TRY_ELSEWHERE = frozenset({429, 502, 503, 504})
 """Answers of a target that is busy, or dead behind its server; for a 500 the body decides."""
@@ -45,6 +49,7 @@ class AttemptOwner(Protocol):
     model: ServedModel
     request: Request
     cost_tokens: int
+    prefix_key: int | None
     on_trial: bool
     done: bool
     tap: AnswerTap | None
@@ -90,8 +95,8 @@ class AttemptOwner(Protocol):
     def no_other_target(self) -> None:
         """Reject the request: no target answered."""
 
-    def finish_whole(self, head: AnswerHead, data: bytes) -> None:
-        """Send an answer that came whole in one read."""
+    def finish_whole(self, head: AnswerHead, data: bytes, usage: Usage | None) -> None:
+        """Send an answer that came whole in one read, and used this."""
 
     def finish_passed(self, status: int) -> None:
         """End an answer that was passed on to its end."""
@@ -116,6 +121,7 @@ class Attempt:
     holds_place = True
     """It counts in the target's limit."""
     connection: EngineConnection | None = None
+    _stay: SlotStay | None = None
     _began = False
     """The answer's body has begun."""
     _connecting: asyncio.Task[None] | None = None
@@ -168,17 +174,42 @@ class Attempt:
         data = owner.rest_body or request.body
         if not target.as_it_is:
             try:
-                data, self.assembler = body_for(request, target, data)
+                self._enter_slot()
+                data, self.assembler = body_for(request, target, data=data, stay=self._stay)
             except RecursionError:
                 target.keep(connection)
                 owner.reject(too_deep())
                 return
         self.connection = connection
         head = target.request_start(request.path)
+        if request.path == TRANSCRIPTIONS:
+            head = head.replace(b"application/json", request.form, 1)
         whole = b"%b%d\r\n%b%b\r\n%b" % (head, len(data), request.id_line, request.passed, data)
         connection.send(self, whole, owner.context.write_batch)
         if owner.paused_s is not None:
             connection.pause()
+
+    def _enter_slot(self) -> None:
+        """Take a slot of an engine that keeps callers apart by slots."""
+        owner, engine = self.owner, self.target.engine
+        request = owner.request
+        if (
+            request.cache_salt
+            and engine.prefix_cache is PrefixCache.SLOTS
+            and request.path not in COUNT_PATHS
+        ):
+            pinned = request.one_answer and request.path in engine.apart_paths
+            if owner.prefix_key is None:
+                owner.prefix_key = key_of(request.path, request.body)
+            self._stay = self.target.owners.enter(request.cache_salt, owner.prefix_key, pinned=pinned)
+
+    def _is_answered(self) -> bool:
+        return self.head is not None and self.head.status == 200
+
+    def _leave_slot(self, *, answered: bool) -> None:
+        if self._stay is not None:
+            self.target.owners.leave(self._stay, answered=answered)
+            self._stay = None
 
     # What the engine's connection calls
 
@@ -191,8 +222,13 @@ class Attempt:
     def on_whole(self, head: AnswerHead, data: bytes) -> None:
         """Take such an answer; its connection is free again."""
         self.connection = None
+        usage = whole_usage(data)
+        unread = usage is None or len(data) > WHOLE_BYTES_MAX
+        if unread and self.owner.request.path in JSON_PATHS and not is_json(data):
+            self.owner.attempt_failed(self, "status")
+            return
         self.owner.answer_came()
-        self.owner.finish_whole(head, data)
+        self.owner.finish_whole(head, data, usage)
 
     def on_head(self, connection: EngineConnection, head: AnswerHead) -> None:
         """Decide what to do with an answer whose head has come."""
@@ -213,7 +249,13 @@ class Attempt:
             self._join(head)
         else:
             owner = self.owner
-            owner.tap, head = tap_for(head, owner.request, write=owner.client.write, on_last=owner.on_last)
+            owner.tap, head = tap_for(
+                head,
+                owner.request,
+                write=owner.client.write,
+                on_last=owner.on_last,
+                on_error=self.note_error,
+            )
             self.passing, self.on_body = owner.tap, self._pass_on
             self._client_head = owner.client_head(head)
 
@@ -253,14 +295,32 @@ class Attempt:
         elif self.on_body == self._assemble:
             assert self.assembler is not None
             answer = self.assembler.result()
-            if isinstance(answer, ApiError):
+            if self.assembler.broken:
+                self.owner.attempt_failed(self, "status")
+            elif isinstance(answer, ApiError):
+                if self.assembler.reported:
+                    self.note_error("error_event", self.assembler.reported)
                 self.owner.reject(Rejection(error=answer, by_engine=True))
             else:
                 self.owner.finish_assembled(answer)
         else:
-            if self._client_head:
-                self._pass_on(b"")
-            self.owner.finish_passed(head.status)
+            self._end_passed(head.status)
+
+    def _end_passed(self, status: int) -> None:
+        """End an answer that was passed on, or treat it as a dead engine's where it only stopped."""
+        owner, passing = self.owner, self.passing
+        assert passing is not None
+        last = passing.last_part()
+        if last is not None:
+            if last or self._client_head:
+                self._pass_on(last)
+            owner.finish_passed(status)
+        elif owner.answer_bytes > owner.resumed_at_bytes:
+            self.count_failure("status")
+            # The framing has ended already, so what counts is how the client gets it.
+            owner.stream_broke(UntilCloseFrame(), "The engine ended its answer early.", reason="engine_lost")
+        else:
+            owner.attempt_failed(self, "status")
 
     # What becomes of the body
 
@@ -331,7 +391,7 @@ class Attempt:
 
     def spoke(self, now_s: float) -> bool:
         """Return whether the target sent something since the last call; called about twice a second."""
-        answer_bytes = self.owner.answer_bytes
+        answer_bytes = self.owner.answer_bytes + (self.passing.held_bytes if self.passing else 0)
         if not self._heard and answer_bytes == self._seen_bytes:
             return False
         self._heard, self.heard_s, self._seen_bytes = False, now_s, answer_bytes
@@ -392,8 +452,19 @@ class Attempt:
         self.count_failure("status")
         return True
 
+    def note_error(self, reason: str, text: bytes) -> None:
+        """Write an engine's own error text into the log, but nothing that its model wrote; the client does not get it."""
+        engine, detail = self.target.engine, text[:_LOGGED_BYTES].decode("utf-8", "replace")
+        if engine.blames_model is not None and engine.blames_model(text):
+            detail = "what the model wrote does not parse"
+        name = self.owner.request.request_id
+        self.owner.context.log.warning(
+            "engine_error", endpoint=self.target.id, reason=reason, request=name, detail=detail
+        )
+
     def leave(self, whole_s: float | None = None) -> None:
         """Free the place at the target; `whole_s`: seconds after which the answer came whole in one read, if it did."""
+        self._leave_slot(answered=whole_s is not None or self._is_answered())
         if self.holds_place:
             self.holds_place = False
             self.target.gate.leave(self.owner.cost_tokens, began=self._began, whole_s=whole_s)
@@ -402,4 +473,6 @@ class Attempt:
 
     def forget_answer(self) -> None:
         """Drop what came of an answer: another attempt follows."""
+        self._leave_slot(answered=self._is_answered())
         self.head, self.assembler, self._error_parts = None, None, ()
+        self.passing = None

@@ -10,7 +10,7 @@ request starts when, and the `detour` whether other providers are asked.
 from dataclasses import replace
 from typing import Protocol
 
-from freehold.gateway.answers import continuation
+from freehold.gateway.answers import continuation, forced_call
 from freehold.gateway.answers.continuation import Continuation
 from freehold.gateway.answers.stream_tap import AnswerTap, StreamTap
 from freehold.gateway.answers.usage import Usage, whole_usage
@@ -19,7 +19,7 @@ from freehold.gateway.endpoints.outlier_detection import Failure
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.attempt import TRY_ELSEWHERE, Attempt
 from freehold.gateway.exchange.context import ExchangeContext
-from freehold.gateway.exchange.finish import record_end
+from freehold.gateway.exchange.finish import count_end, record_end
 from freehold.gateway.exchange.ledger_record import CLIENT_LEFT
 from freehold.gateway.exchange.provider import Stay
 from freehold.gateway.queue.admission import QueuedRequest
@@ -33,7 +33,6 @@ from freehold.gateway.wire.request import Request
 ATTEMPTS_MAX = 3
 """Endpoints tried for one request. Source: our own bound, so that a request which kills engines cannot kill them all."""
 _RESUMED = {CLIENT_LEFT: "abandoned"}  # How a resumed stream ended that was not finished, by its status.
-_OWN_CODES = frozenset({"draining", "timeout"})  # Reasons that are error codes too; others are the engine's.
 
 
 class Alternative(Protocol):
@@ -232,7 +231,8 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if self.resumed_at_bytes:
             # The client has the beginning of an answer, so it cannot be given another one.
             self._stop_engine()
-            self._cut(None, "The engine failed, and no other one went on.", reason="not_resumed")
+            message = "The engine failed, and no other one went on."
+            self._cut(None, errors.bad_gateway(message), reason="not_resumed")
             return
         # An engine was asked, so the request is counted by its status and not among those that no engine saw.
         self.code = rejection.error.code or ""
@@ -244,7 +244,8 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def stream_broke(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
         """Deal with a stream whose engine failed: another one continues it, or it is cut."""
         if not self._continue(reason):
-            self._cut(frame, message, reason=reason)
+            code = "timeout" if reason == "timeout" else "engine_failed"
+            self._cut(frame, errors.bad_gateway(message, code=code), reason=reason)
 
     def _continue(self, reason: str) -> bool:
         """Let another target continue the answer, or end it where only its end is missing; return whether that can be."""
@@ -281,8 +282,8 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         self.client.write(last)
         self.client.answered()
 
-    def _cut(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
-        """End a stream that cannot be finished, in a way that no client takes for the end."""
+    def _cut(self, frame: BodyFrame | None, error: Rejection, *, reason: str) -> None:
+        """End a stream that cannot be finished with an error in band, in a way that no client takes for the end."""
         request, client = self.request, self.client
         stream = self.tap if isinstance(self.tap, StreamTap) else None
         if stream is not None and stream.ended and stream.chunked:
@@ -292,13 +293,12 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         self.context.metrics.cut(self.model.entry.name, reason)
         self.code = reason
         self._warn("stream_cut", reason=reason)
-        self._finish(502)
+        self._finish(min(502, error.error.status))  # a revoked key's 401 is no failure of this server
         # Without an engine there is no half event: what was resumed goes to the client in whole events.
         if stream is None or not (frame is None or stream.at_border(frame)):
             # Where a close is the only sign of the end, a close would be taken for it: then it is a reset.
             client.abort(reset=not self.keeps_client)
             return
-        error = errors.bad_gateway(message, code=reason if reason in _OWN_CODES else "engine_failed")
         client.write(errors.in_band(error, request.path, chunked=request.http11, last=stream.last))
         if request.http11:
             # The body has its end, so the connection is as good as after any answer, as the head may have announced.
@@ -313,9 +313,14 @@ class Exchange(QueuedRequest[UpstreamTarget]):
 
     # Time, and the client
 
-    def shut(self) -> None:
-        """End now: the drain's grace is over."""
-        self._engine_gone("The server is shutting down.", code="draining")
+    def shut(self, rejection: Rejection) -> None:
+        """End now, with this error: the drain's grace is over, or the key was revoked. No provider is asked instead."""
+        frame = None if self.attempt is None else self.attempt.frame
+        self._stop_engine()
+        if self.answer_bytes:
+            self._cut(frame, rejection, reason=rejection.error.code or "")
+        else:
+            self.reject_here(rejection)
 
     def check(self, now_s: float) -> None:
         """Enforce the time limits; called about twice a second."""
@@ -325,7 +330,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if isinstance(self.tap, StreamTap):
             self.tap.tidy(self.context.pack_budget)
         if now_s >= self.deadline_s:
-            self._engine_gone("The answer was not finished within the request's timeout.", code="timeout")
+            self._give_up("The answer was not finished within the request's timeout.")
         elif attempt is None or not attempt.holds_place or attempt.spoke(now_s):
             return
         elif self.paused_s is not None:
@@ -355,19 +360,16 @@ class Exchange(QueuedRequest[UpstreamTarget]):
                 attempt.stop_engine()
                 self._move("stall")
             else:
-                self._engine_gone(message, code="timeout")
+                self._give_up(message)
 
-    def _engine_gone(self, message: str, *, code: str) -> None:
-        if code == "timeout":
-            self._report_silence()
+    def _give_up(self, message: str) -> None:
+        self._report_silence()
         frame = None if self.attempt is None else self.attempt.frame
         self._stop_engine()
         if self.answer_bytes:
-            self._cut(frame, message, reason=code)
-        elif code == "timeout":
-            self.reject(errors.timeout(message))
+            self._cut(frame, errors.bad_gateway(message, code="timeout"), reason="timeout")
         else:
-            self.reject(errors.unavailable(message, code=code))
+            self.reject(errors.timeout(message))
 
     def _report_silence(self) -> None:
         """Report a provider that was given up before it had answered."""
@@ -415,10 +417,10 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         start = head.start if http11 else head.start_unchunked
         return start + self.client.head_end(self.request, close=not self.keeps_client)
 
-    def finish_whole(self, head: AnswerHead, data: bytes) -> None:
-        """Send an answer that came whole in one read."""
+    def finish_whole(self, head: AnswerHead, data: bytes, usage: Usage | None) -> None:
+        """Send an answer that came whole in one read, and used this."""
         self._whole_bytes = len(data)
-        self.usage = whole_usage(data)
+        self.usage = usage
         # It is in the ledger before it leaves, whenever this process is killed: the write batch sees to that.
         self.record(200, complete=True, later=True)
         self._finish(200)
@@ -434,6 +436,8 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         """Deal with an error answer that was read to its end: ask another target, or send it to the client."""
         attempt = self.attempt
         assert attempt is not None
+        if status >= 500:
+            attempt.note_error(f"status_{status}", body)
         if status == 500 and attempt.count_broken(body) and self._may_move(attempt.target):
             self._move("status_500")
             return
@@ -444,7 +448,11 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         self._whole_bytes = len(answer)
         self.usage = whole_usage(answer)
         self._finish(200)
-        self.client.reply(self.request, 200, body=answer)
+        if self.request.stream:  # only a forced call is put together for a client that asked for a stream
+            events = forced_call.as_events(answer, hides_usage=self.request.hides_usage)
+            self.client.reply(self.request, 200, body=events, content_type="text/event-stream")
+        else:
+            self.client.reply(self.request, 200, body=answer)
 
     def on_last(self, last_bytes: int) -> None:
         """Record the answer as complete: its last bytes are about to leave."""
@@ -456,21 +464,13 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if self.done:
             return
         self.done = True
-        now_s, attempt, tap, request = self.context.now_s(), self.attempt, self.tap, self.request
+        now_s, tap = self.context.now_s(), self.tap
         unfinished = isinstance(tap, StreamTap) and not tap.ended
         if not self._recorded:
             self.record(status, complete=status < 400 and not unfinished)
         if self.resumed_at_bytes:
             self.model.metrics.resumed(_RESUMED.get(status, "cut") if unfinished else "whole")
-        if attempt is not None:
-            attempt.leave(now_s - attempt.heard_s if attempt.head is None and status == 200 else None)
-        answer_bytes = self.answer_bytes
-        if request.grant is not None:
-            request.grant.end(status, answer_bytes, asked=self.attempts > 0)
-        ttft_s = None if self.first_s is None else self.first_s - self.started_s
-        self.model.metrics.finished(
-            request.path, status, took_s=now_s - self.started_s, ttft_s=ttft_s, answer_bytes=answer_bytes
-        )
+        count_end(self, status, now_s)
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
         self.attempt = None  # so that reference counting frees both
 

@@ -6,6 +6,7 @@ cannot differ. It decides nothing about the request and never fails it.
 
 from typing import Protocol
 
+from freehold.engines.base import COUNT_PATHS
 from freehold.gateway.answers.stream_tap import SILENT_EVENTS
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.exchange.attempt import Attempt, AttemptOwner
@@ -58,7 +59,22 @@ def record_end(ended: EndedRequest, status: int, *, complete: bool, last_bytes: 
     return tokens
 
 
+def count_end(ended: EndedRequest, status: int, now_s: float) -> None:
+    """Free the request's place at its target, give back what its caller has left, and count it."""
+    attempt, request, answer_bytes = ended.attempt, ended.request, ended.answer_bytes
+    if attempt is not None:
+        attempt.leave(now_s - attempt.heard_s if attempt.head is None and status == 200 else None)
+    if request.grant is not None:
+        request.grant.end(status, answer_bytes, asked=ended.attempts > 0)
+    ttft_s = None if ended.first_s is None else ended.first_s - ended.started_s
+    ended.model.metrics.finished(
+        request.path, status, took_s=now_s - ended.started_s, ttft_s=ttft_s, answer_bytes=answer_bytes
+    )
+
+
 def _tokens(ended: EndedRequest, attempt: Attempt) -> AnswerTokens:
+    if ended.request.path in COUNT_PATHS:
+        return AnswerTokens(Usage(0, 0, 0), 0, 0)  # a prompt that is only counted costs its caller no tokens
     if ended.tap is not None:
         return AnswerTokens(*ended.tap.counted())
     events = 0 if attempt.assembler is None else attempt.assembler.events

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from freehold.core.events import ModelEntry
-from freehold.engines.base import Engine
+from freehold.engines.base import MEDIA_PATHS, Engine
 from freehold.engines.external import ENGINE
 from freehold.gateway.counters.request_metrics import ModelMetrics
 from freehold.gateway.endpoints.model import ModelAdmission, ModelRequest, ServedModel
@@ -37,7 +37,7 @@ def may_leave(request: Request) -> bool:
     return (
         not request.stays
         and not request.adapter
-        and request.path in ENGINE.paths
+        and request.path in ENGINE.paths - MEDIA_PATHS  # their prices are not by the token
         and (caller is None or caller.may_leave)
     )
 

@@ -4,16 +4,23 @@ It decides by path, method, model, key and body. It does not decide whether ther
 `queue.admission` does, later.
 """
 
+from hashlib import blake2b
+
+from freehold.engines.base import MEDIA_PATHS, TRANSCRIPTIONS, ForcesTools, PrefixCache
+from freehold.gateway.answers import forced_call
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.server import builtin_routes
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.body import ask_usage, read_body, refuse_adapter_keys
+from freehold.gateway.wire.body import BodyFields, ask_usage, read_body, refuse_adapter_keys
+from freehold.gateway.wire.constraint_limits import refuse_constraints
 from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.form import fields_of, read_form
 from freehold.gateway.wire.media_urls import refuse_addresses
 from freehold.gateway.wire.ports import Client
-from freehold.gateway.wire.request import ENGINE_PATHS, Request
+from freehold.gateway.wire.request import ENGINE_PATHS, Caller, Request
+from freehold.gateway.wire.unanswerable import CHAT_PATH, must_call, refuse_unanswerable
 
 
 def begin(gateway: Gateway, client: Client, request: Request) -> Exchange | None:
@@ -41,7 +48,7 @@ def _answer_here(gateway: Gateway, client: Client, request: Request) -> None:
 def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejection:
     if request.method != b"POST":
         return errors.wrong_method(request.method.decode("ascii"), "POST")
-    fields = read_body(request.body)
+    fields = _read(request)
     if isinstance(fields, Rejection):
         return fields
     name, directory = fields.model or "", gateway.directory
@@ -54,14 +61,22 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
     detour = None if gateway.fallbacks is None else gateway.fallbacks.detour(model, request)
     rejection = (
         _why_not(gateway, model, request, elsewhere=detour is not None)
-        or fields.refuse_private(model.entry.allow_keys)
         or _wrong_body(model, request)
+        or fields.refuse_private(model.entry.allow_keys)
+        or (None if fields.is_usual else _unusual(model, request, fields))
     )
     if rejection is not None:
         return rejection
     request.stream, request.max_tokens = bool(fields.stream), fields.answer_tokens
-    if model.engine.usage_per_answer:
+    if model.usage_per_answer:
         request.choices = fields.choices
+    caller = request.caller
+    if (
+        caller is not None
+        and model.engine.prefix_cache is not PrefixCache.SHARED
+        and not gateway.context.settings.share_cache
+    ):
+        _keep_apart(request, caller, fields)
     if request.stream:
         request.resumable = model.continues is not None
         ask_usage(request, fields.stream_options)
@@ -71,7 +86,24 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
     # what the request was granted.
     if gateway.authenticator is None:
         return exchange
-    return gateway.authenticator.admit(request, name, model=model.entry.name) or exchange
+    return gateway.authenticator.admit(request, model=model.entry.name) or exchange
+
+
+def _keep_apart(request: Request, caller: Caller, fields: BodyFields) -> None:
+    """Let a request use its own caller's prefix cache alone; a salt of the client's own divides that further."""
+    request.cache_salt, request.one_answer = caller.cache_domain, fields.one_answer
+    if fields.cache_salt or fields.id_slot or fields.cache_prompt:
+        request.sets_cache = True
+        if fields.cache_salt:
+            own = caller.cache_domain.encode() + bytes(fields.cache_salt)
+            request.cache_salt = blake2b(own, digest_size=16).hexdigest()
+
+
+def _read(request: Request) -> BodyFields | Rejection:
+    if request.path != TRANSCRIPTIONS:
+        return read_body(request.body)
+    form = read_form(request.body, request.form)
+    return form if isinstance(form, Rejection) else fields_of(form)
 
 
 def _unknown(gateway: Gateway, request: Request, name: str) -> Rejection:
@@ -82,13 +114,16 @@ def _unknown(gateway: Gateway, request: Request, name: str) -> Rejection:
 
 
 def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewhere: bool) -> Rejection | None:
-    """Return why a model cannot be asked now, by any caller, or None; `elsewhere`: other providers may answer too."""
+    """Return why a model cannot be asked now, or None; `elsewhere`: other providers may answer too."""
     name, adapter = model.entry.name, request.adapter
+    if request.caller is not None and not request.caller.may_use(adapter or name):
+        return errors.not_allowed(adapter or name)  # before all that shows how the model is doing
     if request.path not in model.engine.paths:
         return errors.invalid(
             f"The model {name} does not serve {request.path}.", code="not_supported_by_engine"
         )
-    if adapter and model.engine.adapter_paths and request.path not in model.engine.adapter_paths:
+    heeds = model.engine.adapter_paths or model.engine.paths - MEDIA_PATHS
+    if adapter and request.path not in heeds:
         return errors.invalid(
             f"{adapter} is an adapter of {name}, and its engine takes none on {request.path}: it would answer without.",
             code="not_supported_by_engine",
@@ -106,8 +141,28 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
     return None
 
 
+def _unusual(model: ServedModel, request: Request, fields: BodyFields) -> Rejection | None:
+    return (
+        refuse_unanswerable(fields, request.path, model.engine)
+        or refuse_constraints(fields, model.engine.constraint_limits)
+        or _force_call(model, request, fields)
+    )
+
+
+def _force_call(model: ServedModel, request: Request, fields: BodyFields) -> Rejection | None:
+    """Note that the answer must be a call that the gateway has to word for the engine; return what is wrong with it, or None."""
+    by_schema = model.engine.forces_tools is ForcesTools.BY_SCHEMA and request.path == CHAT_PATH
+    if not by_schema or not must_call(fields):
+        return None
+    request.forced_call = True
+    worded = forced_call.worded(request.body)
+    return worded if isinstance(worded, Rejection) else None
+
+
 def _wrong_body(model: ServedModel, request: Request) -> Rejection | None:
     """Return what in a body its model must not be asked, or None: an address to fetch, an adapter by its number."""
+    if request.path == TRANSCRIPTIONS:
+        return None  # a form holds its file, and adapters are not asked on its path
     rejection = None if model.entry.media_urls else refuse_addresses(request.body)
     if rejection is None and model.entry.adapters and not request.adapter:
         rejection = refuse_adapter_keys(request.body, model.engine.adapter_keys)

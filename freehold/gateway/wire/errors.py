@@ -11,9 +11,10 @@ import msgspec
 from freehold.engines.base import ApiError, Engine
 
 MESSAGES_PATH = "/v1/messages"
+_MODELS_FAULT = "The model's answer does not have the form that its request asks for, such as a valid tool call. Ask again."
 _BELOW_MESSAGES = (
     MESSAGES_PATH + "/"
-)  # `count_tokens`, `batches`: not served, and refused in their client's own shape
+)  # `count_tokens`, and `batches`, which is not served: in their client's own shape
 RETRY_AFTER_S_MAX = 60
 """Largest Retry-After sent, seconds. Source: openai-python stops retrying past its own cap (60 s in older releases)."""
 
@@ -134,29 +135,53 @@ def from_answer(engine: Engine, status: int, *, body: bytes, retry_after_s: floa
     if status in {401, 403, 407}:
         return bad_gateway("The engine refused the gateway's own credentials; see its api_key.")
     error = engine.translate_error(status, body) or from_engine(status, body)
+    if engine.blames_model is not None and engine.blames_model(body):
+        error = replace(error, message=_MODELS_FAULT)  # the engine's text quotes the answer
+    else:
+        error = without_internals(error)
     if status in {429, 503}:
         # Whatever the message: the engine has no room, which is not the caller's own limit.
         return unavailable(error.message, code="engine_overloaded", retry_after_s=retry_after_s or 1.0)
     return Rejection(error=error, by_engine=True)
 
 
-def from_engine(status: int, body: bytes) -> ApiError:
-    """Return an engine's error body, whatever its shape, as an ApiError with the same status."""
+def without_internals(error: ApiError) -> ApiError:
+    """Return an engine's error as clients may see it: the text of its own failures may hold paths and tracebacks."""
+    if error.status < 500:
+        return error
+    message = f"The engine answered with HTTP status {error.status}. Its message is in the gateway's log, under this request's id."
+    return replace(error, message=message)
+
+
+def from_event(data: bytes) -> ApiError:
+    """Return the error in an engine's error event as clients may see it; its status is 500 if the event has none."""
+    code = _fields(data).get("code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    return without_internals(from_engine(status, data))
+
+
+def _fields(body: bytes) -> dict[str, object]:
+    """Return the fields of an error body, whatever its shape."""
     try:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         decoded = None
     inner = decoded.get("error", decoded) if isinstance(decoded, dict) else None
-    fields = inner if isinstance(inner, dict) else {"message": inner if isinstance(inner, str) else None}
+    return inner if isinstance(inner, dict) else {"message": inner if isinstance(inner, str) else None}
+
+
+def from_engine(status: int, body: bytes) -> ApiError:
+    """Return an engine's error body, whatever its shape, as an ApiError with the same status."""
+    fields = _fields(body)
     message = fields.get("message") or fields.get("detail")
-    code = fields.get("code")
+    code, param = fields.get("code"), fields.get("param")
     return ApiError(
         status=status,
         message=message if isinstance(message, str) else f"The engine answered with HTTP status {status}.",
         type=str(fields.get("type") or ("server_error" if status >= 500 else "invalid_request_error")),
         # Engines put the HTTP status here as a number; OpenAI's `code` is a string or null.
         code=code if isinstance(code, str) else None,
-        param=fields["param"] if isinstance(fields.get("param"), str) else None,
+        param=param if isinstance(param, str) else None,
     )
 
 
@@ -188,8 +213,10 @@ def in_band(rejection: Rejection, path: str, *, chunked: bool, last: bytes) -> b
     return b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text)
 
 
-def _openai(error: ApiError) -> dict[str, str | None]:
-    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+def _openai(error: ApiError) -> dict[str, str | int | None]:
+    counts = {"n_prompt_tokens": error.n_prompt_tokens, "n_ctx": error.n_ctx}
+    known = {name: count for name, count in counts.items() if count is not None}
+    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code, **known}
 
 
 def _anthropic(error: ApiError) -> dict[str, str]:

@@ -10,19 +10,11 @@ from functools import lru_cache
 from math import inf, isfinite
 from typing import Protocol
 
+from freehold.engines.base import ALL_PATHS, COUNT_PATHS, MEDIA_PATHS
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
 
-ENGINE_PATHS = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/rerank",
-        "/v1/messages",
-    }
-)
+ENGINE_PATHS = ALL_PATHS | COUNT_PATHS | MEDIA_PATHS
 """The paths that engines answer; every other path is answered here or does not exist."""
 HEADERS_MAX = 100
 """Header fields of one request. Source: Apache's LimitRequestFields default."""
@@ -44,6 +36,8 @@ class Caller(Protocol):
     """As nice(1): lower goes first."""
     concurrency: int | None
     """Requests at once; None: no limit."""
+    cache_domain: str
+    """A text that no other caller knows: requests of other domains use nothing of its prefix cache."""
     may_leave: bool
     """Its requests may go to endpoints of other providers."""
 
@@ -93,6 +87,14 @@ class Request:
     """The client allows no other provider."""
     hides_usage = False
     """The gateway asked for the usage chunk, so it is taken out again."""
+    cache_salt = ""
+    """Requests with another salt may use nothing of its prefix cache; empty: all share it."""
+    sets_cache = False
+    """Its body has keys by which an engine would let it choose a cache."""
+    one_answer = True
+    """It asks for one answer to one prompt, which is surely not empty: an engine may answer that and leave its slot as it was."""
+    forced_call = False
+    """The answer must be a call of a tool, by an engine that has to be made to by `answers.forced_call`."""
     adapter = ""
     """Which adapter of its model is asked for, by the name in the body; empty: the model itself."""
     key_id = ""
@@ -106,6 +108,8 @@ class Request:
     """Its Host is a name outside this machine's loopback, which a web page can have after DNS rebinding."""
     codings: tuple[bytes, ...] = ()
     encoding = b""
+    form = b""
+    """Its Content-Type, if the body is a form with files; empty: it is taken for JSON."""
     origin = b""
     """The web page that a browser sends this for; empty: no browser, or a page of this server."""
     passed = b""
@@ -115,10 +119,8 @@ class Request:
     named = False
     """Its client gave it that id."""
     rejection: Rejection | None = None
-    key: bytes | None = None
-    """The API key that was presented; empty: not a key, or two of them; None: nothing."""
-    key_digest = b""
-    """`keys.hash_of` that key; empty: there is none that could be used."""
+    key_digest: bytes | None = None
+    """`keys.hash_of` the API key that was presented, which itself is not kept; empty: not a key, or two of them; None: nothing."""
     caller: Caller | None = None
     """Its API key; None: no key is needed."""
     grant: Charge | None = None
@@ -147,6 +149,7 @@ class Request:
             or self.encoding
             or self.origin
             or self.passed
+            or self.form
             or self.expect
             or self.stays
         )
@@ -272,6 +275,11 @@ def _encoding(request: Request, value: bytes) -> None:
     request.encoding = value.strip().lower()
 
 
+def _content_type(request: Request, value: bytes) -> None:
+    if value[:10].lower() == b"multipart/":
+        request.form = value.strip()
+
+
 def _pass_on(name: bytes) -> Callable[[Request, bytes], None]:
     def take(request: Request, value: bytes) -> None:
         request.passed += b"%b: %b\r\n" % (name, value)
@@ -286,6 +294,7 @@ _BY_LOWER_NAME: dict[bytes, Callable[[Request, bytes], None]] = {
     b"x-request-id": _id,
     b"expect": _expect,
     b"content-encoding": _encoding,
+    b"content-type": _content_type,
     b"x-freehold-timeout": _timeout,
     b"x-freehold-fallback": _fallback,
     b"origin": _origin,
@@ -300,7 +309,7 @@ KNOWN = frozenset(_BY_NAME)
 """Names, as clients write them, of fields that mean something."""
 IGNORED = frozenset(
     spelt
-    for name in (b"accept", b"accept-encoding", b"authorization", b"connection", b"content-type",
+    for name in (b"accept", b"accept-encoding", b"authorization", b"connection",
                  b"cookie", b"user-agent", b"x-api-key")
     for spelt in (name, name.title())
 )  # fmt: skip

@@ -181,7 +181,7 @@ def test_options_show_on_the_running_server(weights_path: Path, free_port: int) 
         log = "\n".join(child.log_lines)
     assert props["total_slots"] == len(slots) == 3 == ENGINE.slots(options)
     (page,) = [each for each in external.ENGINE.capacity_pages if each.path == "/props"]
-    assert page.read(told.content, "m") == Capacity(slots=3, max_context_tokens=512)
+    assert page.read(told.content, "m") == Capacity(slots=3, max_context_tokens=512, kind="llama-cpp")
     assert {slot["n_ctx"] for slot in slots} == {512} == {ENGINE.max_context_tokens(options)}
     assert props["default_generation_settings"]["params"]["seed"] == 77
     assert props["model_alias"] == "smollm2-135m"

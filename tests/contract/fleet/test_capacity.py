@@ -18,7 +18,7 @@ from waiting import until
 MODELS = {"object": "list", "data": [{"id": "their-m", "max_model_len": 4096}]}
 LLAMA_CPP = {
     "/v1/models": {"object": "list", "data": [{"id": "their-m", "meta": {"n_ctx_train": 8192}}]},
-    "/props": {"total_slots": 4, "default_generation_settings": {"n_ctx": 2048}},
+    "/props": {"total_slots": 4, "default_generation_settings": {"n_ctx": 2048}, "build_info": "b1-a"},
 }
 VLLM = {
     "/v1/models": MODELS,
@@ -61,11 +61,11 @@ def ready(snapshots: list[Snapshot]) -> list[Endpoint]:
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize(
-    ("server", "slots", "kv_tokens", "context_tokens"),
-    [(LLAMA_CPP, 4, 0, 2048), (VLLM, 0, 16_000, 4096), (SILENT, 0, 0, 0)],
+    ("server", "slots", "kv_tokens", "context_tokens", "kind"),
+    [(LLAMA_CPP, 4, 0, 2048, "llama-cpp"), (VLLM, 0, 16_000, 4096, ""), (SILENT, 0, 0, 0, "")],
 )
 def test_a_server_is_asked_once_what_it_can_take(
-    server: dict[str, object], slots: int, kv_tokens: int, context_tokens: int, prefix: str, engine: Engine,
+    server: dict[str, object], slots: int, kv_tokens: int, context_tokens: int, kind: str, prefix: str, engine: Engine,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     engine.answer = pages(server)
@@ -73,7 +73,7 @@ def test_a_server_is_asked_once_what_it_can_take(
     polls = lambda _: [call.path for call in engine.calls].count("/v1/models") >= 6  # noqa: E731
     snapshots = asyncio.run(watched(tmp_path, plan, polls))
     first = ready(snapshots)[0]
-    assert (first.slots, first.kv_tokens) == (slots, kv_tokens)
+    assert (first.slots, first.kv_tokens, first.kind) == (slots, kv_tokens, kind)
     assert snapshots[-1].models[0].max_context_tokens == context_tokens
     assert [call.path for call in engine.calls].count("/props") == 1
 

@@ -212,7 +212,7 @@ def test_a_retry_waits_for_room_on_another_replica(engines: Engines, tmp_path: P
 
 
 def named(name: str) -> bytes:
-    return post({"model": "m", "messages": [], "user": name})
+    return post({"model": "m", "messages": [1], "user": name})
 
 
 @contextlib.contextmanager
@@ -419,7 +419,7 @@ def test_an_engine_is_given_no_more_than_its_kv_cache_holds(gateway: Gateway, en
     held = Held(engine)
     with clients(gateway, 4) as asking:
         for number, client in enumerate(asking):
-            client.send(post({"model": "kv", "messages": [], "max_tokens": 400}))
+            client.send(post({"model": "kv", "messages": [1], "max_tokens": 400}))
             wait_until(partial(has_come, gateway, "kv", number + 1))
         # Two answers of 400 tokens fit into 1,000; a third would not, although six slots are free.
         assert len(engine.calls) == 2
@@ -430,4 +430,4 @@ def test_an_engine_is_given_no_more_than_its_kv_cache_holds(gateway: Gateway, en
 
 def test_a_request_for_more_than_the_kv_cache_holds_goes_alone(gateway: Gateway, engine: Engine) -> None:
     with gateway.client() as client:
-        assert client.ask(post({"model": "kv", "messages": [], "max_tokens": 5000})).status == 200
+        assert client.ask(post({"model": "kv", "messages": [1], "max_tokens": 5000})).status == 200

@@ -11,7 +11,7 @@ from gateway_rig.client import post
 from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engines, chunk, delta, whole
 from gateway_rig.process import Gateway, model, running
 
-BODY = {"model": "m", "messages": [], "max_tokens": 5}
+BODY = {"model": "m", "messages": [1], "max_tokens": 5}
 AT_ONCE = 24
 BUSY = whole({"error": {"message": "busy"}}, status=503)
 CHUNKED_JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -37,7 +37,7 @@ async def torrent(call: Call) -> None:
             return
         call.send(PIECE)
         call.sent_bytes += len(PIECE)
-    call.send(b"0\r\n\r\n")
+    call.send(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
 
 def test_a_client_that_does_not_read_holds_little_and_slows_nobody(patient: Gateway, engine: Engine) -> None:
@@ -89,7 +89,7 @@ def test_a_paused_stream_goes_on_whole_when_its_client_reads_again(patient: Gate
         count = 0
         while data := client.read_chunk():
             count += len(data)
-        assert count == (len(PIECE) - 8) * (TOTAL_BYTES // len(PIECE))
+        assert count == (len(PIECE) - 8) * (TOTAL_BYTES // len(PIECE)) + len(b"data: [DONE]\n\n")
 
 
 def test_five_hundred_idle_streams_cost_little_memory(patient: Gateway, engine: Engine) -> None:

@@ -61,7 +61,7 @@ def limited(answer: Answer, code: str = "rate_limit_exceeded") -> str:
 
 
 def small(keys: Keys, name: str, *, tokens: int = 10) -> bytes:
-    body = {"model": "m", "messages": [], "max_tokens": tokens}
+    body = {"model": "m", "messages": [1], "max_tokens": tokens}
     return post(body, extra=keys.bearer(name))
 
 
@@ -176,7 +176,7 @@ def test_a_request_refused_for_another_reason_costs_nothing(client: Client, keys
 def test_odd_options_of_a_stream_take_no_place_for_good(
     client: Client, keys: Keys, engine: Engine, options: bytes
 ):
-    body = b'{"model":"m","messages":[],"stream":true,"stream_options":%b}' % options
+    body = b'{"model":"m","messages":[1],"stream":true,"stream_options":%b}' % options
     for _ in range(3):
         assert client.ask(post(body, extra=keys.bearer("streamer"))).status == 200
     assert [call.body.count(options[:-1]) for call in engine.calls] == [1] * 3

@@ -96,7 +96,7 @@ def test_a_caller_who_did_not_ask_gets_what_the_engine_sends_without_being_asked
 
 def test_a_caller_who_asked_gets_all_of_it(client: Client, engine: Engine) -> None:
     engine.answer = as_vllm
-    asked = {"model": "m", "messages": [], "stream": True, "stream_options": {"include_usage": True}}
+    asked = {"model": "m", "messages": [1], "stream": True, "stream_options": {"include_usage": True}}
     body = client.ask(post(asked)).body
     assert engine.calls[0].json == asked
     assert body == b"".join((delta("a"), delta("b"), delta("", "stop"), USAGE_EVENT, DONE))
@@ -126,12 +126,13 @@ def test_hiding_holds_for_every_framing(client: Client, engine: Engine, how: str
 def test_the_official_client_sees_no_usage_and_no_empty_chunk(gateway: Gateway, engine: Engine) -> None:
     engine.reset()
     engine.answer = as_vllm
+    said: Any = [{"role": "user", "content": "hi"}]
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as api:
-        chunks = list(api.chat.completions.create(model="m", messages=[], stream=True))
+        chunks = list(api.chat.completions.create(model="m", messages=said, stream=True))
         assert all(each.choices and each.usage is None for each in chunks)
         options: Any = {"include_usage": True}
         chunks = list(
-            api.chat.completions.create(model="m", messages=[], stream=True, stream_options=options)
+            api.chat.completions.create(model="m", messages=said, stream=True, stream_options=options)
         )
         assert chunks[-1].usage is not None
         assert chunks[-1].usage.completion_tokens == 2

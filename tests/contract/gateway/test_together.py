@@ -44,7 +44,7 @@ def gateway(
 
 
 def asking(keys: Keys, name: str, *, tokens: int = 10) -> bytes:
-    return post({"model": "m", "messages": [], "max_tokens": tokens}, extra=keys.bearer(name))
+    return post({"model": "m", "messages": [1], "max_tokens": tokens}, extra=keys.bearer(name))
 
 
 def waiting(gateway: Gateway, count: int) -> bool:
@@ -116,7 +116,7 @@ def test_who_leaves_an_answer_half_way_pays_for_what_came(
 ) -> None:
     engine.answer = _two_words_then_nothing
     with gateway.client() as leaver:
-        body = {"model": "m", "messages": [], "max_tokens": 900, "stream": True}
+        body = {"model": "m", "messages": [1], "max_tokens": 900, "stream": True}
         leaver.send(post(body, extra=keys.bearer("leaver")))
         leaver.read_head()
         leaver.read_chunk()
@@ -147,7 +147,7 @@ def test_waiting_requests_start_by_priority_and_weight_of_their_keys(
     for number, (each, name) in enumerate(zip(crowd, names, strict=True)):
         each.send(
             post(
-                {"model": "m", "messages": [], "max_tokens": 100},
+                {"model": "m", "messages": [1], "max_tokens": 100},
                 extra=keys.bearer(name) + f"x-request-id: {name}\r\n",
             )
         )
@@ -174,7 +174,7 @@ def test_a_key_has_a_timeout_for_requests_that_say_none(
         wait_until(lambda: len(engine.calls) == 1)
         with gateway.client() as other:
             patient = keys.bearer("hurried") + "x-freehold-timeout: 60\r\n"
-            other.send(post({"model": "m", "messages": []}, extra=patient))
+            other.send(post({"model": "m", "messages": [1]}, extra=patient))
             wait_until(partial(waiting, gateway, 1))
             refused = client.ask(asking(keys, "hurried"))
             assert refused.status in {503, 504}

@@ -72,6 +72,8 @@ def told(path: str, body: object, model: str = "m") -> Capacity:
 def test_llama_cpp_tells_its_slots_and_the_context_of_each() -> None:
     props = {"default_generation_settings": {"id": 0, "n_ctx": 2048, "params": {}}, "total_slots": 4}
     assert told("/props", props) == Capacity(slots=4, max_context_tokens=2048)
+    theirs = Capacity(slots=4, max_context_tokens=2048, kind="llama-cpp")
+    assert told("/props", props | {"build_info": "b6000-0a1b2c3"}) == theirs
     assert told("/props", {"total_slots": "4", "default_generation_settings": {"n_ctx": -1}}) == Capacity()
     assert told("/props", {"total_slots": True, "default_generation_settings": 3}) == Capacity()
 

@@ -110,6 +110,7 @@ def test_a_too_long_request_is_told_with_its_numbers() -> None:
     )
     assert "2048" in error.message
     assert "6031" in error.message
+    assert (error.n_prompt_tokens, error.n_ctx) == (6031, 2048)
 
 
 def test_a_too_long_request_without_numbers_keeps_its_words() -> None:
@@ -117,6 +118,7 @@ def test_a_too_long_request_without_numbers_keeps_its_words() -> None:
     error = ENGINE.translate_error(400, body)
     assert error is not None
     assert (error.message, error.code) == ("request exceeds it", "context_length_exceeded")
+    assert error.n_prompt_tokens is error.n_ctx is None
 
 
 @pytest.mark.parametrize(

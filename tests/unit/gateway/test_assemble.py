@@ -215,12 +215,12 @@ def test_a_stream_that_ends_early_is_an_error_at_every_event(name: str) -> None:
 
 
 ERRORS: dict[str, tuple[str, bytes, int, str]] = {
-    "llama.cpp": (CHAT, b'data: {"error":{"code":500,"message":"boom","type":"server_error"}}\n\n', 500, "boom"),
+    "llama.cpp": (CHAT, b'data: {"error":{"code":500,"message":"boom","type":"server_error"}}\n\n', 500, "HTTP status 500"),
     "its own status": (CHAT, b'data: {"error":{"code":400,"message":"too long"}}\n\n', 400, "too long"),
-    "a word as code": (TEXT, b'data: {"error":{"code":"oops","message":"boom"}}\n\n', 500, "boom"),
-    "nonsense status": (TEXT, b'data: {"error":{"code":99999,"message":"boom"}}\n\n', 500, "boom"),
-    "anthropic": (MESSAGES, b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"boom"}}\n\n', 500, "boom"),
-    "responses": (RESPONSES, b'event: error\ndata: {"type":"error","code":"server_error","message":"boom"}\n\n', 500, "boom"),
+    "a word as code": (TEXT, b'data: {"error":{"code":"oops","message":"boom"}}\n\n', 500, "HTTP status 500"),
+    "nonsense status": (TEXT, b'data: {"error":{"code":99999,"message":"boom"}}\n\n', 500, "HTTP status 500"),
+    "anthropic": (MESSAGES, b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"boom"}}\n\n', 500, "HTTP status 500"),
+    "responses": (RESPONSES, b'event: error\ndata: {"type":"error","code":"server_error","message":"boom"}\n\n', 500, "HTTP status 500"),
     "not JSON": (CHAT, b"data: {oops\n\n", 502, "broken event"),
     "not an object": (CHAT, b"data: [1]\n\n", 502, "broken event"),
     "bad utf-8": (CHAT, b'data: {"x":"\xff"}\n\n', 502, "broken event"),
