@@ -9,8 +9,9 @@ import msgspec
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, ReplicaStatus, Snapshot
 from freehold.engines.base import Capacity
+from freehold.fleet.decisions.meter import tokens_per_s
 from freehold.fleet.decisions.plan import ReplicaPlan
-from freehold.fleet.decisions.state import FleetView, Replica, tokens_per_s
+from freehold.fleet.decisions.state import FleetView, Replica
 
 _SHOWN = frozenset(
     {

@@ -41,6 +41,7 @@ from freehold.fleet.decisions.events import (
     Terminate,
     Unanswered,
 )
+from freehold.fleet.decisions.meter import Meter, with_reading
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 
 State = ReplicaState
@@ -82,20 +83,6 @@ class Trouble:
     port_retries: int = 0
     final: bool = False
     """By the engine file, another start must fail the same way."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meter:
-    """The readings of a replica's own counters."""
-
-    due_s: float = 0.0
-    under_way: bool = False
-    asked_s: float = 0.0
-    """When the latest reading was requested."""
-    readings: tuple[tuple[float, float], ...] = ()
-    """(when, generated tokens so far), oldest first, of one unbroken count."""
-    running: float | None = None
-    """Requests that the engine works on, of the latest reading."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -456,7 +443,9 @@ def _(event: CountersRead, replica: Replica, settings: FleetSettings, now_s: flo
         under_way=False,
         due_s=now_s + (settings.drain_poll_s if draining else settings.scrape_s),
         running=event.running,
-        readings=_readings(replica.meter.readings, event.tokens_total, settings.rate_window_s, now_s),
+        readings=with_reading(
+            replica.meter.readings, event.tokens_total, window_s=settings.rate_window_s, now_s=now_s
+        ),
     )
     changed = replace(replica, meter=meter)
     if replica.state is State.READY and event.asleep:
@@ -476,23 +465,3 @@ def _(event: Stalled, replica: Replica, _settings: FleetSettings, _now_s: float)
 def _(_event: Recovered, replica: Replica, _settings: FleetSettings, _now_s: float) -> Replica:
     waits = replica.process is not None and replica.process.terminate_s is None
     return replace(replica, stalled="") if waits else replica
-
-
-def _readings(
-    readings: tuple[tuple[float, float], ...], total: float | None, window_s: float, now_s: float
-) -> tuple[tuple[float, float], ...]:
-    """Return the readings with a new one; an unknown or a falling count starts a new row."""
-    if total is None:
-        return ()
-    if readings and total < readings[-1][1]:
-        readings = ()
-    recent = tuple(r for r in readings if now_s - r[0] <= window_s)
-    return (*(recent or readings[-1:]), (now_s, total))
-
-
-def tokens_per_s(meter: Meter) -> float | None:
-    """Return generated tokens per second over the readings held; None before two of them."""
-    if len(meter.readings) < 2:
-        return None
-    (first_s, first), (last_s, last) = meter.readings[0], meter.readings[-1]
-    return (last - first) / (last_s - first_s) if last_s > first_s else None
