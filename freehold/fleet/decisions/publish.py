@@ -51,6 +51,7 @@ def build_snapshot(
             if replica.url and (not replica.managed or replica.state in _SHOWN)
         ),
         replicas=tuple(_status(plan, replica, wall_offset_s) for plan, replica in known),
+        ends=tuple(replica.end for _, replica in known if replica.end is not None),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import singledispatch
 
-from freehold.core.events import ReplicaState
+from freehold.core.events import EngineEnd, ReplicaState
 from freehold.engines.base import Capacity, ExitCause, ExitKind
 from freehold.fleet.decisions.events import (
     Abandon,
@@ -119,6 +119,8 @@ class Replica:
     """Why its running process is to be ended; empty: it is not."""
     mending: bool = False
     """Its last process was ended because it stalled, and the next one is neither ready nor has failed."""
+    end: EngineEnd | None = None
+    """How its newest process that has ended did so; None: none has ended."""
     reason: str = ""
     hint: str = ""
 
@@ -330,8 +332,9 @@ def _(event: Started, replica: Replica, _settings: FleetSettings, now_s: float) 
 def _(event: MainProcessGone, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
     if replica.process is None or replica.process.terminate_s is not None:
         return replica
+    end = _end(replica, replica.process, event.cause)
     process = replace(replica.process, terminate_s=now_s)
-    return _to(replace(replica, process=process, reason=event.cause.summary), State.STOPPING, now_s)
+    return _to(replace(replica, process=process, end=end, reason=event.cause.summary), State.STOPPING, now_s)
 
 
 @_change.register
@@ -339,7 +342,8 @@ def _(event: Exited, replica: Replica, settings: FleetSettings, now_s: float) ->
     process = replica.process
     if process is None:
         return replica
-    gone = replace(replica, process=None, url="", asking=False, meter=Meter())
+    end = _end(replica, process, event.cause)
+    gone = replace(replica, process=None, url="", asking=False, meter=Meter(), end=end)
     if replica.after is After.STOP:
         return _to(replace(gone, reason="", hint=""), State.STOPPED, now_s)
     if replica.after is After.RESTART:
@@ -349,6 +353,14 @@ def _(event: Exited, replica: Replica, settings: FleetSettings, now_s: float) ->
     if event.cause.kind is ExitKind.PORT_IN_USE and not process.blame:
         return _port_taken(gone, event.cause, settings, now_s)
     return _failed(gone, process, event.cause, settings, now_s=now_s)
+
+
+def _end(replica: Replica, process: Process, cause: ExitCause) -> EngineEnd:
+    """Return how the present process ended; the first report counts, since the second one is of what it left behind."""
+    if replica.end is not None and replica.end.incarnation == replica.incarnation:
+        return replica.end
+    kind = cause.kind if process.terminate_s is None else ExitKind.STOPPED
+    return EngineEnd(id=replica.id, incarnation=replica.incarnation, kind=kind)
 
 
 def _port_taken(replica: Replica, cause: ExitCause, settings: FleetSettings, now_s: float) -> Replica:
