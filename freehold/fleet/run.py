@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import msgspec
+
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
@@ -269,11 +271,7 @@ class Fleet:
             wanted=self._wanted,
         )
         before = {status.id: status for status in self._snapshot.replicas}
-        if (snapshot.models, snapshot.endpoints, snapshot.replicas) == (
-            self._snapshot.models,
-            self._snapshot.endpoints,
-            self._snapshot.replicas,
-        ):
+        if msgspec.structs.replace(snapshot, generation=generation - 1) == self._snapshot:
             return
         self._snapshot = snapshot
         for status in snapshot.replicas:

@@ -88,6 +88,7 @@ def test_the_smallest_file_gets_every_default():
             "expect": {"gpus": None, "gpu_model": "", "driver": "", "rdma_ports": [], "link_mbit_s": {}},
             "gpu": "auto",
         },
+        "roles": {},
     }
 
 
