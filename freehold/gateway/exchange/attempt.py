@@ -62,7 +62,8 @@ class AttemptOwner(Protocol):
     """Since when the client does not read; None: it reads."""
     first_s: float | None
     """When the first byte of a streamed answer came."""
-    only_new_connections: bool
+    lost_at: UpstreamTarget | None
+    """Where a pooled connection ended before an answer: from then on this request uses new ones; None: nowhere."""
 
     @property
     def answer_bytes(self) -> int:
@@ -145,7 +146,7 @@ class Attempt:
 
     def start(self) -> None:
         """Send the request on an idle connection, or connect first."""
-        connection = None if self.owner.only_new_connections else self.target.take_idle()
+        connection = None if self.owner.lost_at is not None else self.target.take_idle()
         if connection is not None:
             self._send(connection)
         else:
@@ -276,10 +277,10 @@ class Attempt:
         elif owner.answer_bytes > owner.resumed_at_bytes:
             self.count_failure("lost")
             owner.stream_broke(frame, "The engine failed.", reason="engine_lost")
-        elif connection.served and not owner.only_new_connections and frame is None:
+        elif connection.served and owner.lost_at is None and frame is None:
             # A pooled connection that the engine closed at the same moment: no sign of a sick replica. From here on this
             # request uses no other pooled one, so that it meets that only once, in addition to its attempts if need be.
-            owner.only_new_connections = True
+            owner.lost_at = self.target
             owner.try_again(self.target)
         else:
             owner.attempt_failed(self, "lost")

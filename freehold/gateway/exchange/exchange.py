@@ -8,7 +8,6 @@ request starts when, and the `detour` whether other providers are asked.
 """
 
 from dataclasses import replace
-from typing import Protocol
 
 from freehold.gateway.answers import continuation, forced_call
 from freehold.gateway.answers.continuation import Continuation
@@ -27,25 +26,12 @@ from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.frame import BodyFrame
 from freehold.gateway.wire.headers import AnswerHead
-from freehold.gateway.wire.ports import Client
+from freehold.gateway.wire.ports import Alternative, Client
 from freehold.gateway.wire.request import Request
 
 ATTEMPTS_MAX = 3
 """Endpoints tried for one request. Source: our own bound, so that a request which kills engines cannot kill them all."""
 _RESUMED = {CLIENT_LEFT: "abandoned"}  # How a resumed stream ended that was not finished, by its status.
-
-
-class Alternative(Protocol):
-    """The way to other providers, asked instead of rejecting a request; `fallback.detour` has the class."""
-
-    def start(self, exchange: "Exchange") -> bool:
-        """Return whether the request was sent elsewhere, or rejected, instead of being started here."""
-
-    def instead_of(self, exchange: "Exchange", rejection: Rejection) -> bool:
-        """Return whether the request went elsewhere, or came back to be asked again, instead of this rejection."""
-
-    def come_back(self, exchange: "Exchange") -> None:
-        """Bring a request back from a provider that did not answer it."""
 
 
 class Exchange(QueuedRequest[UpstreamTarget]):
@@ -61,10 +47,12 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     code = ""
     paused_s: float | None = None
     first_s: float | None = None
-    only_new_connections = False
+    lost_at: UpstreamTarget | None = None
+    suspected = False
+    """An engine crashed before it answered this request; it is asked once more at most."""
     rest_body = b""
     resumed_at_bytes = 0
-    detour: Alternative | None = None
+    detour: "Alternative[Exchange] | None" = None
     """The way to other providers; None: the request stays here."""
     keeps_client = True
     """The client's connection can be used again after the answer."""
@@ -108,6 +96,9 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def start_here(self, now_s: float) -> None:
         """Begin at a target of this stack, or wait for one."""
         self.context.retry_budget.requests += 1
+        if self.context.quarantine.bars(self, now_s):
+            self.turn_away(errors.last_replica(self.model.entry.name))
+            return
         target = self.model.admission.enter(self, now_s)
         if target is not None:
             self._ask(target, now_s)
@@ -122,6 +113,10 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         now_s = self.context.now_s()
         if not self.attempts:
             self._begun_s = now_s
+        if self.context.quarantine.bars(self, now_s):
+            target.gate.leave(self.cost_tokens, began=False)
+            self.reject(errors.last_replica(self.model.entry.name))
+            return
         self._ask(target, now_s)
 
     def turn_away(self, rejection: Rejection) -> None:
@@ -157,6 +152,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def answer_came(self) -> None:
         """Count an answer of the target."""
         assert self.attempt is not None
+        self.suspected = False
         if self.stay is not None:
             self.stay.answered(self.context.now_s())
         self.model.succeeded(self.attempt.target, self.context.tick_s)
@@ -201,7 +197,15 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         self._warn("endpoint_failed", reason=reason)
         if self.done:
             return
-        if self._may_move(attempt.target):
+        was_asked = reason == "lost" or (reason == "connect" and self.lost_at is attempt.target)
+        inquest = self.context.inquest
+        if not (was_asked and inquest is not None and inquest.takes(self, attempt.target)):
+            self.move_on(reason)
+
+    def move_on(self, reason: str = "lost") -> None:
+        """Ask another target after one that gave no answer, or reject the request."""
+        assert self.attempt is not None
+        if self._may_move(self.attempt.target):
             self._move(reason)
         else:
             self.no_other_target()

@@ -19,6 +19,7 @@ from freehold.gateway.endpoints.directory import Directory
 from freehold.gateway.endpoints.model import ModelAdmission, ServedModel
 from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.exchange import Exchange
+from freehold.gateway.exchange.inquest import Inquest
 from freehold.gateway.fallback.registry import Fallbacks
 from freehold.gateway.queue.admission import Admission
 from freehold.gateway.queue.body_memory import BodyMemory
@@ -72,6 +73,7 @@ class Gateway:
         self.group = group
         """The workers that share this address; None: there is only this one."""
         self.directory = new_directory(context, loop, group)
+        context.inquest = Inquest(loop, lambda: self.directory.snapshot.ends, context.quarantine)
         counters = group.counters if group else None
         self.authenticator: Authenticator | None = None
         """Knows the API keys; None: no key is needed."""
@@ -258,6 +260,7 @@ class Gateway:
         if self.group is not None:
             yield partial(self.group.tick, self.context.metrics.metrics, len(self.connections))
         yield self.context.pack_budget.turn
+        yield partial(self.context.quarantine.tidy, now_s)
 
     def _run_all(self, work: Iterator[Callable[[], object]]) -> None:
         """Do one thing after the other; one that fails ends in the guard (`run`), and the rest is done after it."""

@@ -24,13 +24,14 @@ _DIGITS_MAX = 9  # More is more than one read, and more than any body may have.
 class KnownHead:
     """A head that came before, in three parts around the digits of its length and its key, and what it came to."""
 
-    __slots__ = ("_before", "_behind", "_between", "_has_key", "_key_first", "_path", "_url")
+    __slots__ = ("_before", "_behind", "_between", "_is_keyed", "_key_at", "_path", "_url")
 
-    def __init__(self, parts: tuple[bytes, bytes, bytes], request: Request, *, key_first: bool) -> None:
+    def __init__(self, parts: tuple[bytes, bytes, bytes], request: Request, *, key_at: int) -> None:
         self._before, self._between, self._behind = parts[0], parts[1], parts[2] + b"\r\n\r\n"
-        self._key_first = key_first
+        self._key_at = key_at
+        """Where its key stands; below 0: it has none."""
         self._url, self._path = request.url, request.path
-        self._has_key = request.key_digest is not None
+        self._is_keyed = request.key_digest is not None
 
     def __repr__(self) -> str:
         return f"<KnownHead of {self._path}>"
@@ -40,7 +41,7 @@ class KnownHead:
         if not data.startswith(self._before):
             return None
         at, key = len(self._before), b""
-        if self._key_first:
+        if self._key_at == at:
             key = data[at : at + KEY_CHARS]
             at += KEY_CHARS
             if not data.startswith(self._between, at):
@@ -50,7 +51,7 @@ class KnownHead:
         if after < 0:
             return None
         digits = data[at:after]
-        if self._has_key and not self._key_first:
+        if self._key_at >= 0 and not key:
             if not data.startswith(self._between, after):
                 return None
             at = after + len(self._between)
@@ -59,12 +60,12 @@ class KnownHead:
         end = after + len(self._behind)
         if not data.startswith(self._behind, after) or not digits.isdigit() or end + int(digits) != len(data):
             return None
-        if self._has_key and not (key.startswith(_MARK) and key[len(_MARK) :].isalnum()):
+        if key and not _is_key(key):
             return None
         request = Request()
         request.method, request.keep_alive = b"POST", True
         request.url, request.path = self._url, self._path
-        if self._has_key:
+        if self._is_keyed:
             request.key_digest = hash_of(key)
         request.id_line = fresh_id_line()
         request.body = data[end:]
@@ -103,14 +104,17 @@ class HeadCache:
         at += len(_LENGTH)
         key_at = data.find(_MARK, 0, end)
         key = data[key_at : key_at + KEY_CHARS] if key_at >= 0 else b""
-        if bool(key) != (request.key_digest is not None):
-            return  # what is cut out must be a key, and every key must be cut out
-        if key and (hash_of(key) != request.key_digest or data.count(key, 0, end) != 1):
-            return
+        if request.key_digest is None:
+            if key and not _is_key(
+                key
+            ):  # a gateway without keys does not read them, and they are cut out all the same
+                return
+        elif hash_of(key) != request.key_digest or data.count(key, 0, end) != 1:
+            return  # what is cut out must be the key that was read, and no copy of it may be left
         if len(self._known) >= HEADS_MAX:
             self._known.clear()
         parts = _parts(data, at, at + len(length), end=end)
-        self._known[b"\0".join(parts)] = KnownHead(parts, request, key_first=bool(key) and key_at < at)
+        self._known[b"\0".join(parts)] = KnownHead(parts, request, key_at=key_at)
 
 
 def _parts(data: bytes, at: int, after: int, *, end: int) -> tuple[bytes, bytes, bytes]:
@@ -122,3 +126,7 @@ def _parts(data: bytes, at: int, after: int, *, end: int) -> tuple[bytes, bytes,
     if key_at < at:
         return data[:key_at], data[key_end:at], data[after:end]
     return data[:at], data[after:key_at], data[key_end:end]
+
+
+def _is_key(text: bytes) -> bool:
+    return len(text) == KEY_CHARS and text.startswith(_MARK) and text[len(_MARK) :].isalnum()

@@ -82,11 +82,20 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
         ask_usage(request, fields.stream_options)
     exchange = Exchange(gateway.context, client, model=model, request=request)
     exchange.detour = detour
-    # Asked last: what is rejected for another reason costs no caller anything, and from here on the exchange gives back
-    # what the request was granted.
-    if gateway.authenticator is None:
-        return exchange
-    return gateway.authenticator.admit(request, model=model.entry.name) or exchange
+    return _admit(gateway, exchange) or exchange
+
+
+def _admit(gateway: Gateway, exchange: Exchange) -> Rejection | None:
+    """Return why a request is not admitted, or None.
+
+    Asked last: what is rejected for another reason costs no caller anything, and from here on the exchange gives back what the
+    request was granted.
+    """
+    context, request, name = gateway.context, exchange.request, exchange.model.entry.name
+    rejection = context.quarantine.refuse(name, request.body, context.tick_s)
+    if rejection is not None or gateway.authenticator is None:
+        return rejection
+    return gateway.authenticator.admit(request, model=name)
 
 
 def _keep_apart(request: Request, caller: Caller, fields: BodyFields) -> None:

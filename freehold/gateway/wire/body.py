@@ -122,7 +122,7 @@ class BodyFields(msgspec.Struct):
         ]
         if not found:
             return None
-        message = f"{found[0]!r} is the engine's own. Who runs this server can let it pass with `allow_keys: [{found[0]}]`."
+        message = f"{found[0]!r} is the engine's own. The operator can let it pass: `allow_keys: [{found[0]}]` in the model of freehold.yaml."
         return invalid(message, param=found[0], code="private_key")
 
     @property

@@ -58,6 +58,7 @@ def test_the_smallest_file_gets_every_default():
             "workers": 1,
             "auth": "none",
             "keys_file": "",
+            "share_cache": "key",
             "queue": {
                 "max_requests": 512,
                 "max_tokens": 1_000_000,
@@ -87,6 +88,7 @@ def test_the_smallest_file_gets_every_default():
             "expect": {"gpus": None, "gpu_model": "", "driver": "", "rdma_ports": [], "link_mbit_s": {}},
             "gpu": "auto",
         },
+        "roles": {},
     }
 
 
