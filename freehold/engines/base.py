@@ -13,7 +13,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from freehold.core.events import socket_url
 from freehold.core.formats import Format as Format  # noqa: PLC0414 - engine files take it from here
 
 OptionType = Literal["int", "str", "bool", "float"]
@@ -131,11 +130,6 @@ class Placement:
     """Path of the Unix socket to listen on, ends with `.sock`; empty: `host` and `port`."""
     key: str = field(default="", repr=False)
     """Bearer key to require of clients, never in `Command.argv`, which all users can read; empty: none."""
-
-    @property
-    def url(self) -> str:
-        """Return where it will answer, as `core.events.Endpoint.url`."""
-        return socket_url(self.socket) if self.socket else f"http://{self.host}:{self.port}"
 
 
 TORCH_VARIABLES = (

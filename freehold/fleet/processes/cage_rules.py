@@ -67,7 +67,7 @@ the scratch folder have names of 36."""
 def scratch_folder(token: str) -> str:
     """Return the folder of a launch: short, for this user alone, made at its start and removed at its end.
 
-    Its name cannot be guessed, so no other user can make it first.
+    Its name cannot be guessed, so no other user can make it first. `cage.make_folders` rejects a folder above it that others may write to.
     """
     root = tempfile.gettempdir()
     return f"{root if len(root) <= _ROOT_CHARS else '/tmp'}/freehold-{token[:16]}"  # noqa: S108 (see above)

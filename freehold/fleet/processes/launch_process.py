@@ -22,7 +22,9 @@ import msgspec
 
 import freehold
 from freehold.core.errors import Temporary
+from freehold.core.events import socket_url
 from freehold.core.plain_text import one_line
+from freehold.core.trust import why_distrusted
 from freehold.engines.base import Command, Placement
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan, files_dir, log_path
 from freehold.fleet.gpus.assign import visible_env, visible_names
@@ -229,10 +231,20 @@ class ProcessLaunch:
             self._minder.kill()
 
     async def why_closed(self) -> str:
-        """See `EngineLaunch`. No other user can listen on its Unix socket, but any can on a port."""
-        return "" if self._place.socket else await asyncio.to_thread(self._why_closed)
+        """See `EngineLaunch`. Its port, or the folder of its socket, may be taken by another user's program."""
+        return await asyncio.to_thread(
+            self._why_folder_closed if self._place.socket else self._why_port_closed
+        )
 
-    def _why_closed(self) -> str:
+    def _why_folder_closed(self) -> str:
+        folder = Path(self._place.socket).parent
+        try:
+            said = why_distrusted(folder.stat())
+        except FileNotFoundError:
+            return "loading"
+        return f"{folder} {said}" if said else ""
+
+    def _why_port_closed(self) -> str:
         listening = proc_files.listeners(self._place.port)
         own = proc_files.sockets(proc_files.family(self._minder.pid) if self._minder else ())
         if listening - own:
@@ -295,7 +307,7 @@ class ProcessLaunch:
                 self._noise.append(line.decode("utf-8", "replace").strip())
             elif report.event == "started":
                 self._pid, self._start_ticks = report.pid, report.start_ticks
-                self._report(EngineStarted(pid=report.pid, url=self._place.url, key=self._place.key))
+                self._report(EngineStarted(pid=report.pid, url=_url(self._place), key=self._place.key))
             elif report.event == "ending":
                 self._report(
                     EngineEnding(code=report.code, tail=tuple(map(one_line, report.tail)), asked=report.asked)
@@ -407,3 +419,7 @@ def _ephemeral_low() -> int:
     with contextlib.suppress(OSError, ValueError):
         return int(_EPHEMERAL.read_text().split()[0])
     return 0
+
+
+def _url(place: Placement) -> str:
+    return socket_url(place.socket) if place.socket else f"http://{place.host}:{place.port}"

@@ -149,29 +149,26 @@ def kill_carriers(variable: str, value: str) -> bool:
 
 
 _LISTEN = "0A"
-_REACHED_BY_LOOPBACK = frozenset(
-    {
-        "0100007F",
-        "0" * 8,
-        "0" * 32,
-        "0000000000000000FFFF00000100007F",
-        "000000000000000000000000" + "01000000",
-    }
-)
-"""Local addresses whose sockets a connection to 127.0.0.1 or ::1 may reach, as proc(5) writes them on a little-endian machine."""
+_LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F")
+"""127.0.0.1 as proc(5) writes it on a little-endian machine, in `tcp` and in `tcp6`."""
+_ANY = ("0" * 8, "0" * 32)
 
 
 def listeners(port: int) -> set[str]:
-    """Return the inodes of the sockets that listen for connections to a port of the loopback address."""
-    found = set()
+    """Return the inodes of the sockets that connections to a port of 127.0.0.1 reach.
+
+    Those that listen on every address count only if none listens on 127.0.0.1 itself, as for the kernel.
+    """
+    found: dict[str, set[str]] = {}
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in (_PROC / "net" / name).read_text().splitlines()[1:]:
                 fields = line.split()
                 address, _, number = fields[1].partition(":")
-                if fields[3] == _LISTEN and int(number, 16) == port and address in _REACHED_BY_LOOPBACK:
-                    found.add(fields[9])
-    return found
+                if fields[3] == _LISTEN and int(number, 16) == port:
+                    found.setdefault(address, set()).add(fields[9])
+    exact, anywhere = (set().union(*(found.get(each, ()) for each in group)) for group in (_LOOPBACK, _ANY))
+    return exact or anywhere
 
 
 def sockets(pids: Iterable[int]) -> set[str]:

@@ -1,13 +1,16 @@
 """Nothing but the stack reaches an engine, and nothing but the engine is taken for it. Tried with another user's processes."""
 
 import asyncio
+import contextlib
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +19,9 @@ import pytest
 from freehold.core.events import ReplicaState as State
 from freehold.core.events import Snapshot, socket_path
 from freehold.engines import llama_cpp
-from freehold.engines.base import Command
+from freehold.engines.base import Command, Engine
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
-from freehold.fleet.processes import proc_files
+from freehold.fleet.processes import cage, proc_files
 from freehold.fleet.processes.cage_rules import scratch_folder
 from freehold.fleet.processes.launch_process import EngineExited, Ports, ProcessLauncher, Report
 from freehold.fleet.run import Fleet
@@ -26,7 +29,7 @@ from freehold.testing.fake_engine_adapter import FAKE_ENGINE
 from waiting import until
 
 TO_NOBODY = """
-import encodings.idna, http.client, http.server, json, os, socket, sys, urllib.request
+import encodings.idna, http.client, http.server, json, os, socket, socketserver, sys, threading, urllib.request
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -73,6 +76,18 @@ def intrude(url: str, pid: int) -> object:
     return found, [row for row in rows if row.split()[9] in own]
 
 
+@pytest.fixture(autouse=True)
+def shared_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Let scratch folders lie in a folder where every user may write, as `/tmp` usually is."""
+    tmp_path_factory.getbasetemp()  # made before the folder for temporary files is another one
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o1777)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
 async def ready(fleet: Fleet) -> str:
     await until(lambda: fleet.statuses() and fleet.statuses()[0].state is State.READY, what="ready")
     return fleet.statuses()[0].url
@@ -110,11 +125,55 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_POST = do_GET
     def log_message(self, *_words):
         pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_port, flush=True)
-server.serve_forever()
+class UnixServer(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_UNIX
+    def server_bind(self):
+        socketserver.TCPServer.server_bind(self)
+servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)]
+os.umask(0)
+for folder in sys.argv[1:]:
+    os.mkdir(folder)
+    servers.append(UnixServer(folder + "/engine.sock", Handler))
+print(servers[0].server_port, flush=True)
+for server in servers[1:]:
+    threading.Thread(target=server.serve_forever).start()
+servers[0].serve_forever()
 """
 LOADING = "import time; print('loading', flush=True); time.sleep(60)"
+ENGINE = replace(FAKE_ENGINE, command=lambda _place: Command(argv=(sys.executable, "-c", LOADING)))
+AT_ONCE = 10
+
+
+@contextlib.contextmanager
+def squatting(*folders: str) -> Iterator[int]:
+    """Give the port of another user's program that answers everything, there and in folders; at its end it was asked nothing."""
+    with as_nobody(SQUAT, *folders) as squatter:
+        assert squatter.stdout is not None
+        try:
+            yield int(squatter.stdout.readline())
+        finally:
+            squatter.kill()
+        assert squatter.stdout.read() == ""
+
+
+async def never_ready(engine: Engine, folder: Path, words: str) -> None:
+    """Start engines until each was refused with such words; none of them is ever published as ready."""
+    plans = [ReplicaPlan(id=f"m-{i}", model="m", engine=engine) for i in range(AT_ONCE)]
+    snapshots: list[Snapshot] = []
+    refused: set[str] = set()
+
+    def all_refused() -> bool:
+        refused.update(each.id for each in fleet.statuses() if re.search(words, each.reason))
+        return len(refused) == AT_ONCE
+
+    fleet = Fleet(plans, FleetSettings(log_dir=folder), on_snapshot=snapshots.append)
+    running = asyncio.create_task(fleet.run())
+    try:
+        await until(all_refused, what=f"{AT_ONCE} times: {words}")
+    finally:
+        fleet.request_stop(now=True)
+        await running
+    assert not [each for snapshot in snapshots for each in snapshot.endpoints if each.state is State.READY]
 
 
 @root_only
@@ -122,54 +181,45 @@ def test_a_squatter_on_the_port_is_never_ready_and_is_asked_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred starts of engines that load while another user's program answers on the port that they were given."""
-    engine = replace(FAKE_ENGINE, command=lambda _place: Command(argv=(sys.executable, "-c", LOADING)))
-    plans = [ReplicaPlan(id=f"m-{i}", model="m", engine=engine) for i in range(10)]
-
-    async def start_all(folder: Path, port: int) -> None:
-        snapshots: list[Snapshot] = []
-        fleet = Fleet(plans, FleetSettings(log_dir=folder), on_snapshot=snapshots.append)
-        running = asyncio.create_task(fleet.run())
-        said = f"another process listens on port {port}"
-        try:
-            await until(lambda: {each.reason for each in fleet.statuses()} == {said}, what="ten rejections")
-        finally:
-            fleet.request_stop(now=True)
-            await running
-        assert not [
-            each for snapshot in snapshots for each in snapshot.endpoints if each.state is State.READY
-        ]
-
-    with as_nobody(SQUAT) as squatter:
-        assert squatter.stdout is not None
-        port = int(squatter.stdout.readline())
+    with squatting() as port:
         monkeypatch.setattr(Ports, "take", lambda _self: port)
-        try:
-            for start in range(0, STARTS, len(plans)):
-                asyncio.run(start_all(tmp_path / str(start), port))
-        finally:
-            squatter.kill()
-        assert squatter.stdout.read() == ""
+        for start in range(0, STARTS, AT_ONCE):
+            words = f"another process listens on port {port}"
+            asyncio.run(never_ready(ENGINE, tmp_path / str(start), words))
 
 
-def test_a_folder_that_another_user_made_first_is_not_used(
+@root_only
+def test_nor_is_one_that_knew_the_path_of_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred starts in folders that another user's program has made, although it could not guess their names."""
+    known = [secrets.token_hex(16) for _ in range(STARTS)]
+    left = iter(known)
+    monkeypatch.setattr(secrets, "token_hex", lambda _size: next(left, "f" * 32))
+    engine = replace(ENGINE, unix_socket=True)
+    with squatting(*map(scratch_folder, known)):
+        for start in range(0, STARTS, AT_ONCE):
+            words = "belongs to another user|File exists"
+            asyncio.run(never_ready(engine, tmp_path / str(start), words))
+
+
+@root_only
+def test_a_socket_in_another_users_folder_is_not_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = secrets.token_hex(16)
     monkeypatch.setattr(secrets, "token_hex", lambda _size: token)
-    Path(scratch_folder(token)).mkdir()
-    engine = replace(FAKE_ENGINE, command=lambda _place: Command(argv=(sys.executable, "-c", LOADING)))
 
-    async def run() -> Report:
-        reports: list[Report] = []
+    async def run() -> str:
         launcher = ProcessLauncher(FleetSettings(log_dir=tmp_path))
-        launcher.launch(ReplicaPlan(id="m-0", model="m", engine=engine), reports.append)
-        await until(lambda: reports, what="a report")
+        plan = ReplicaPlan(id="m-0", model="m", engine=replace(ENGINE, unix_socket=True))
+        reports: list[Report] = []
+        launch = launcher.launch(plan, reports.append)
+        why = await launch.why_closed()
+        await until(lambda: reports and isinstance(reports[-1], EngineExited), what="its end")
         await launcher.close()
-        return reports[0]
+        return why
 
-    first = asyncio.run(run())
-    assert isinstance(first, EngineExited)
-    assert "File exists" in first.tail[-1]
+    with squatting(scratch_folder(token)):
+        assert asyncio.run(run()) == f"{scratch_folder(token)} belongs to another user (uid 65534)"
 
 
 def test_an_engines_socket_fits_however_deep_the_folders_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,4 +240,21 @@ def test_what_listens_is_found_with_its_processes() -> None:
         other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         other.bind(("::", port))
         other.listen()
-        assert len(proc_files.listeners(port)) == 2
+        assert proc_files.listeners(port) == {inode}, "the kernel hands connections to the exact address"
+        listener.close()
+        (elsewhere,) = proc_files.listeners(port)
+        assert elsewhere != inode
+
+
+def test_a_folder_above_that_others_may_change_is_not_used(tmp_path: Path) -> None:
+    rules = {"folder": str(tmp_path / "own"), "scratch": str(tmp_path / "shared" / "freehold-0")}
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    with pytest.raises(PermissionError, match="can be written by others: set TMPDIR"):
+        cage.make_folders(rules)
+    shared.chmod(0o1777)
+    cage.make_folders(rules)
+    assert Path(rules["scratch"]).stat().st_mode & 0o777 == 0o700
+    with pytest.raises(FileExistsError):
+        cage.make_folders(rules)
