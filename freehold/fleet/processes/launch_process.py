@@ -24,7 +24,6 @@ import freehold
 from freehold.core.errors import Temporary
 from freehold.core.events import socket_url
 from freehold.core.plain_text import one_line
-from freehold.core.trust import why_distrusted
 from freehold.engines.base import Command, Placement
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan, files_dir, log_path
 from freehold.fleet.gpus.assign import visible_env, visible_names
@@ -231,18 +230,8 @@ class ProcessLaunch:
             self._minder.kill()
 
     async def why_closed(self) -> str:
-        """See `EngineLaunch`. Its port, or the folder of its socket, may be taken by another user's program."""
-        return await asyncio.to_thread(
-            self._why_folder_closed if self._place.socket else self._why_port_closed
-        )
-
-    def _why_folder_closed(self) -> str:
-        folder = Path(self._place.socket).parent
-        try:
-            said = why_distrusted(folder.stat())
-        except FileNotFoundError:
-            return "loading"
-        return f"{folder} {said}" if said else ""
+        """See `EngineLaunch`. Its program starts only if it has made the folder of its Unix socket; a port can be taken by any user."""
+        return "" if self._place.socket else await asyncio.to_thread(self._why_port_closed)
 
     def _why_port_closed(self) -> str:
         listening = proc_files.listeners(self._place.port)
