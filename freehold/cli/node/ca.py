@@ -1,4 +1,7 @@
-"""`freehold ca`: the small CA of a fleet. `stack/ca/` makes and keeps the certificates; here are flags and words."""
+"""`freehold ca`: the small CA of a fleet. Here are flags and words.
+
+It makes and keeps no certificate (`stack/ca/` does), prints no key, and copies nothing to a node.
+"""
 
 from dataclasses import asdict
 from datetime import UTC, datetime

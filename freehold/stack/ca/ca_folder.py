@@ -20,7 +20,7 @@ from freehold.stack.ca.certificates import Certificate, is_host, new_ca, new_nod
 from freehold.stack.ca.mutual_tls import check_private
 from freehold.stack.folders import stack_name
 
-DAY_S = 24 * 3600
+DAY_S = 24 * 3600  # seconds
 NODE_DAYS = 30
 """How long a node's certificate is good. Source: own choice: a stolen one is of use for at most a month, and renewing may fail for ten days
 before something breaks."""
