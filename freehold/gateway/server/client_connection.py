@@ -1,7 +1,7 @@
 """A client's connection: one request at a time, backpressure and time limits on every step.
 
 Pipelined requests are answered in order; bytes that come while an answer is under way wait, bounded. What comes in is read
-by `request_reader`. There is no TLS here.
+by `request_reader`. It does no TLS: that is the transport's (`accept`).
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import cast
 
 from freehold.gateway.exchange.exchange import Exchange
+from freehold.gateway.server.authenticate import certificate_of
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.server.head_cache import KnownHead
 from freehold.gateway.server.keyed_reader import KeyedReader
@@ -83,6 +84,8 @@ class ClientConnection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        if self._context.settings.tls is not None:
+            self._reader.certificate = certificate_of(transport.get_extra_info("peercert"))
         connections = self._gateway.connections
         connections.add(self)
         if len(connections) > self._gateway.connections_max:
@@ -133,7 +136,7 @@ class ClientConnection(asyncio.Protocol):
         """Answer a request that came whole behind a known head, without the parser, which waits for the next one."""
         self._idle = False
         if self._gateway.authenticator is not None:
-            request.rejection = self._gateway.authenticator.identify(request)
+            request.rejection = self._gateway.authenticator.identify(request, self._reader.certificate)
         if len(request.body) > self._context.settings.max_body_bytes and request.rejection is None:
             request.rejection = self._reader.too_large()
         self._dispatch(request)
@@ -349,7 +352,8 @@ class ClientConnection(asyncio.Protocol):
             self._reader.drop_incoming()
             self._reader.deadline_s = self._context.now_s() + _LINGER_S
             self._reader.start_reading()
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # TLS has no half-close here
+                self.transport.write_eof()
 
     def abort(self, *, reset: bool = False) -> None:
         """Close at once; what is not sent is lost, and the client sees a cut, with `reset` in any case."""

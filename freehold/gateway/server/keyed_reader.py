@@ -27,7 +27,7 @@ class KeyedReader(RequestReader):
 
     def check_head(self, request: Request, version: str) -> Rejection | None:
         """Return why a head cannot be served, for want of a key as well, or None."""
-        return request.check_head(version) or self._authenticator.identify(request)
+        return request.check_head(version) or self._authenticator.identify(request, self.certificate)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header; a key among them is noted. Trailers, which come when the method is known, mean nothing."""

@@ -58,6 +58,7 @@ def test_the_smallest_file_gets_every_default():
             "workers": 1,
             "auth": "none",
             "keys_file": "",
+            "tls": None,
             "queue": {
                 "max_requests": 512,
                 "max_tokens": 1_000_000,
