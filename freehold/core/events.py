@@ -141,6 +141,17 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the adapters that it has loaded."""
 
 
+class EngineEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How a replica's newest process that has ended did so."""
+
+    id: str
+    """The replica's."""
+    incarnation: int
+    """Which of its processes: the number that its endpoint had."""
+    kind: str
+    """An `ExitKind` of `engines.base`; `stopped` also where Freehold ended it."""
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The immutable list of endpoints that the gateway reads; a newer one has a higher generation."""
 
@@ -148,6 +159,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ModelEntry, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     replicas: tuple[ReplicaStatus, ...] = ()
+    ends: tuple[EngineEnd, ...] = ()
+    """Of each replica the newest end of a process; a replica whose first process still runs has none."""
 
 
 class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

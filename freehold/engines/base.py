@@ -29,6 +29,8 @@ COUNT_PATHS = frozenset(
     {"/v1/chat/completions/input_tokens", "/v1/messages/count_tokens", "/v1/responses/input_tokens"}
 )
 """The gateway paths on which an engine counts a prompt with its own tokenizer and generates nothing."""
+SALTED_PATHS = ALL_PATHS - {"/v1/messages"}
+"""The gateway paths on which `cache_salt` is heeded. Source: vLLM 0.32 and SGLang, entrypoints/anthropic/protocol.py drops it."""
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 """The gateway path whose body is a form with a file."""
 MEDIA_PATHS = frozenset({TRANSCRIPTIONS, "/v1/audio/speech", "/v1/images/generations"})
@@ -355,6 +357,14 @@ class Continues(StrEnum):
     VLLM = "vllm"  # with such a message, `continue_final_message` and without a generation prompt
 
 
+class PrefixCache(StrEnum):
+    """How requests of different callers are kept from using each other's prefix cache."""
+
+    SHARED = "shared"  # in no way
+    SALT = "salt"  # by `cache_salt` in the body: other salts share nothing
+    SLOTS = "slots"  # by `id_slot` and `cache_prompt` in the body: each slot keeps its last prompt
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """Everything Freehold knows of one engine program. Functions are total and pure."""
@@ -395,6 +405,12 @@ class Engine:
     """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool
     """True: it notices that a client left only while streaming, so the gateway always asks for a stream."""
+    prefix_cache: PrefixCache = PrefixCache.SHARED
+    """How the gateway keeps the prefix caches of callers apart."""
+    apart_paths: frozenset[str] = frozenset()
+    """Gateway paths on which it heeds the salt, or the slot's number."""
+    apart_options: Mapping[str, Value] = field(default_factory=dict)
+    """What it is started with where prefix caches are kept apart, unless its `engine_options` say otherwise."""
     fetches: Callable[[Mapping[str, Value]], bool] | None = None
     """Whether it fetches addresses of pictures in requests under these options; None: it may, that is for its weights to say."""
     usage_per_answer: bool = False

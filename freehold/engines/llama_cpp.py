@@ -36,6 +36,7 @@ from freehold.engines.base import (
     Metric,
     Options,
     Placement,
+    PrefixCache,
     Unfinished,
     completion_check,
 )
@@ -72,6 +73,10 @@ def _ask_adapter(_model: str, place: int, _adapter: Adapter) -> Mapping[str, obj
 
 _HEEDS_ADAPTERS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 """On others it drops `lora` without a word. Source: measured on 2026.10.11549."""
+
+
+_HEEDS_SLOT = _HEEDS_ADAPTERS
+"""On others it drops `id_slot` and `cache_prompt` as well: /v1/messages is rewritten from known keys (server-chat.cpp)."""
 
 
 def _program(options: Options) -> tuple[str, ...]:
@@ -305,6 +310,10 @@ ENGINE = Engine(
     variables=("GGML_", "LLAMA_"),
     stream_to_abort=True,
     usage_per_answer=True,
+    prefix_cache=PrefixCache.SLOTS,
+    apart_paths=_HEEDS_SLOT,
+    # What a slot held is saved in main memory and put back into whatever slot a prompt like it comes to, also by number.
+    apart_options={"cache_ram": 0},
     fetches=lambda options: "mmproj" in options,  # without a projector it refuses pictures unseen
     adapter_formats=(Format.GGUF,),
     ask_adapter=_ask_adapter,

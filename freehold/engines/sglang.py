@@ -19,6 +19,7 @@ from types import MappingProxyType
 
 from freehold.engines.base import (
     ALL_PATHS,
+    SALTED_PATHS,
     TORCH_VARIABLES,
     Adapter,
     ApiError,
@@ -34,6 +35,7 @@ from freehold.engines.base import (
     Metric,
     Options,
     Placement,
+    PrefixCache,
     completion_check,
     embedding_check,
     option_number,
@@ -179,6 +181,8 @@ ENGINE = Engine(
     variables=("SGLANG_", "SGL_", *TORCH_VARIABLES),
     shared_memory=True,
     stream_to_abort=False,
+    prefix_cache=PrefixCache.SALT,
+    apart_paths=SALTED_PATHS,
     options=(*_DATA.options, *to_options(FLAGS.flags, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved={**other_names(FLAGS.flags), "model": _DATA.reserved["model_path"], **_DATA.reserved},
     command=_command,

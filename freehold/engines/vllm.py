@@ -17,6 +17,7 @@ from math import prod
 
 from freehold.engines.base import (
     ALL_PATHS,
+    SALTED_PATHS,
     TORCH_VARIABLES,
     TRANSCRIPTIONS,
     Adapter,
@@ -32,6 +33,7 @@ from freehold.engines.base import (
     Metric,
     Options,
     Placement,
+    PrefixCache,
     Recipe,
     Value,
     completion_check,
@@ -331,6 +333,8 @@ ENGINE = Engine(
     variables=("VLLM_", "RAY_", *TORCH_VARIABLES),
     shared_memory=True,
     stream_to_abort=False,
+    prefix_cache=PrefixCache.SALT,
+    apart_paths=SALTED_PATHS,
     options=(*_DATA.options, *to_options(FLAGS, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved=_DATA.reserved,
     command=_command,

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import msgspec
+
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
@@ -269,11 +271,7 @@ class Fleet:
             wanted=self._wanted,
         )
         before = {status.id: status for status in self._snapshot.replicas}
-        if (snapshot.models, snapshot.endpoints, snapshot.replicas) == (
-            self._snapshot.models,
-            self._snapshot.endpoints,
-            self._snapshot.replicas,
-        ):
+        if msgspec.structs.replace(snapshot, generation=generation - 1) == self._snapshot:
             return
         self._snapshot = snapshot
         for status in snapshot.replicas:
@@ -372,7 +370,7 @@ class Fleet:
         if isinstance(report, EngineStarted):
             self._post(Started(id=about[0], incarnation=about[1], pid=report.pid, url=report.url))
         elif isinstance(report, EngineEnding):
-            cause = self._explain(order.id, report.code, report.tail)
+            cause = self._explain(order.id, report)
             self._post(MainProcessGone(id=about[0], incarnation=about[1], cause=cause))
         else:
             self._post(Exited(id=about[0], incarnation=about[1], cause=self._exit_cause(order.id, report)))
@@ -387,15 +385,24 @@ class Fleet:
         )
         if report.failure:
             return ExitCause(kind=ExitKind.UNKNOWN, summary=report.failure)
-        return self._explain(replica_id, report.code, report.tail)
+        return self._explain(replica_id, report)
 
-    def _explain(self, replica_id: str, code: int, tail: tuple[str, ...]) -> ExitCause:
+    def _explain(self, replica_id: str, report: EngineEnding | EngineExited) -> ExitCause:
+        """Return why an engine ended; by its last lines only if it has never served, since later ones may quote callers."""
+        replica = self._view.find(replica_id)
+        process = None if replica is None else replica.process
+        served = process is not None and process.ready_s is not None
+        said = f"`freehold logs {replica_id}` shows what it printed"
+        if served and report.code == 0 and not report.asked:  # vLLM ends so when a worker of its own died
+            return ExitCause(kind=ExitKind.UNKNOWN, summary="it ended by itself with exit code 0", hint=said)
         try:
-            return self._by_id[replica_id].engine.explain_exit(code, tail)
+            return self._by_id[replica_id].engine.explain_exit(
+                report.code, (said,) if served else report.tail
+            )
         except Exception:  # noqa: BLE001 (guard: an exit that cannot be explained is still an exit)
             self.errors_total += 1
             _log.exception("mistake of our own", what="explain_exit", replica=replica_id)
-            return ExitCause(kind=ExitKind.UNKNOWN, summary=f"exit code {code}")
+            return ExitCause(kind=ExitKind.UNKNOWN, summary=f"exit code {report.code}")
 
     # --- questions ------------------------------------------------------------------------------------------------
 

@@ -96,6 +96,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where what they have cost today is kept; empty: nowhere, so that a restart begins at 0."""
     prices: dict[str, Price] = {}
     """What each model's own tokens are charged, by model; a model that is not here has no price."""
+    share_cache: bool = False
+    """True: a request may use what another key's request left in an engine's prefix cache."""
     metrics_open: bool = True
     """False: `/metrics` wants a key as well."""
     log_path: str = ""
@@ -129,6 +131,7 @@ def settings_from(
         client_stall_s=times.client_stall,
         total_s=times.total,
         drain_grace_s=spec.drain_grace,
+        share_cache=spec.share_cache == "all",
         access_log=AccessLogSettings(
             path=access_path if access.enabled else "", max_bytes=access.max_size, keep=access.keep
         ),

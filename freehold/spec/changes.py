@@ -22,6 +22,7 @@ LIVE = (
     ("gateway", "access_log"),
     ("fleet", "ready_timeout"),
     ("fleet", "stop_grace"),
+    ("roles",),
 )
 """What the running processes take over as it is; all that lies under these keys as well."""
 LIVE_IN_MODEL = frozenset({("stall",), ("affinity",), ("resume",), ("media_urls",), ("allow_keys",)})

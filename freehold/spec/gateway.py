@@ -107,6 +107,9 @@ class GatewaySpec(Section):
     state folder, and stay out of version control. Only with `auth: keys`."""
     tls: TlsSpec | None = None
     """TLS 1.2 and 1.3 on this listener. Default: plain HTTP."""
+    share_cache: Annotated[str, OneOf(values=("key", "all"))] = "key"
+    """Whose prompts an engine's prefix cache may serve. `key`, the default: those of the same API key, since what is cached tells
+    by time and by `cached_tokens` what others asked. `all`: everybody's. Only with `auth: keys`."""
     queue: QueueSpec = Field(default_factory=QueueSpec)
     """How much may wait for an engine, and how long."""
     max_body: Annotated[int, Size(least="1KiB", most="1GiB")] = size("16MiB")

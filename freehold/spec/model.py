@@ -332,3 +332,9 @@ class Spec(Section):
     """How replicas are run."""
     health: HealthSpec = Field(default_factory=HealthSpec)
     """What the agent of this node watches."""
+    roles: dict[str, Annotated[str, OneOf(values=("viewer", "operator", "admin"))]] = Field(
+        default_factory=dict, max_length=256, examples=[{"ann": "operator", "monitoring": "viewer"}]
+    )
+    """What other users of this machine may do with the running stack, by user name: `viewer` (status, health), `operator` (reload,
+    restart, set-healthy as well) or `admin` (down as well), 0 to 256. Default: nothing. root and the user that started the stack are
+    admins in any case. The state folder must let them pass: `chmod o+x`, docs/roles.md."""

@@ -25,6 +25,7 @@ from freehold.spec.load import Loaded, load_file, load_text
 from freehold.spec.model import FallbackSpec, ModelSpec, Spec
 from freehold.stack.engine_environment import environment_problems
 from freehold.stack.folders import BUILT_IN
+from freehold.stack.users import user_problems
 from freehold.stack.weights_check import adapter_problems, source_problems
 
 _SECRET_BYTES_MAX = 16 * 1024  # A key file holds one line; a longer file is something else.
@@ -105,6 +106,7 @@ def read_config(
     problems += _option_problems(loaded)
     problems += source_problems(loaded)
     problems += adapter_problems(loaded)
+    problems += user_problems(loaded)
     if loaded.spec is None:
         return problems
     bare = Config(spec=loaded.spec, path=path, api_keys={}, overrides=overrides, where=loaded.where)

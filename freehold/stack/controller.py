@@ -20,6 +20,7 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
+from freehold.fleet.control.peer import Peer
 from freehold.fleet.control.server import ControlServer, until_finished
 from freehold.fleet.control.state_dir import Running, StateDir
 from freehold.fleet.control.state_keeper import StateKeeper
@@ -32,10 +33,11 @@ from freehold.ledger.journal import JOURNAL_NAME
 from freehold.ledger.records.reconcile import EngineReading
 from freehold.ledger.spool import remove_folder
 from freehold.stack.health_bridge import NAME as AGENT
-from freehold.stack.health_bridge import NodeWatch
+from freehold.stack.health_bridge import NodeWatch, mark_healthy
 from freehold.stack.reload import Levers, Reloader
 from freehold.stack.resolve import Resolved
 from freehold.stack.status import GatewayStatus, StackStatus, with_ejected
+from freehold.stack.users import roles_of
 from freehold.telemetry.logs import get_logger
 
 _LAST_DRAIN_S = 5.0
@@ -109,6 +111,7 @@ class Controller:
         self._config_name = resolved.config.name
         self._spool = Path(blueprint.gateway.spool_path)
         self._control = ControlServer(state, self._answer)
+        self._control.allow(roles_of(resolved.config.spec))
         self._state_taken_by: Running | None = None
         loop = asyncio.get_running_loop()
         self._keeper = StateKeeper(
@@ -234,6 +237,7 @@ class Controller:
         if not self._fleet.change(resolved.replicas, resolved.blueprint.fleet):
             return False
         self._gateway.retune(resolved.gateway)
+        self._control.allow(roles_of(resolved.config.spec))
         return True
 
     def _gateway_generation(self) -> int:
@@ -244,6 +248,7 @@ class Controller:
         """Reload on SIGHUP; the log and the status show the outcome."""
 
         async def reload() -> None:
+            await self._control.record("reload", Peer(pid=0, uid=os.geteuid(), signal="SIGHUP"), {})
             async for _line in self._reloader.reload(wait=False):
                 pass
 
@@ -269,27 +274,30 @@ class Controller:
         self._drainer.note(_readings(snapshot.replicas))
         self.show()
 
-    async def _answer(self, request: dict[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
-        """Answer one request on the control socket, in one line or several."""
-        operation = request.get("op")
-        if operation == "status":
-            yield msgspec.to_builtins(self.status())
-        elif operation == "health":
-            yield {"snapshot": msgspec.to_builtins(self._agent.link.snapshot)}
-        elif operation == "stop":
-            self.stop()
-            if request.get("now"):
+    def _answer(self, request: dict[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+        """Return the lines that answer one request on the control socket; its user may make it."""
+        match request["op"]:
+            case "status":
+                return _once(lambda: msgspec.to_builtins(self.status()))
+            case "health":
+                return _once(lambda: {"snapshot": msgspec.to_builtins(self._agent.link.snapshot)})
+            case "set_healthy":
+                return _once(lambda: asyncio.to_thread(mark_healthy, self._opened.state.path, request))
+            case "stop":
                 self.stop()
-            async for line in until_finished(self._fleet):
-                yield line
-        elif operation == "restart":
-            async for line in self._reloader.restart(
-                str(request.get("name")), wait=bool(request.get("wait"))
-            ):
-                yield line
-        elif operation == "reload":
-            dry_run, wait = bool(request.get("dry_run")), bool(request.get("wait"))
-            async for line in self._reloader.reload(dry_run=dry_run, wait=wait):
-                yield line
-        else:
-            yield {"error": f"unknown operation {operation!r}"}
+                if request.get("now"):
+                    self.stop()
+                return until_finished(self._fleet)
+            case "restart":
+                return self._reloader.restart(str(request.get("name")), wait=bool(request.get("wait")))
+            case "reload":
+                dry_run, wait = bool(request.get("dry_run")), bool(request.get("wait"))
+                return self._reloader.reload(dry_run=dry_run, wait=wait)
+            case other:
+                raise AssertionError(f"{other} is in the table of roles and nowhere else")
+
+
+async def _once(answer: Callable[[], Any]) -> AsyncIterator[Mapping[str, Any]]:
+    """Yield one line, which may have to be waited for."""
+    found = answer()
+    yield await found if asyncio.iscoroutine(found) else found

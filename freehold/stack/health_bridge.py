@@ -7,6 +7,9 @@ module decides nothing else.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.core.events import EndpointLoad, ReplicaState, ReplicaStatus, Snapshot
@@ -14,9 +17,11 @@ from freehold.core.findings import Finding, Verdict
 from freehold.engines.base import HttpCheck
 from freehold.fleet.run import Fleet
 from freehold.gateway.process.worker_set import WorkerSet
+from freehold.health.agent.history_file import HistoryFile
 from freehold.health.agent.link import AgentLink, AgentListeners
 from freehold.health.agent.messages import HealthSettings
 from freehold.health.checks.engine_progress import STILL_S
+from freehold.health.incidents.history import FILE_NAME, Mark
 from freehold.health.model.snapshot import HealthSnapshot, SettledFinding
 from freehold.health.model.targets import EngineTarget
 from freehold.stack.status import StackStatus
@@ -48,6 +53,19 @@ def targets_from_status(status: StackStatus | None) -> tuple[EngineTarget, ...]:
         )
         for replica in (status.replicas if status else ())
     )
+
+
+def mark_healthy(state_path: Path, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write an operator's mark into the history and return it, or an error; the time and the user are not the client's to choose. Blocks."""
+    try:
+        asked = msgspec.convert(request.get("mark"), Mark)
+        mark = msgspec.structs.replace(asked, set_healthy_s=wall_s(), by=str(request["by"]))
+        HistoryFile(state_path / FILE_NAME).mark(mark)
+    except msgspec.ValidationError as exc:
+        return {"error": f"not a mark: {exc}"}
+    except OSError as exc:
+        return {"error": f"cannot write {state_path / FILE_NAME}: {exc.strerror or exc}"}
+    return {"mark": msgspec.to_builtins(mark)}
 
 
 def targets(

@@ -158,7 +158,7 @@ def _encode_plain(event: EventDict) -> bytes | None:
         line = msgspec.json.encode(event)
     except UnicodeEncodeError:  # a lone surrogate, as in a file name that is not UTF-8
         return None
-    if len(line) > TEXT_CHARS_MAX or may_hold_secret(line.decode().lower()):
+    if len(line) > TEXT_CHARS_MAX or not line.isascii() or may_hold_secret(line.decode().lower()):
         return None
     return line + b"\n"
 

@@ -15,6 +15,8 @@ from typing import Literal
 
 import msgspec
 
+from freehold.core.plain_text import plain
+
 REDACTED = "[redacted]"
 TEXT_CHARS_MAX = 8192
 """Longest text of one value, characters: a traceback fits, an answer of an engine does not fill the queue."""
@@ -97,14 +99,14 @@ def clean(value: object, *, depth: int = 0) -> object:
 
 
 def clean_text(text: str | bytes | bytearray) -> str:
-    """Return `text` without secrets of a known shape, cut to `TEXT_CHARS_MAX`, and encodable as UTF-8."""
+    """Return `text` without secrets of a known shape, cut to `TEXT_CHARS_MAX`, and without control characters but tab and line feed."""
     shown = text.decode("utf-8", "replace") if isinstance(text, bytes | bytearray) else text
     if len(shown) > TEXT_CHARS_MAX:
         shown = f"{shown[:TEXT_CHARS_MAX]}… [{len(shown) - TEXT_CHARS_MAX} more characters]"
     if may_hold_secret(shown.lower()):
         for shape, instead in SECRET_SHAPES:
             shown = shape.sub(instead, shown)
-    return shown if shown.isascii() else shown.encode("utf-8", "replace").decode()
+    return shown if shown.isascii() and shown.isprintable() else plain(shown)
 
 
 def may_hold_secret(lower: str) -> bool:

@@ -146,7 +146,7 @@ class FakeServer:
         job = self._read(connection, request, path)
         if job is None:
             return
-        fault = self._take_fault()
+        fault: Fault = self._take_fault() if self.settings.fault_on.encode() in request.body else "none"
         connection.abortable = job.stream or self.settings.abort_plain or fault in ("hang", "hang_stream")
         with self._watched(connection, job, path):
             async with self._slot():

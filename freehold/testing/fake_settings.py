@@ -65,6 +65,8 @@ class FakeSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What the next completions meet."""
     fault_count: Annotated[int, msgspec.Meta(ge=-1)] = -1
     """For how many requests, then `none` again; -1: for all."""
+    fault_on: str = ""
+    """Only requests with this text in their body meet the fault; empty: all do."""
     fault_after_tokens: Whole = 3
     fault_status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 503
     fault_retry_after_s: Whole = 0

@@ -7,7 +7,9 @@ is no moment in which half a blob has its final name. It is read-only and never 
 
 The quick check compares size, modification and change time with the record. Every write through the file system,
 also one by mmap or with the modification time set back, moves the change time, which no program can set; so an
-equal stamp means the bytes that were hashed, as far as the file system knows. It does not detect decay below
+equal stamp means the bytes that were hashed, as far as the file system knows. A record is sealed with a key of this store
+(HMAC), which binds it to its hash: a record that was not written here, or for another blob, is not believed, and the
+blob is hashed. Folders that others may write, and files of other users, are rejected. It does not detect decay below
 the file system (a disk that returns other bytes), or a write in the same few milliseconds as the record itself;
 `verify` hashes everything and does. A stamp that differs for a harmless reason (a restored backup, a chmod) only
 costs one more hash.
@@ -15,8 +17,14 @@ costs one more hash.
 This module takes no lock and fetches nothing: the store does.
 """
 
+import contextlib
+import hashlib
+import hmac
 import os
+import secrets
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +35,8 @@ from typing import TypeVar
 import msgspec
 
 from freehold.core import clock
+from freehold.core.errors import Permanent
+from freehold.core.trust import why_distrusted
 from freehold.core.whole_file import sync_folder
 from freehold.weights.source import safe_name
 from freehold.weights.transfer import Fetched
@@ -41,9 +51,16 @@ TREE = "tree"
 QUARANTINE_KEPT = 4
 """Refused files kept for inspection, newest first. Source: our choice; weights are large and evidence is rarely read."""
 
+SEAL_KEY = "seal.key"
+"""Name of the file below the store's root with the key that seals records; mode 0600."""
+_KEY_BYTES = 32  # as long as the hash: more adds nothing. Source: RFC 2104, section 3
+
 _T = TypeVar("_T")
 _PRIVATE = 0o600  # rw------- of chmod(2): only the owner may read rejected bytes
 _PRIVATE_FOLDER = 0o700  # rwx------ of chmod(2)
+_FOLDER = 0o755  # rwxr-xr-x of chmod(2), whatever the umask: no other user may swap what is in it
+_RECORD_MODE = 0o644  # rw-r--r-- of chmod(2), whatever the umask
+_MAKE_OURS = "run `chown -R $(id -u) {0}` and `chmod -R go-w {0}`, then `freehold model verify`"
 _READ_ONLY = (
     0o444  # r--r--r-- of chmod(2): every user of the store may read it, none can write it by accident
 )
@@ -55,6 +72,7 @@ class Stamp(msgspec.Struct, frozen=True):
     size_bytes: int
     modified_ns: int
     changed_ns: int
+    inode: int = 0
 
 
 class KnownFile(msgspec.Struct, frozen=True):
@@ -89,6 +107,8 @@ class BlobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of a folder, sorted by path; empty: it is one file."""
     made: tuple[Origin, ...] = ()
     """The conversions on this machine that gave these bytes; empty: it was fetched."""
+    seal: str = ""
+    """HMAC-SHA-256 over the blob's hash and all other fields, by the store's key."""
 
 
 class QuarantineNote(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,13 +151,18 @@ class Blobs:
     """The folders of the store below `root`."""
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._blobs = root / "blobs"
         self._incoming = root / "incoming"
         self._quarantine = root / "quarantine"
 
     def present(self, sha256: str) -> Path | None:
-        """Return the blob if it matches its record, else None; one small read and one stat."""
-        record = self.record(sha256)
+        """Return the blob if it matches a record that this store wrote, else None; two small reads and some stats.
+
+        Raises `Permanent` if another user could have written it.
+        """
+        self._require_ours(sha256)
+        record = self._believed(sha256)
         if record is None or record.name != safe_name(record.name):
             return None
         path = self._blobs / sha256 / record.name
@@ -149,8 +174,51 @@ class Blobs:
         """Return the record of a blob; None: there is none that can be read."""
         return read_json(self._blobs / sha256 / RECORD, BlobRecord)
 
+    def _believed(self, sha256: str) -> BlobRecord | None:
+        """Return the record if this store's seal is on it, or if root wrote it for other users; None: it proves nothing."""
+        record, path = self.record(sha256), self._blobs / sha256 / RECORD
+        if record is None or path.is_symlink():
+            return None
+        if path.stat().st_uid != os.geteuid():
+            return record  # root's: `_require_ours` rejects every other user's
+        return record if hmac.compare_digest(record.seal, self._sealed(sha256, record).seal) else None
+
+    def _sealed(self, sha256: str, record: BlobRecord) -> BlobRecord:
+        plain = msgspec.json.encode(msgspec.structs.replace(record, seal=""))
+        mac = hmac.new(self._seal_key(), sha256.encode() + b"\n" + plain, hashlib.sha256)
+        return msgspec.structs.replace(record, seal=mac.hexdigest())
+
+    def _seal_key(self) -> bytes:
+        """Return the store's key, made at its first use; one that others may write is replaced, and no old record is believed."""
+        path = self._root / SEAL_KEY
+        with contextlib.suppress(FileNotFoundError):
+            if not why_distrusted(path.lstat()) and len(key := path.read_bytes()) == _KEY_BYTES:
+                return key
+        descriptor, fresh = tempfile.mkstemp(dir=self._root)  # two makers at once: the last one's holds
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
+        Path(fresh).replace(path)
+        return path.read_bytes()
+
+    def _require_ours(self, sha256: str) -> None:
+        """Raise `Permanent` if another user could have written a blob, its record or a folder that they are in."""
+        blob = self._blobs / sha256
+        for path in (self._root, self._blobs, blob, *blob.rglob("*")):
+            try:
+                seen = path.stat(follow_symlinks=path in (self._root, self._blobs))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            why = "" if stat.S_ISLNK(seen.st_mode) else why_distrusted(seen)  # a link is never loaded
+            if why:
+                message = f"{path} {why}, so these weights cannot be trusted"
+                raise Permanent(message, hint=_MAKE_OURS.format(self._root))
+
     def suspect(self, sha256: str) -> Path | None:
-        """Return the file or folder stored under a hash whatever its state; None: there is none."""
+        """Return the file or folder stored under a hash whatever its state; None: there is none.
+
+        Raises `Permanent` if another user could have written it.
+        """
+        self._require_ours(sha256)
         try:
             found = [entry for entry in (self._blobs / sha256).iterdir() if entry.name != RECORD]
         except FileNotFoundError:
@@ -167,9 +235,11 @@ class Blobs:
 
         So the next quick check detects a write in between. A folder has `files` and no stamp of its own.
         """
-        old = self.record(sha256) or BlobRecord(name=blob.name, source="", fetched_at=_now())
-        new = msgspec.structs.replace(old, name=blob.name, stamp=stamp, files=files)
-        if new != self.record(sha256):
+        believed, was = self._believed(sha256), self.record(sha256)
+        old = was or BlobRecord(name=blob.name, source="", fetched_at=_now())
+        made = believed.made if believed else ()
+        new = msgspec.structs.replace(old, name=blob.name, stamp=stamp, files=files, made=made)
+        if (new := self._sealed(sha256, new)) != was:
             _write(self._blobs / sha256 / RECORD, new)
 
     def add_origin(self, sha256: str, made: tuple[Origin, ...]) -> None:
@@ -178,20 +248,23 @@ class Blobs:
         assert old is not None, "a sound blob has a record"
         new = tuple(dict.fromkeys((*old.made, *made)))
         if new != old.made:
-            _write(self._blobs / sha256 / RECORD, msgspec.structs.replace(old, made=new))
+            changed = self._sealed(sha256, msgspec.structs.replace(old, made=new))
+            _write(self._blobs / sha256 / RECORD, changed)
 
     def made_by(self, origin: Origin) -> list[str]:
         """Return the hashes of conversions with exactly this origin, sorted."""
         return [
             sha256
             for sha256 in self.hashes()
-            if (record := self.record(sha256)) is not None and origin in record.made
+            if (record := self._believed(sha256)) is not None and origin in record.made
         ]
 
     def scratch(self, sha256: str, name: str, source: str) -> Path:
         """Return the scratch folder of a fetch of `sha256`, with the partial files of an earlier one."""
         folder = self._incoming / sha256
-        folder.mkdir(parents=True, exist_ok=True)
+        self._root.mkdir(parents=True, exist_ok=True, mode=_FOLDER)
+        for each in (self._incoming, folder):
+            each.mkdir(exist_ok=True, mode=_FOLDER)
         _write(folder / RECORD, BlobRecord(name=name, source=source, fetched_at=""))
         return folder
 
@@ -210,19 +283,27 @@ class Blobs:
         assert fetched.sha256 == sha256, "only a file with the expected hash is committed"
         ready = self._incoming / sha256 / "ready"
         shutil.rmtree(ready, ignore_errors=True)
-        ready.mkdir(parents=True)
+        for each in (
+            self._root,
+            self._incoming,
+            ready.parent,
+        ):  # a fetch whose hash nobody knew had another scratch folder
+            each.mkdir(exist_ok=True, mode=_FOLDER)
+        ready.mkdir(mode=_FOLDER)
         blob = fetched.path.rename(ready / name)
         record = BlobRecord(name=name, source=source, fetched_at=_now(), made=made)
         if fetched.files:
             known = tuple(KnownFile(path, digits, None) for path, digits in sorted(fetched.files.items()))
             record = msgspec.structs.replace(record, files=freeze_all(blob, known))
+            for folder in (blob, *(each for each in blob.rglob("*") if each.is_dir())):
+                folder.chmod(_FOLDER)
             sync_tree(blob)
         else:
             _sync_file(blob)
             record = msgspec.structs.replace(record, stamp=freeze(blob))
-        _write(ready / RECORD, record)
+        _write(ready / RECORD, self._sealed(sha256, record))
         sync_folder(ready)
-        self._blobs.mkdir(exist_ok=True)
+        self._blobs.mkdir(exist_ok=True, mode=_FOLDER)
         shutil.rmtree(
             self._blobs / sha256, ignore_errors=True
         )  # an emptied folder; a file in it was quarantined
@@ -348,12 +429,12 @@ def _as_recorded(folder: Path, files: tuple[KnownFile, ...]) -> bool:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Return size and times of a file itself, not of a link's target; None: it does not exist."""
+    """Return size, times and inode of a file itself, not of a link's target; None: it does not exist."""
     try:
         seen = path.stat(follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Stamp(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+    return Stamp(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
 
 
 def _now() -> str:
@@ -378,7 +459,8 @@ def read_json(path: Path, kind: type[_T]) -> _T | None:
 def _write(path: Path, value: msgspec.Struct) -> None:
     """Replace a small file by one rename, so that it is never seen half written."""
     new = path.with_name(path.name + ".new")
-    new.write_bytes(msgspec.json.format(msgspec.json.encode(value)))
+    with open(new, "wb", opener=lambda name, flags: os.open(name, flags, _RECORD_MODE)) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(value)))
     _sync_file(new)
     new.replace(path)
 

@@ -288,7 +288,8 @@ class Store:
     def locked(self, key: str, report: Reporter) -> Iterator[None]:
         """Hold the lock of one hash or other name; the kernel releases it when the process ends."""
         folder = self._root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o755, exist_ok=True)
         lock = filelock.FileLock(folder / f"{key}.lock", poll_interval=0.05)
         wait_s = 0.0
         while not lock.is_locked:

@@ -97,19 +97,19 @@ def test_logs_are_followed_over_a_rotation_until_ctrl_c(box: Box) -> None:
     log.write_text("one\ntwo\n")
     with following(box, "-n", "1", "fake-0") as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"two\n"
+        assert process.stdout.readline() == b"| two\n"
         with log.open("a") as more:
             more.write("three\nfo")
-        assert process.stdout.readline() == b"three\n"
+        assert process.stdout.readline() == b"| three\n"
         with log.open("a") as more:
             more.write("ur\n")
-        assert process.stdout.readline() == b"four\n"
+        assert process.stdout.readline() == b"| four\n"
         log.rename(log.with_name("fake-0.log.1"))
         log.write_text("five\n")
-        assert process.stdout.readline() == b"five\n"
+        assert process.stdout.readline() == b"| five\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
-    assert box.run("logs", "-n", "2", "fake-0").out == "four\nfive\n"
+    assert box.run("logs", "-n", "2", "fake-0").out == "| four\n| five\n"
     assert box.run("logs", "--json").said == {
         "source": "fake-0",
         "at": None,
@@ -124,7 +124,7 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(box: Box) -> None:
     log.write_text("x" * 100 + "\n" + "y\n" * 200_000)
     shell = f"'{FREEHOLD}' logs -n 300000 a | head -n 1"
     ran = subprocess.run(["sh", "-c", shell], env=box.env, capture_output=True, text=True, check=False)
-    assert (ran.stdout, ran.stderr) == ("x" * 100 + "\n", "")
+    assert (ran.stdout, ran.stderr) == ("| " + "x" * 100 + "\n", "")
 
 
 # Terminals

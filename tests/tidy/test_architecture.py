@@ -13,7 +13,12 @@ import pytest
 from tidy.source import ROOT
 
 ARCHITECTURE = ROOT / "docs" / "ARCHITECTURE.md"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    ROOT / "benchmarks" / "README.md",
+]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 ROOMS = sorted(path.name for path in (ROOT / "freehold").iterdir() if (path / "__init__.py").exists())
 TOPS = "|".join(["freehold", "docs", "tests", "benchmarks", "examples", *ROOMS])

@@ -21,7 +21,10 @@ README_LINES_MOST = 120
 BANNED_MOST = 0
 """Banned phrases over all pages; docs/health-probes.md is what the probes say of themselves."""
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
+PAGES = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")
+]
 PAGES += sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
 STYLE = ROOT / "docs" / "STYLE.md"
 

@@ -4,22 +4,24 @@ A line in the history's file, with who and when: no fault from before it trips a
 over by itself, and so does each one after it. What is measured is not talked away: a reading that is bad stays a finding.
 """
 
-import getpass
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
 import click
+import msgspec
 
 from freehold.cli.node.health_table import BAD
 from freehold.cli.terminal.agent_snapshot import asked
+from freehold.cli.terminal.audited import record_act
 from freehold.cli.terminal.output import UserMistakes, say_json
 from freehold.cli.terminal.place import StackPlace, json_option, stack_options
 from freehold.core.clock import monotonic_s, wall_s
-from freehold.core.errors import Permanent
+from freehold.core.errors import Permanent, Temporary
 from freehold.core.findings import Finding
 from freehold.core.problems import Problem, nearest_hint
+from freehold.fleet.control.client import NotRunning, ask
+from freehold.fleet.control.peer import Peer
 from freehold.health.agent.history_file import HistoryFile
 from freehold.health.agent.state_files import read_snapshot
 from freehold.health.incidents.history import FILE_NAME, Mark
@@ -51,11 +53,7 @@ def set_healthy(component: str, *, reason: str, stack: StackPlace, as_json: bool
         raise Permanent(
             f"no agent has ever looked from here ({state_path})", hint="freehold up starts a stack with one"
         )
-    mark = _mark(component, reason, known)
-    try:
-        HistoryFile(state_path / FILE_NAME).mark(mark)
-    except OSError as exc:
-        raise Permanent(f"cannot write {state_path / FILE_NAME}: {exc.strerror or exc}") from exc
+    mark = _written(state_path, _mark(component, reason, known))
     after = _taken_over(state_path, mark) if running else None
     _say(mark, after, running=running, as_json=as_json)
     return 0 if after is not None or not running else 1
@@ -76,7 +74,7 @@ def _mark(component: str, reason: str, known: HealthSnapshot | None) -> Mark:
         subject=_subject(mine, known),
         component=mine,
         findings=tuple((each.probe, each.component, each.reason) for each in found),
-        by=_who(),
+        by=Peer.myself().who(),
         reason=reason,
     )
 
@@ -119,14 +117,23 @@ def _subject(component: str, known: HealthSnapshot | None) -> str:
     return f"gpu:{serials[component]}" if component in serials else component
 
 
-def _who() -> str:
-    """Return the user's name; who became root by sudo is named too."""
+def _written(state_path: Path, mark: Mark) -> Mark:
+    """Write the mark and return it as it was written: through the controller, which checks the role, or into the file where none runs."""
+    asked_for = {"component": mark.component, "reason": mark.reason}
     try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        name = f"uid {os.getuid()}"
-    behind = os.environ.get("SUDO_USER", "")
-    return f"{behind} as {name}" if behind and behind != name else name
+        for line in ask(state_path, {"op": "set_healthy", **asked_for, "mark": msgspec.to_builtins(mark)}):
+            if "error" in line:
+                raise Permanent(line["error"], hint=line.get("hint", ""))
+            return msgspec.convert(line["mark"], Mark)
+        raise Temporary("the controller's answer broke off")
+    except NotRunning:
+        pass
+    try:
+        HistoryFile(state_path / FILE_NAME).mark(mark)
+    except OSError as exc:
+        raise Permanent(f"cannot write {state_path / FILE_NAME}: {exc.strerror or exc}") from exc
+    record_act(state_path, "set_healthy", **asked_for)
+    return mark
 
 
 def _taken_over(state_path: Path, mark: Mark) -> HealthSnapshot | None:

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from freehold.cli.terminal.output import duration_text, styled
 from freehold.cli.terminal.table import Row, paragraph, table
+from freehold.core import plain_text
 from freehold.core.events import ReplicaStatus
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.model.snapshot import HealthSnapshot, SettledFinding
@@ -49,7 +50,7 @@ def lines_of(snapshot: HealthSnapshot, serving: Serving = _NOBODY, columns: int 
 def one_line(finding: Finding) -> str:
     """Return a finding in one line."""
     verdict = styled(finding.verdict, colour=_COLOURS.get(finding.verdict))
-    return f"{verdict}  {finding.probe}  {finding.component}: {finding.message} ({finding.reason})"
+    return f"{verdict}  {finding.probe}  {finding.component}: {plain_text.one_line(finding.message)} ({finding.reason})"
 
 
 def _row(each: SettledFinding, snapshot: HealthSnapshot, serving: Serving) -> Row:
@@ -61,7 +62,7 @@ def _row(each: SettledFinding, snapshot: HealthSnapshot, serving: Serving) -> Ro
         below.append(f"{finding.reason}{since}: {_advice(finding)}")
         if on_it := serving.get(finding.component):
             below.append(f"on it: {', '.join(on_it)}")
-    return Row((verdict, finding.probe, finding.component, finding.message), below)
+    return Row((verdict, finding.probe, finding.component, plain_text.one_line(finding.message)), below)
 
 
 def _advice(finding: Finding) -> str:

@@ -15,9 +15,10 @@ import msgspec
 
 from freehold.cli.serve.key_flags import Wanted, limit_options, read_flags
 from freehold.cli.terminal import shell_values
+from freehold.cli.terminal.audited import record_act
 from freehold.cli.terminal.config import load_keyless
 from freehold.cli.terminal.output import UserMistakes, require_known, say_json, show_lines
-from freehold.cli.terminal.place import config_option, find_config, json_option
+from freehold.cli.terminal.place import StackPlace, config_option, find_config, json_option, stack_options
 from freehold.cli.terminal.table import Row, table, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
@@ -40,11 +41,11 @@ def command() -> None:
 @command.command("create", short_help="Make a key; it is shown only once.")
 @click.argument("name")
 @limit_options
-@config_option
+@stack_options
 @json_option
-def create(*, name: str, config_flag: Path | None, as_json: bool, **flags: str | None) -> None:
+def create(*, name: str, stack: StackPlace, as_json: bool, **flags: str | None) -> None:
     """Make a key for NAME and print it. It is shown this once: only its hash is kept."""
-    config = load_keyless(find_config(config_flag))
+    config = load_keyless(stack.config_path)
     key = key_from(secrets.token_bytes(KEY_BYTES))
     made: list[KeyRecord] = []
 
@@ -56,6 +57,7 @@ def create(*, name: str, config_flag: Path | None, as_json: bool, **flags: str |
         return (*before, made[0])
 
     path = _change(config, add)
+    record_act(stack.state_path, "key_created", key=made[0].id, name=name, limits=_limits_text(made[0]))
     if as_json:
         say_json({"key": key, "path": str(path), **_shown(made[0])})
         return
@@ -84,19 +86,22 @@ def list_(*, config_flag: Path | None, as_json: bool) -> None:
 
 @command.command("revoke", short_help="Revoke keys: they are rejected within a second.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=shell_values.keys)
-@config_option
+@click.option("--now", is_flag=True, help="End their running requests within a second as well.")
+@stack_options
 @json_option
-def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> None:
-    """Revoke keys by id or name. A running gateway rejects them within a second; running streams finish."""
-    config = load_keyless(find_config(config_flag))
+def revoke(*, ids: tuple[str, ...], now: bool, stack: StackPlace, as_json: bool) -> None:
+    """Revoke keys by id or name. A running gateway rejects them within a second; running requests finish without --now."""
+    config = load_keyless(stack.config_path)
     revoked: list[KeyRecord] = []
 
     def end(before: tuple[KeyRecord, ...]) -> tuple[KeyRecord, ...]:
         meant = _meant(ids, before)
         now_s = int(wall_s())
         after = tuple(
-            msgspec.structs.replace(record, revoked_s=now_s)
-            if record.id in meant and record.revoked_s is None
+            msgspec.structs.replace(
+                record, revoked_s=record.revoked_s or now_s, ends_requests=now or record.ends_requests
+            )
+            if record.id in meant
             else record
             for record in before
         )
@@ -104,6 +109,8 @@ def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> 
         return after
 
     _change(config, end)
+    for record in revoked:
+        record_act(stack.state_path, "key_revoked", key=record.id, name=record.name, now=now)
     if as_json:
         say_json({"revoked": [_shown(record) for record in revoked]})
         return

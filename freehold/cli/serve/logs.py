@@ -1,7 +1,8 @@
-"""`freehold logs`: what the engines, the gateway and the controller wrote, also after the stack has ended.
+r"""`freehold logs`: what the engines, the gateway and the controller wrote, also after the stack has ended.
 
 Lines of several logs are merged by their time. A line without a time, which most engines write, follows the line
-before it in its own log. The files are read as they are: no stack is asked, and no line is interpreted.
+before it in its own log. The files are read as they are: no stack is asked. What an engine printed stands behind `| `
+and is never read as a line of Freehold's; control characters are shown as `\x1b`.
 """
 
 import contextlib
@@ -21,19 +22,23 @@ from freehold.cli.terminal import shell_values
 from freehold.cli.terminal.output import require_known, say_json, styled
 from freehold.cli.terminal.place import StackPlace, json_option, stack_options, start_hint
 from freehold.core.errors import Permanent
+from freehold.core.plain_text import one_line, plain
 from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.processes.minder_pipes import REMARK
 
 _LOOK_AGAIN_S = 0.2  # Short enough to look immediate; a look costs one stat per log.
 ACCESS = "access"
 """The access log's name; its lines would drown the others."""
 HEALTH = "health"
 """The agent's log: every finding that changes is a line, so among other logs only its warnings are shown."""
+_OWN = frozenset({ACCESS, HEALTH, "gateway", "controller", "up"})
+"""Freehold's own logs of JSON lines. Any other has lines of a replica, or what one of Freehold's processes left on stderr."""
 _OF_WORKERS = frozenset({ACCESS, "gateway"})
 _WORKER = re.compile(r"-[0-9]+$")
 _LINE_BYTES_MAX = 1024 * 1024  # A longer line is shown in pieces.
 _COLOURS = {"warning": "yellow", "error": "red", "critical": "red"}
 _HEAD = ("at", "level", "logger", "event")  # what has a column of its own, or none: `--raw` shows the logger
-_MINDER = re.compile(r"\[freehold: (\S+Z) (.*)\]")
+_MINDER = re.compile(REMARK.decode() + r"\[freehold: (\S+Z) (.*)\]")
 """What the minder writes into an engine's log. Source: `fleet/processes/minder.py`."""
 
 
@@ -105,12 +110,15 @@ class Line:
     """Its text without what the other fields say."""
     level: str = ""
     """Empty: it says none."""
+    of_engine: bool = False
+    """An engine printed it, or a library on stderr."""
     fields: dict[str, Any] = field(default_factory=dict)
 
 
 def read_line(source: str, text: str) -> Line:
-    """Return a line with its parts: JSON of Freehold's own, a remark of the minder, or anything else, which is all event."""
-    if text.startswith("{"):
+    """Return a line with its parts: JSON in a log of Freehold's own, a remark of the minder, or anything else, which is all event."""
+    own = _first(source) in _OWN
+    if own and text.startswith("{"):
         with contextlib.suppress(msgspec.MsgspecError, ValueError):
             found = msgspec.json.decode(text, type=dict[str, Any])
             at = found.get("at")
@@ -127,7 +135,7 @@ def read_line(source: str, text: str) -> Line:
             return Line(
                 source, text, at_s=datetime.fromisoformat(found_note[1]).timestamp(), event=found_note[2]
             )
-    return Line(source, text, event=text)
+    return Line(source, text, event=text, of_engine=not own)
 
 
 def merged(logs: Iterable[tuple[float, Sequence[Line]]]) -> list[Line]:
@@ -155,23 +163,35 @@ def _write_json(line: Line, _: int) -> None:
 
 
 def _write_raw(line: Line, width: int) -> None:
-    click.echo(f"{click.style(line.source, fg='cyan')} {line.text}" if width else line.text)
+    click.echo(
+        f"{click.style(line.source, fg='cyan')} {one_line(line.text)}" if width else one_line(line.text)
+    )
 
 
 def _write_text(line: Line, width: int) -> None:
     """Print time, level, source (where there are several), event and fields; a text of several lines is printed below."""
+    event = "| " * line.of_engine + one_line(line.event)
     if not width and line.at_s is None and not line.fields:
-        click.echo(line.text)
+        click.echo(event)
         return
-    pairs = [(name, _value_text(value)) for name, value in line.fields.items() if value not in ("", None)]
-    words = [line.event, *(f"{name}={text}" for name, text in pairs if "\n" not in text)]
+    pairs = [
+        (one_line(name), plain(_value_text(value)))
+        for name, value in line.fields.items()
+        if value not in ("", None)
+    ]
+    words = [event, *(f"{name}={text}" for name, text in pairs if "\n" not in text)]
     time = "" if line.at_s is None else _time_text(line.at_s)
-    head = [styled(f"{time:24}", dim=True), styled(f"{line.level:8}", colour=_COLOURS.get(line.level))]
+    head = [
+        styled(f"{time:24}", dim=True),
+        styled(f"{one_line(line.level):8}", colour=_COLOURS.get(line.level)),
+    ]
     head += [styled(line.source.ljust(width), colour="cyan")] if width else []
     click.echo(" ".join([*head, *filter(None, words)]))
     for name, text in pairs:
         if "\n" in text:
-            click.echo(f"    {name}:\n" + "\n".join(f"        {each}" for each in text.splitlines()))
+            click.echo(
+                f"    {name}:\n" + "\n".join(f"        {each}" for each in text.rstrip("\n").split("\n"))
+            )
 
 
 def _time_text(at_s: float) -> str:

@@ -1,7 +1,7 @@
 """What commands print: JSON on stdout with `--json`, text for people otherwise, and errors on stderr.
 
 With `--json` stdout holds JSON and nothing else, so that a script can parse it also after a failure. Text from
-outside (names, paths, an engine's last lines) is printed as it is and never read as markup.
+outside (names, paths, an engine's last lines) is printed with its control characters escaped and never read as markup.
 """
 
 import os
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import click
 import msgspec
 
+from freehold.core.plain_text import plain
 from freehold.core.problems import Problem, nearest_hint
 
 INTERRUPTED = 130
@@ -83,9 +84,9 @@ def show_problems(problems: Sequence[tuple[str, str, str]], *, as_json: bool) ->
         say_json({"problems": [{"where": w, "message": m, "hint": h} for w, m, h in problems]})
         return
     for where, message, hint in problems:
-        click.echo(f"{styled(where, bold=True)}: {message}", err=True)
+        click.echo(f"{styled(plain(where), bold=True)}: {plain(message)}", err=True)
         if hint:
-            click.echo(f"    {hint}", err=True)
+            click.echo(f"    {plain(hint)}", err=True)
     count = len(problems)
     if count > 1:
         click.echo(f"{count} problems; nothing was done.", err=True)
@@ -96,9 +97,9 @@ def show_failure(message: str, hint: str, *, as_json: bool) -> None:
     if as_json:
         say_json({"error": {"message": message, "hint": hint}})
         return
-    click.echo(f"{styled('freehold', bold=True)}: {message}", err=True)
+    click.echo(f"{styled('freehold', bold=True)}: {plain(message)}", err=True)
     if hint:
-        click.echo(f"    {hint}", err=True)
+        click.echo(f"    {plain(hint)}", err=True)
 
 
 def duration_text(seconds: float) -> str:

@@ -50,7 +50,7 @@ def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return config_option(
         click.option(
             "--state-dir",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=click.Path(path_type=Path, file_okay=False, readable=False),
             envvar="FREEHOLD_STATE_DIR",
             help="Where the running stack keeps its state [default: one folder per configuration file]",
         )(with_stack)

@@ -9,6 +9,7 @@ from freehold.cli.terminal.output import duration_text, show_lines, styled
 from freehold.cli.terminal.table import Row, paragraph, table, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
+from freehold.core.plain_text import one_line
 from freehold.stack.status import EJECTED, ConfigStatus, GatewayStatus, StackStatus
 
 _COLOURS = {
@@ -25,7 +26,7 @@ _NUMBERS = frozenset({"tokens/s", "restarts", "pid"})
 
 def note(replica: ReplicaStatus) -> str:
     """Return why a replica is where it is and what to do, in one line; empty when there is nothing to say."""
-    return "; ".join(filter(None, (replica.reason, replica.hint)))
+    return one_line("; ".join(filter(None, (replica.reason, replica.hint))))
 
 
 def state_colour(replica: ReplicaStatus) -> str:

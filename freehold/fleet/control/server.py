@@ -1,27 +1,31 @@
 """The control socket: an operator's `status`, `stop` and `restart` reach the running controller.
 
-A unix socket in the state directory, mode 0600 in a directory of 0700: only its user can open it. One line of
-JSON is the request; one or more lines of JSON are the answer. Everything is bounded: length of a line, clients at once, time per line.
-It does not serve other machines and never sees an inference request.
+A unix socket in the state directory. It has mode 0600, or 0666 if the configuration gives other users a role; the kernel names the
+user of each client, and `roles` decides. One line of JSON is the request; one or more lines of JSON are the answer. Everything is
+bounded: length of a line, clients at once, time per line. It does not serve other machines and never sees an inference request.
 """
 
 import asyncio
 import contextlib
+import functools
+import os
 import socket
-import struct
 import sys
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
 from freehold.core.errors import Permanent
-from freehold.fleet.control.client import LINE_S, Line
+from freehold.fleet.control import audit
+from freehold.fleet.control.client import DENIED, LINE_S, Line
+from freehold.fleet.control.peer import Peer
+from freehold.fleet.control.roles import LEAST, Role, role_of, why_not
 from freehold.fleet.control.state_dir import StateDir
-from freehold.fleet.processes import proc_files
-from freehold.fleet.processes.launch_process import replica_of
 from freehold.fleet.run import Fleet
+from freehold.telemetry.logs import get_logger
 
 LINE_BYTES = 64 * 1024
 """Longest request. Source: own choice; a request is an op and an id."""
@@ -33,9 +37,13 @@ PROGRESS_S = 0.2
 """Between two checks of the progress of a stop."""
 HEARTBEAT_S = 2.0
 """Longest silence in the answer to a stop. Source: own choice; an operator still believes that it works."""
+_ROLES_HINT = (
+    "an admin of this stack gives roles in freehold.yaml (roles: {USER: operator}), then: freehold reload"
+)
 
 Answerer = Callable[[dict[str, Any]], AsyncIterator[Line]]
-"""From a request to the lines of its answer; the controller provides it, since it covers more than the fleet."""
+"""From a request of a user that may make it to the lines of its answer; the controller provides it, since it covers more than the
+fleet. Of an act, `by` is the user's name."""
 
 
 async def until_finished(fleet: Fleet) -> AsyncIterator[Line]:
@@ -69,6 +77,19 @@ class ControlServer:
         self._clients: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._inode = 0
+        self._given: Mapping[int, Role] = {}
+        self._log = get_logger("control")
+
+    def allow(self, given: Mapping[int, Role]) -> None:
+        """Give other users these roles from the next request on, by user id, and take those that they had."""
+        self._given = given
+        if self._server is not None:
+            with contextlib.suppress(OSError), self._state_dir.socket_path() as path:
+                Path(path).chmod(self._mode)
+
+    @property
+    def _mode(self) -> int:
+        return 0o666 if self._given and sys.platform == "linux" else 0o600
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -90,7 +111,7 @@ class ControlServer:
         with self._state_dir.socket_path() as path:
             Path(path).unlink(missing_ok=True)
             listener.bind(path)
-            Path(path).chmod(0o600)
+            Path(path).chmod(self._mode)
             self._inode = Path(path).stat().st_ino
         listener.listen(CLIENTS_MAX)
         return listener
@@ -132,10 +153,10 @@ class ControlServer:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, refused: bool
     ) -> None:
-        is_engine = _is_engine(writer)
-        request = await _read_request(
-            reader
-        )  # also of a rejected client: an unread request would lose the error
+        peer = Peer.of(writer.get_extra_info("socket"))
+        is_engine = peer.is_engine
+        # Also of a rejected client: an unread request would lose the error.
+        request = await _read_request(reader)
         if is_engine:
             await _send(writer, {"error": "an engine may not control the stack"})
             return
@@ -145,21 +166,37 @@ class ControlServer:
         if request is None:
             await _send(writer, {"error": 'one line of JSON is wanted, such as {"op": "status"}'})
             return
+        if why := why_not(request.get("op"), role_of(peer.uid, self._given, own_uid=os.geteuid())):
+            self._log.warning("rejected", operation=request.get("op"), uid=peer.uid, pid=peer.pid, why=why)
+            await _send(writer, {"error": why, "hint": _ROLES_HINT, DENIED: True})
+            return
+        if LEAST[request["op"]] >= Role.OPERATOR and not request.get("dry_run"):
+            request["by"] = await self.record(request["op"], peer, request)
         async for line in self._answer(request):
             await _send(writer, line)
 
+    async def record(self, act: str, peer: Peer, detail: Line) -> str:
+        """Write an act into the audit log and return the user's name; a disk that fails or hangs is reported and prevents nothing."""
+        loop, written, names = asyncio.get_running_loop(), asyncio.Event(), [f"uid {peer.uid}"]
+        complain = functools.partial(self._log.error, "audit_not_written", act=act, uid=peer.uid)
 
-def _is_engine(writer: asyncio.StreamWriter) -> bool:
-    """Return whether the client is a process of an engine, or has ended already.
+        def write() -> None:
+            names.append(peer.who())
+            try:
+                audit.append(self._state_dir.logs, act, peer=peer, detail=detail)
+            except OSError as exc:
+                complain(why=str(exc))
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(written.set)
 
-    Landlock does not limit connections to the socket's path, so the kernel is asked who connected (SO_PEERCRED, unix(7)).
-    """
-    peer: socket.socket = writer.get_extra_info("socket")
-    if sys.platform != "linux":
-        return False
-    pid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-    outside = pid == 0  # it is in no namespace that this process sees: an operator beside the container
-    return not outside and (proc_files.mark(pid) is None or bool(replica_of(pid)))
+        # A daemon: a disk that never answers must not keep the process from ending.
+        threading.Thread(target=write, name="audit", daemon=True).start()
+        try:
+            async with asyncio.timeout(LINE_S):
+                await written.wait()
+        except TimeoutError:
+            complain(why="the disk does not answer")
+        return names[-1]
 
 
 async def _read_request(reader: asyncio.StreamReader) -> dict[str, Any] | None:

@@ -7,7 +7,6 @@ so there are no stale locks. Serving does not need this directory; it holds no s
 import contextlib
 import os
 import signal
-import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import Permanent
+from freehold.core.trust import OTHERS_MAY_WRITE
 from freehold.core.whole_file import replace_file
 from freehold.fleet.processes import proc_files
 from freehold.fleet.processes.proc_files import ProcessMark
@@ -67,7 +67,7 @@ def locked_directories() -> dict[Path, int]:
 class StateDir:
     """A directory for one controller at a time; made with mode 0700, one that is there already is left as it is.
 
-    Raises Permanent when the directory cannot be made, belongs to another user, or is writable by all users.
+    Raises Permanent when the directory cannot be made, belongs to another user, or is writable by others, for root too.
     """
 
     def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -191,11 +191,11 @@ class StateDir:
             raise Permanent(f"cannot use the state directory {self.path}: {exc.strerror}") from exc
         if seen.st_uid != os.geteuid():
             raise Permanent(f"{self.path} belongs to another user", hint="choose another state directory")
-        if seen.st_mode & stat.S_IWOTH:
+        if seen.st_mode & OTHERS_MAY_WRITE:
             # Any user that can write here could replace the control socket.
             raise Permanent(
-                f"{self.path} is writable by every user",
-                hint=f"chmod o-w {self.path}, or name a folder in it",
+                f"{self.path} can be written by others",
+                hint=f"chmod go-w {self.path}, or name a folder in it",
             )
 
     def _write(self, name: str, content: bytes) -> None:

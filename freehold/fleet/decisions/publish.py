@@ -9,8 +9,9 @@ import msgspec
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, ReplicaStatus, Snapshot
 from freehold.engines.base import Capacity
+from freehold.fleet.decisions.meter import tokens_per_s
 from freehold.fleet.decisions.plan import ReplicaPlan
-from freehold.fleet.decisions.state import FleetView, Replica, tokens_per_s
+from freehold.fleet.decisions.state import FleetView, Replica
 
 _SHOWN = frozenset(
     {
@@ -50,6 +51,7 @@ def build_snapshot(
             if replica.url and (not replica.managed or replica.state in _SHOWN)
         ),
         replicas=tuple(_status(plan, replica, wall_offset_s) for plan, replica in known),
+        ends=tuple(replica.end for _, replica in known if replica.end is not None),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import singledispatch
 
-from freehold.core.events import ReplicaState
+from freehold.core.events import EngineEnd, ReplicaState
 from freehold.engines.base import Capacity, ExitCause, ExitKind
 from freehold.fleet.decisions.events import (
     Abandon,
@@ -41,6 +41,7 @@ from freehold.fleet.decisions.events import (
     Terminate,
     Unanswered,
 )
+from freehold.fleet.decisions.meter import Meter, with_reading
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 
 State = ReplicaState
@@ -85,20 +86,6 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meter:
-    """The readings of a replica's own counters."""
-
-    due_s: float = 0.0
-    under_way: bool = False
-    asked_s: float = 0.0
-    """When the latest reading was requested."""
-    readings: tuple[tuple[float, float], ...] = ()
-    """(when, generated tokens so far), oldest first, of one unbroken count."""
-    running: float | None = None
-    """Requests that the engine works on, of the latest reading."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """The state of one replica."""
 
@@ -132,6 +119,8 @@ class Replica:
     """Why its running process is to be ended; empty: it is not."""
     mending: bool = False
     """Its last process was ended because it stalled, and the next one is neither ready nor has failed."""
+    end: EngineEnd | None = None
+    """How its newest process that has ended did so; None: none has ended."""
     reason: str = ""
     hint: str = ""
 
@@ -343,8 +332,9 @@ def _(event: Started, replica: Replica, _settings: FleetSettings, now_s: float) 
 def _(event: MainProcessGone, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
     if replica.process is None or replica.process.terminate_s is not None:
         return replica
+    end = _end(replica, replica.process, event.cause)
     process = replace(replica.process, terminate_s=now_s)
-    return _to(replace(replica, process=process, reason=event.cause.summary), State.STOPPING, now_s)
+    return _to(replace(replica, process=process, end=end, reason=event.cause.summary), State.STOPPING, now_s)
 
 
 @_change.register
@@ -352,7 +342,8 @@ def _(event: Exited, replica: Replica, settings: FleetSettings, now_s: float) ->
     process = replica.process
     if process is None:
         return replica
-    gone = replace(replica, process=None, url="", asking=False, meter=Meter())
+    end = _end(replica, process, event.cause)
+    gone = replace(replica, process=None, url="", asking=False, meter=Meter(), end=end)
     if replica.after is After.STOP:
         return _to(replace(gone, reason="", hint=""), State.STOPPED, now_s)
     if replica.after is After.RESTART:
@@ -362,6 +353,14 @@ def _(event: Exited, replica: Replica, settings: FleetSettings, now_s: float) ->
     if event.cause.kind is ExitKind.PORT_IN_USE and not process.blame:
         return _port_taken(gone, event.cause, settings, now_s)
     return _failed(gone, process, event.cause, settings, now_s=now_s)
+
+
+def _end(replica: Replica, process: Process, cause: ExitCause) -> EngineEnd:
+    """Return how the present process ended; the first report counts, since the second one is of what it left behind."""
+    if replica.end is not None and replica.end.incarnation == replica.incarnation:
+        return replica.end
+    kind = cause.kind if process.terminate_s is None else ExitKind.STOPPED
+    return EngineEnd(id=replica.id, incarnation=replica.incarnation, kind=kind)
 
 
 def _port_taken(replica: Replica, cause: ExitCause, settings: FleetSettings, now_s: float) -> Replica:
@@ -456,7 +455,9 @@ def _(event: CountersRead, replica: Replica, settings: FleetSettings, now_s: flo
         under_way=False,
         due_s=now_s + (settings.drain_poll_s if draining else settings.scrape_s),
         running=event.running,
-        readings=_readings(replica.meter.readings, event.tokens_total, settings.rate_window_s, now_s),
+        readings=with_reading(
+            replica.meter.readings, event.tokens_total, window_s=settings.rate_window_s, now_s=now_s
+        ),
     )
     changed = replace(replica, meter=meter)
     if replica.state is State.READY and event.asleep:
@@ -476,23 +477,3 @@ def _(event: Stalled, replica: Replica, _settings: FleetSettings, _now_s: float)
 def _(_event: Recovered, replica: Replica, _settings: FleetSettings, _now_s: float) -> Replica:
     waits = replica.process is not None and replica.process.terminate_s is None
     return replace(replica, stalled="") if waits else replica
-
-
-def _readings(
-    readings: tuple[tuple[float, float], ...], total: float | None, window_s: float, now_s: float
-) -> tuple[tuple[float, float], ...]:
-    """Return the readings with a new one; an unknown or a falling count starts a new row."""
-    if total is None:
-        return ()
-    if readings and total < readings[-1][1]:
-        readings = ()
-    recent = tuple(r for r in readings if now_s - r[0] <= window_s)
-    return (*(recent or readings[-1:]), (now_s, total))
-
-
-def tokens_per_s(meter: Meter) -> float | None:
-    """Return generated tokens per second over the readings held; None before two of them."""
-    if len(meter.readings) < 2:
-        return None
-    (first_s, first), (last_s, last) = meter.readings[0], meter.readings[-1]
-    return (last - first) / (last_s - first_s) if last_s > first_s else None

@@ -22,6 +22,7 @@ import msgspec
 
 import freehold
 from freehold.core.errors import Temporary
+from freehold.core.plain_text import one_line
 from freehold.engines.base import Command, Placement
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan, files_dir, log_path
 from freehold.fleet.gpus.assign import visible_env, visible_names
@@ -66,6 +67,8 @@ class EngineEnding:
 
     code: int
     tail: tuple[str, ...]
+    asked: bool = False
+    """It was asked to end before it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,8 @@ class EngineExited:
     """Exit code; negative: minus the signal."""
     tail: tuple[str, ...] = ()
     """Last lines of its output."""
+    asked: bool = False
+    """It was asked to end before it did."""
     log_dropped_bytes: int = 0
     failure: str = ""
     """Why the engine is not the cause: it could not be launched, or its minder died; empty: it is."""
@@ -254,10 +259,15 @@ class ProcessLaunch:
                 self._pid, self._start_ticks = report.pid, report.start_ticks
                 self._report(EngineStarted(pid=report.pid, url=self._url))
             elif report.event == "ending":
-                self._report(EngineEnding(code=report.code, tail=report.tail))
+                self._report(
+                    EngineEnding(code=report.code, tail=tuple(map(one_line, report.tail)), asked=report.asked)
+                )
             elif report.event == "exited":
                 return EngineExited(
-                    code=report.code, tail=report.tail, log_dropped_bytes=report.log_dropped_bytes
+                    code=report.code,
+                    tail=tuple(map(one_line, report.tail)),
+                    asked=report.asked,
+                    log_dropped_bytes=report.log_dropped_bytes,
                 )
         return None
 
@@ -279,6 +289,7 @@ class _MinderReport(msgspec.Struct):
     start_ticks: int = 0
     code: int = 0
     tail: tuple[str, ...] = ()
+    asked: bool = False
     log_dropped_bytes: int = 0
 
 

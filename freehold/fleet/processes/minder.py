@@ -23,7 +23,7 @@ import sys
 import time
 
 from freehold.fleet.processes import cage
-from freehold.fleet.processes.minder_pipes import READ_BYTES, Log, Orders, OutputTail, Reports
+from freehold.fleet.processes.minder_pipes import READ_BYTES, REMARK, Log, Orders, OutputTail, Reports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class Minder:
 
     def _note(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._log.offer(f"[freehold: {stamp} {text}]\n".encode())
+        self._log.offer(REMARK + f"[freehold: {stamp} {text}]\n".encode())
 
     def _is_over(self) -> bool:
         if self._orders.closed and self._code is not None:
@@ -234,7 +234,7 @@ class Minder:
         except BlockingIOError:
             return
         if chunk:
-            self._log.offer(chunk)
+            self._log.offer(chunk.replace(REMARK, b"?"))
             self._tail.add(chunk)
         else:
             self._poll.unregister(self._out_fd)
@@ -302,7 +302,7 @@ class Minder:
             signal_quietly(os.kill, pid, signal.SIGKILL)
         if not self._ending_reported and time.monotonic() > self._ended_s + ENDING_S:
             self._ending_reported = True
-            self._reports.send("ending", code=self._code, tail=self._tail.lines())
+            self._reports.send("ending", code=self._code, asked=self._asked_to_end, tail=self._tail.lines())
 
     def _finish(self) -> None:
         while self._out_fd >= 0 and _readable(self._out_fd):
@@ -311,7 +311,11 @@ class Minder:
             self._exec_done()
         self._note(f"process {self._pid} ended, exit code {self._code}")
         self._reports.send(
-            "exited", code=self._code, tail=self._tail.lines(), log_dropped_bytes=self._log.dropped_bytes
+            "exited",
+            code=self._code,
+            asked=self._asked_to_end,
+            tail=self._tail.lines(),
+            log_dropped_bytes=self._log.dropped_bytes,
         )
         self._flush_reports()
         self._log.close(LOG_CLOSE_S)

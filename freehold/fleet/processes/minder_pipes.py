@@ -28,6 +28,8 @@ TAIL_LINE_CHARS = 500
 """Longest of these lines; so a report stays below a pipe's 64 KiB (pipe(7)) and its writing never waits."""
 READ_BYTES = 65536
 """One read of the engine's output. Source: a pipe's capacity, pipe(7)."""
+REMARK = b"\x1e"
+"""The byte before the minder's own lines in an engine's log, and taken out of what the engine prints. Source: ASCII, record separator."""
 QUEUE_BYTES = 512 * 1024
 """Output that waits for the disk; more is dropped and counted. Source: own choice, keeps the minder small."""
 ORDER_BYTES = 1024 * 1024
@@ -118,7 +120,8 @@ class Log:
         """Write into the log how many bytes are missing."""
         try:
             self._append(
-                b"\n[freehold: %d bytes dropped here: the disk was too slow or full]\n" % missing_bytes
+                b"\n%b[freehold: %d bytes dropped here: the disk was too slow or full]\n"
+                % (REMARK, missing_bytes)
             )
         except OSError:
             self._shut()
@@ -176,7 +179,7 @@ class OutputTail:
     def lines(self) -> list[str]:
         """Return at most ERROR_LINES that name an error and then at most TAIL_LINES, each cut to TAIL_LINE_CHARS."""
         text = b"".join(self._chunks).decode("utf-8", "replace")
-        lines = [line[:TAIL_LINE_CHARS] for line in text.splitlines() if line.strip()]
+        lines = [line[:TAIL_LINE_CHARS] for line in text.replace("\r", "\n").split("\n") if line.strip()]
         errors = [line for line in lines[:-TAIL_LINES] if "Error: " in line or "Exception: " in line]
         return errors[-ERROR_LINES:] + lines[-TAIL_LINES:]
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import msgspec
 
 _PROC = Path("/proc")
-_STATE, _PARENT, _GROUP, _USER_TICKS, _SYSTEM_TICKS, _STARTED = 0, 1, 2, 11, 12, 19
-# Fields of /proc/PID/stat after the name in brackets: state, ppid, pgrp, utime, stime, starttime. Source: proc(5).
+_STATE, _PARENT, _GROUP, _TERMINAL, _USER_TICKS, _SYSTEM_TICKS, _STARTED = 0, 1, 2, 4, 11, 12, 19
+# Fields of /proc/PID/stat after the name in brackets: state, ppid, pgrp, tty_nr, utime, stime, starttime. Source: proc(5).
+_PTS_FIRST, _PTS_LAST = 136, 143  # Major numbers of pseudo-terminals. Source: Linux, admin-guide/devices.txt.
 
 
 class ProcessMark(msgspec.Struct, frozen=True):
@@ -49,6 +50,16 @@ def end(process: ProcessMark, signal_number: int) -> None:
             os.killpg(process.pid, signal_number)
         else:
             os.kill(process.pid, signal_number)
+
+
+def terminal(pid: int) -> str:
+    """Return a process's terminal, such as `pts/3`; empty: it has none, or has ended."""
+    fields = _stat(pid)
+    device = int(fields[_TERMINAL]) if fields else 0
+    major, minor = os.major(device), os.minor(device)
+    if _PTS_FIRST <= major <= _PTS_LAST:
+        return f"pts/{minor + (major - _PTS_FIRST) * 256}"
+    return f"tty {major}:{minor}" if device else ""
 
 
 def boot_id() -> str:

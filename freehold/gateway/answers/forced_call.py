@@ -105,8 +105,8 @@ def as_calls(answer: Json) -> Json:
             if choice["finish_reason"] == "stop":
                 raise ValueError("not a call") from None
             continue
-        told = msgspec.json.encode(msgspec.json.decode(call.arguments)).decode()
-        function = {"name": call.name, "arguments": told}
+        arguments = msgspec.json.encode(msgspec.json.decode(call.arguments)).decode()
+        function = {"name": call.name, "arguments": arguments}
         message["tool_calls"] = [
             {"id": f"call_{answer['id']}_{choice['index']}", "type": "function", "function": function}
         ]

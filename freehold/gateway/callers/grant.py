@@ -4,6 +4,7 @@ A `KeyState` stays the same object while its record changes, so that a reload ke
 under way settles with the key it began with. It neither finds keys nor rejects requests: `server.authenticate` does.
 """
 
+from hashlib import blake2b
 from math import inf
 
 from freehold.gateway.callers.keys import KeyRecord
@@ -19,8 +20,9 @@ PICOUSD_PER_MICROUSD = 10**6
 class KeyState:
     """One key as this process knows it."""
 
-    __slots__ = ("allowance", "concurrency", "counts_tokens", "ends_s", "hash", "id", "limited", "may_leave", "models",
-                 "priority", "record", "reserved", "reserved_picousd", "timeout_s", "weight")  # fmt: skip
+    __slots__ = ("allowance", "cache_domain", "concurrency", "counts_tokens", "ends_s", "hash",
+                 "id", "limited", "may_leave", "models", "priority", "record", "reserved",
+                 "reserved_picousd", "timeout_s", "weight")  # fmt: skip
 
     def __init__(self, record: KeyRecord, now_ms: int) -> None:
         self.id = record.id
@@ -45,6 +47,8 @@ class KeyState:
         limits = record.limits
         self.record = record
         self.hash = bytes.fromhex(record.hash)
+        # From the key's hash: no other caller can guess it, and every worker makes the same after every restart.
+        self.cache_domain = blake2b(self.hash, digest_size=16, person=b"freehold-cache-1").hexdigest()
         self.ends_s = 0.0 if record.revoked_s is not None else record.expires_s or inf
         """Unix seconds from which on it is rejected."""
         self.timeout_s = inf if limits.timeout_s is None else limits.timeout_s

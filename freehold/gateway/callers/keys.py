@@ -15,6 +15,8 @@ KEY_BYTES = 25
 (NIST SP 800-57 part 1, 5.6), and the rest leaves no room for argument."""
 KEY_PREFIX = "fh-"
 """How every key begins, so that people and scanners of leaked secrets know one when they see it."""
+KEY_CHARS = len(KEY_PREFIX) + KEY_BYTES * 8 // 5
+"""Characters of a key: the prefix, and one for five bits."""
 KEYS_MAX = 10_000
 """Most keys in one file, revoked ones counted. Source: own bound; reading that many takes about 20 ms."""
 NAME_CHARS_MAX = 64
@@ -74,6 +76,8 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     """From then on it is refused; None: never."""
     revoked_s: int | None = None
     """Since when it is refused; None: it is not revoked."""
+    ends_requests: bool = False
+    """It was revoked at once: its running requests end too."""
     limits: KeyLimits = KeyLimits()
 
 

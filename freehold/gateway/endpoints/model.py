@@ -87,6 +87,10 @@ class ServedModel:
                 request.on_trial = True
         return chosen
 
+    def standing(self, now_s: float) -> int:
+        """Return how many targets are ready and not ejected."""
+        return sum(not target.outlier.is_out(now_s) for target in self.targets)
+
     def has_adapter(self, name: str) -> bool:
         """Return whether any target has an adapter; the empty name is the model itself, which all have."""
         return not name or any(name in target.adapters for target in self.targets)

@@ -6,9 +6,10 @@ It opens no connection: `exchange.upstream` does, and gives back those whose ans
 from urllib.parse import urlsplit
 
 from freehold.core.events import Endpoint
-from freehold.engines.base import Engine
+from freehold.engines.base import Engine, PrefixCache
 from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.gateway.endpoints.outlier_detection import OutlierState
+from freehold.gateway.endpoints.slot_owners import SlotOwners
 from freehold.gateway.queue.concurrency_limit import ConcurrencyLimit
 from freehold.gateway.queue.shared_concurrency_limit import SharedConcurrencyLimit
 from freehold.gateway.wire.body import raw_keys
@@ -23,7 +24,7 @@ class UpstreamTarget:
     """One endpoint; its idle connections are used last in, first out."""
 
     __slots__ = ("_idle", "_starts", "adapters", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
-                 "id", "outlier", "port", "prefix", "renamed", "slots", "tls")  # fmt: skip
+                 "id", "outlier", "owners", "port", "prefix", "renamed", "slots", "tls")  # fmt: skip
 
     def __init__(
         self,
@@ -49,7 +50,10 @@ class UpstreamTarget:
         """Whether it answers."""
         self.gone = False
         self.renamed = endpoint.upstream_model not in {"", endpoint.model}
-        self.as_it_is = not self.renamed and not engine.stream_to_abort and not endpoint.adapters
+        self.owners = SlotOwners(endpoint.slots if counters is None else 0)
+        """Whose tokens its slots hold, for an engine that needs that to be known."""
+        apart = engine.prefix_cache is not PrefixCache.SHARED
+        self.as_it_is = not (self.renamed or engine.stream_to_abort or endpoint.adapters or apart)
         """Bodies go there unchanged."""
         self.adapters = {each.name: raw_keys(each.keys) for each in endpoint.adapters}
         """The keys of a body that asks for one of its adapters."""

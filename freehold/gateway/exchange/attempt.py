@@ -10,13 +10,15 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
-from freehold.engines.base import TRANSCRIPTIONS, ApiError
+from freehold.engines.base import COUNT_PATHS, TRANSCRIPTIONS, ApiError, PrefixCache
 from freehold.gateway.answers.assemble import Assembler
 from freehold.gateway.answers.stream_tap import JSON_PATHS, AnswerTap, tap_for
 from freehold.gateway.answers.usage import WHOLE_BYTES_MAX, Usage, is_json, whole_usage
 from freehold.gateway.endpoints import stall
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.outlier_detection import Failure
+from freehold.gateway.endpoints.prefix_key import key_of
+from freehold.gateway.endpoints.slot_owners import SlotStay
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.upstream import connect
@@ -47,6 +49,7 @@ class AttemptOwner(Protocol):
     model: ServedModel
     request: Request
     cost_tokens: int
+    prefix_key: int | None
     on_trial: bool
     done: bool
     tap: AnswerTap | None
@@ -59,7 +62,8 @@ class AttemptOwner(Protocol):
     """Since when the client does not read; None: it reads."""
     first_s: float | None
     """When the first byte of a streamed answer came."""
-    only_new_connections: bool
+    lost_at: UpstreamTarget | None
+    """Where a pooled connection ended before an answer: from then on this request uses new ones; None: nowhere."""
 
     @property
     def answer_bytes(self) -> int:
@@ -118,6 +122,7 @@ class Attempt:
     holds_place = True
     """It counts in the target's limit."""
     connection: EngineConnection | None = None
+    _stay: SlotStay | None = None
     _began = False
     """The answer's body has begun."""
     _connecting: asyncio.Task[None] | None = None
@@ -141,7 +146,7 @@ class Attempt:
 
     def start(self) -> None:
         """Send the request on an idle connection, or connect first."""
-        connection = None if self.owner.only_new_connections else self.target.take_idle()
+        connection = None if self.owner.lost_at is not None else self.target.take_idle()
         if connection is not None:
             self._send(connection)
         else:
@@ -170,7 +175,8 @@ class Attempt:
         data = owner.rest_body or request.body
         if not target.as_it_is:
             try:
-                data, self.assembler = body_for(request, target, data)
+                self._enter_slot()
+                data, self.assembler = body_for(request, target, data=data, stay=self._stay)
             except RecursionError:
                 target.keep(connection)
                 owner.reject(too_deep())
@@ -183,6 +189,28 @@ class Attempt:
         connection.send(self, whole, owner.context.write_batch)
         if owner.paused_s is not None:
             connection.pause()
+
+    def _enter_slot(self) -> None:
+        """Take a slot of an engine that keeps callers apart by slots."""
+        owner, engine = self.owner, self.target.engine
+        request = owner.request
+        if (
+            request.cache_salt
+            and engine.prefix_cache is PrefixCache.SLOTS
+            and request.path not in COUNT_PATHS
+        ):
+            pinned = request.one_answer and request.path in engine.apart_paths
+            if owner.prefix_key is None:
+                owner.prefix_key = key_of(request.path, request.body)
+            self._stay = self.target.owners.enter(request.cache_salt, owner.prefix_key, pinned=pinned)
+
+    def _is_answered(self) -> bool:
+        return self.head is not None and self.head.status == 200
+
+    def _leave_slot(self, *, answered: bool) -> None:
+        if self._stay is not None:
+            self.target.owners.leave(self._stay, answered=answered)
+            self._stay = None
 
     # What the engine's connection calls
 
@@ -249,10 +277,10 @@ class Attempt:
         elif owner.answer_bytes > owner.resumed_at_bytes:
             self.count_failure("lost")
             owner.stream_broke(frame, "The engine failed.", reason="engine_lost")
-        elif connection.served and not owner.only_new_connections and frame is None:
+        elif connection.served and owner.lost_at is None and frame is None:
             # A pooled connection that the engine closed at the same moment: no sign of a sick replica. From here on this
             # request uses no other pooled one, so that it meets that only once, in addition to its attempts if need be.
-            owner.only_new_connections = True
+            owner.lost_at = self.target
             owner.try_again(self.target)
         else:
             owner.attempt_failed(self, "lost")
@@ -437,6 +465,7 @@ class Attempt:
 
     def leave(self, whole_s: float | None = None) -> None:
         """Free the place at the target; `whole_s`: seconds after which the answer came whole in one read, if it did."""
+        self._leave_slot(answered=whole_s is not None or self._is_answered())
         if self.holds_place:
             self.holds_place = False
             self.target.gate.leave(self.owner.cost_tokens, began=self._began, whole_s=whole_s)
@@ -445,5 +474,6 @@ class Attempt:
 
     def forget_answer(self) -> None:
         """Drop what came of an answer: another attempt follows."""
+        self._leave_slot(answered=self._is_answered())
         self.head, self.assembler, self._error_parts = None, None, ()
         self.passing = None

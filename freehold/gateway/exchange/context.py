@@ -9,7 +9,9 @@ from pathlib import Path
 from freehold.gateway.answers.stream_log import PackBudget
 from freehold.gateway.counters.request_metrics import GatewayMetrics
 from freehold.gateway.exchange.access_log import AccessLog
+from freehold.gateway.exchange.inquest import Inquest
 from freehold.gateway.exchange.ledger_record import LedgerWriter
+from freehold.gateway.exchange.quarantine import Quarantine
 from freehold.gateway.exchange.retry_budget import RetryBudget
 from freehold.gateway.exchange.write_batch import WriteBatch
 from freehold.gateway.settings import Settings
@@ -19,8 +21,8 @@ from freehold.telemetry.logs import get_logger
 class ExchangeContext:
     """The shared things of one gateway process."""
 
-    __slots__ = ("access_log", "date_line", "draining", "ledger", "log", "metrics", "now_s", "pack_budget",
-                 "retry_budget", "settings", "tick_s", "write_batch")  # fmt: skip
+    __slots__ = ("access_log", "date_line", "draining", "inquest", "ledger", "log", "metrics", "now_s", "pack_budget",
+                 "quarantine", "retry_budget", "settings", "tick_s", "write_batch")  # fmt: skip
 
     def __init__(self, settings: Settings, now_s: Callable[[], float]) -> None:
         self.settings = settings
@@ -36,6 +38,9 @@ class ExchangeContext:
         self.metrics = GatewayMetrics()
         self.retry_budget = RetryBudget(self.tick_s)
         self.pack_budget = PackBudget()
+        self.quarantine = Quarantine()
+        self.inquest: Inquest | None = None
+        """Finds out which request made an engine crash; None: there is no fleet that reports how engines end."""
         self.access_log = AccessLog(settings.access_log)
         self.ledger: LedgerWriter | None = None
         """Writes requests into the ledger; None: there is no ledger."""

@@ -8,7 +8,6 @@ request starts when, and the `detour` whether other providers are asked.
 """
 
 from dataclasses import replace
-from typing import Protocol
 
 from freehold.gateway.answers import continuation, forced_call
 from freehold.gateway.answers.continuation import Continuation
@@ -27,26 +26,12 @@ from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.frame import BodyFrame
 from freehold.gateway.wire.headers import AnswerHead
-from freehold.gateway.wire.ports import Client
+from freehold.gateway.wire.ports import Alternative, Client
 from freehold.gateway.wire.request import Request
 
 ATTEMPTS_MAX = 3
 """Endpoints tried for one request. Source: our own bound, so that a request which kills engines cannot kill them all."""
 _RESUMED = {CLIENT_LEFT: "abandoned"}  # How a resumed stream ended that was not finished, by its status.
-_OWN_CODES = frozenset({"draining", "timeout"})  # Reasons that are error codes too; others are the engine's.
-
-
-class Alternative(Protocol):
-    """The way to other providers, asked instead of rejecting a request; `fallback.detour` has the class."""
-
-    def start(self, exchange: "Exchange") -> bool:
-        """Return whether the request was sent elsewhere, or rejected, instead of being started here."""
-
-    def instead_of(self, exchange: "Exchange", rejection: Rejection) -> bool:
-        """Return whether the request went elsewhere, or came back to be asked again, instead of this rejection."""
-
-    def come_back(self, exchange: "Exchange") -> None:
-        """Bring a request back from a provider that did not answer it."""
 
 
 class Exchange(QueuedRequest[UpstreamTarget]):
@@ -62,10 +47,12 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     code = ""
     paused_s: float | None = None
     first_s: float | None = None
-    only_new_connections = False
+    lost_at: UpstreamTarget | None = None
+    suspected = False
+    """An engine crashed before it answered this request; it is asked once more at most."""
     rest_body = b""
     resumed_at_bytes = 0
-    detour: Alternative | None = None
+    detour: "Alternative[Exchange] | None" = None
     """The way to other providers; None: the request stays here."""
     keeps_client = True
     """The client's connection can be used again after the answer."""
@@ -109,6 +96,9 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def start_here(self, now_s: float) -> None:
         """Begin at a target of this stack, or wait for one."""
         self.context.retry_budget.requests += 1
+        if self.context.quarantine.bars(self, now_s):
+            self.turn_away(errors.last_replica(self.model.entry.name))
+            return
         target = self.model.admission.enter(self, now_s)
         if target is not None:
             self._ask(target, now_s)
@@ -123,6 +113,10 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         now_s = self.context.now_s()
         if not self.attempts:
             self._begun_s = now_s
+        if self.context.quarantine.bars(self, now_s):
+            target.gate.leave(self.cost_tokens, began=False)
+            self.reject(errors.last_replica(self.model.entry.name))
+            return
         self._ask(target, now_s)
 
     def turn_away(self, rejection: Rejection) -> None:
@@ -158,6 +152,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def answer_came(self) -> None:
         """Count an answer of the target."""
         assert self.attempt is not None
+        self.suspected = False
         if self.stay is not None:
             self.stay.answered(self.context.now_s())
         self.model.succeeded(self.attempt.target, self.context.tick_s)
@@ -202,7 +197,15 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         self._warn("endpoint_failed", reason=reason)
         if self.done:
             return
-        if self._may_move(attempt.target):
+        was_asked = reason == "lost" or (reason == "connect" and self.lost_at is attempt.target)
+        inquest = self.context.inquest
+        if not (was_asked and inquest is not None and inquest.takes(self, attempt.target)):
+            self.move_on(reason)
+
+    def move_on(self, reason: str = "lost") -> None:
+        """Ask another target after one that gave no answer, or reject the request."""
+        assert self.attempt is not None
+        if self._may_move(self.attempt.target):
             self._move(reason)
         else:
             self.no_other_target()
@@ -232,7 +235,8 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if self.resumed_at_bytes:
             # The client has the beginning of an answer, so it cannot be given another one.
             self._stop_engine()
-            self._cut(None, "The engine failed, and no other one went on.", reason="not_resumed")
+            message = "The engine failed, and no other one went on."
+            self._cut(None, errors.bad_gateway(message), reason="not_resumed")
             return
         # An engine was asked, so the request is counted by its status and not among those that no engine saw.
         self.code = rejection.error.code or ""
@@ -244,7 +248,8 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def stream_broke(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
         """Deal with a stream whose engine failed: another one continues it, or it is cut."""
         if not self._continue(reason):
-            self._cut(frame, message, reason=reason)
+            code = "timeout" if reason == "timeout" else "engine_failed"
+            self._cut(frame, errors.bad_gateway(message, code=code), reason=reason)
 
     def _continue(self, reason: str) -> bool:
         """Let another target continue the answer, or end it where only its end is missing; return whether that can be."""
@@ -281,8 +286,8 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         self.client.write(last)
         self.client.answered()
 
-    def _cut(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
-        """End a stream that cannot be finished, in a way that no client takes for the end."""
+    def _cut(self, frame: BodyFrame | None, error: Rejection, *, reason: str) -> None:
+        """End a stream that cannot be finished with an error in band, in a way that no client takes for the end."""
         request, client = self.request, self.client
         stream = self.tap if isinstance(self.tap, StreamTap) else None
         if stream is not None and stream.ended and stream.chunked:
@@ -292,13 +297,12 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         self.context.metrics.cut(self.model.entry.name, reason)
         self.code = reason
         self._warn("stream_cut", reason=reason)
-        self._finish(502)
+        self._finish(min(502, error.error.status))  # a revoked key's 401 is no failure of this server
         # Without an engine there is no half event: what was resumed goes to the client in whole events.
         if stream is None or not (frame is None or stream.at_border(frame)):
             # Where a close is the only sign of the end, a close would be taken for it: then it is a reset.
             client.abort(reset=not self.keeps_client)
             return
-        error = errors.bad_gateway(message, code=reason if reason in _OWN_CODES else "engine_failed")
         client.write(errors.in_band(error, request.path, chunked=request.http11, last=stream.last))
         if request.http11:
             # The body has its end, so the connection is as good as after any answer, as the head may have announced.
@@ -313,9 +317,14 @@ class Exchange(QueuedRequest[UpstreamTarget]):
 
     # Time, and the client
 
-    def shut(self) -> None:
-        """End now: the drain's grace is over."""
-        self._engine_gone("The server is shutting down.", code="draining")
+    def shut(self, rejection: Rejection) -> None:
+        """End now, with this error: the drain's grace is over, or the key was revoked. No provider is asked instead."""
+        frame = None if self.attempt is None else self.attempt.frame
+        self._stop_engine()
+        if self.answer_bytes:
+            self._cut(frame, rejection, reason=rejection.error.code or "")
+        else:
+            self.reject_here(rejection)
 
     def check(self, now_s: float) -> None:
         """Enforce the time limits; called about twice a second."""
@@ -325,7 +334,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if isinstance(self.tap, StreamTap):
             self.tap.tidy(self.context.pack_budget)
         if now_s >= self.deadline_s:
-            self._engine_gone("The answer was not finished within the request's timeout.", code="timeout")
+            self._give_up("The answer was not finished within the request's timeout.")
         elif attempt is None or not attempt.holds_place or attempt.spoke(now_s):
             return
         elif self.paused_s is not None:
@@ -355,19 +364,16 @@ class Exchange(QueuedRequest[UpstreamTarget]):
                 attempt.stop_engine()
                 self._move("stall")
             else:
-                self._engine_gone(message, code="timeout")
+                self._give_up(message)
 
-    def _engine_gone(self, message: str, *, code: str) -> None:
-        if code == "timeout":
-            self._report_silence()
+    def _give_up(self, message: str) -> None:
+        self._report_silence()
         frame = None if self.attempt is None else self.attempt.frame
         self._stop_engine()
         if self.answer_bytes:
-            self._cut(frame, message, reason=code)
-        elif code == "timeout":
-            self.reject(errors.timeout(message))
+            self._cut(frame, errors.bad_gateway(message, code="timeout"), reason="timeout")
         else:
-            self.reject(errors.unavailable(message, code=code))
+            self.reject(errors.timeout(message))
 
     def _report_silence(self) -> None:
         """Report a provider that was given up before it had answered."""

@@ -1,13 +1,14 @@
 """Identify callers by the hash of their key, and check whether a key may have what it asks for.
 
 A key is found by the hash of the presented one, from memory alone. A reload keeps what each key has used. A revoked key is
-rejected from then on; its requests under way continue to their end. The limits hold over all workers of a gateway
+rejected from then on; its requests under way continue to their end, unless it was revoked at once. The limits hold over all workers of a gateway
 (`shared_limits`); another gateway counts for itself. Nothing here waits: background threads read and write keys file and budgets.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from hmac import compare_digest
 from math import inf
 from pathlib import Path
@@ -27,7 +28,7 @@ from freehold.gateway.storage.key_store import KeyStore
 from freehold.gateway.storage.key_watch import KeyWatch
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
-from freehold.gateway.wire.request import Request
+from freehold.gateway.wire.request import Caller, Request
 from freehold.gateway.wire.request_tokens import prompt_tokens, tokens_asked
 from freehold.telemetry.logs import get_logger
 
@@ -58,7 +59,15 @@ def certificate_of(shown: Mapping[str, Any] | None) -> ClientCertificate | None:
 class Authenticator:
     """All keys of one gateway process."""
 
-    def __init__(self, settings: Settings, counters: SharedCounters | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        end_requests: Callable[[AbstractSet[Caller]], object],
+        counters: SharedCounters | None = None,
+    ) -> None:
+        """Know no key until `start`; `end_requests` ends all requests of keys that were revoked at once."""
+        self._end_requests = end_requests
         self._loop = asyncio.get_running_loop()
         self._now_s = self._loop.time
         self._log = get_logger("gateway.callers")
@@ -116,15 +125,15 @@ class Authenticator:
         """Find out whose request this is, once its head has come; return why it is not taken, or None."""
         digest = request.key_digest
         # Found by a digest that a client cannot choose, and compared in constant time: neither step leaks a key.
-        caller = self._by_hash.get(digest)
-        if caller is not None:
-            ok = compare_digest(caller.hash, digest) and self._wall_s < caller.ends_s
-        elif certificate is not None and request.key is None:
+        caller = self._by_hash.get(digest) if digest else None
+        if caller is not None and digest:
+            accepted = compare_digest(caller.hash, digest) and self._wall_s < caller.ends_s
+        elif certificate is not None and digest is None:
             caller = self._by_id.get(certificate.key_id)
-            ok = caller is not None and self._wall_s < min(caller.ends_s, certificate.ends_s)
+            accepted = caller is not None and self._wall_s < min(caller.ends_s, certificate.ends_s)
         else:
-            ok = False
-        if ok and caller is not None:
+            accepted = False
+        if accepted:
             request.caller, request.key_id = caller, caller.id
             if request.timeout_s == inf:
                 request.timeout_s = caller.timeout_s
@@ -132,17 +141,17 @@ class Authenticator:
         path = request.url.partition(b"?")[0]
         if path in _OPEN or (path == b"/metrics" and self._metrics_open and not request.foreign):
             return None
-        return errors.unauthorized(_why(request.key, caller, self._wall_s))
+        return errors.unauthorized(_why(digest, caller, self._wall_s))
 
-    def admit(self, request: Request, name: str, *, model: str) -> Rejection | None:
+    def admit(self, request: Request, *, model: str) -> Rejection | None:
         """Give a request its place and its tokens, or return why not; a rejection takes nothing.
 
-        `name` is what it asks for, which its key must allow; `model` whose price is charged: an adapter's is its model's.
+        `model` is whose price is charged: an adapter's is its model's.
         """
         caller = request.caller
         assert isinstance(caller, KeyState), "identify rejects every request without a key"
-        if caller.models and name not in caller.models:
-            return errors.not_allowed(name)
+        if not caller.ends_s:  # since its head came
+            return errors.unauthorized(REVOKED)
         if not caller.limited:
             return None
         tokens = 0
@@ -194,6 +203,7 @@ class Authenticator:
         now_ms = int(self._now_s() * 1000)
         before = self._by_id
         self._by_id = {}
+        ended: set[Caller] = set()
         for record in keys.keys:
             caller = before.get(record.id)
             if caller is None:
@@ -202,12 +212,16 @@ class Authenticator:
                     self._shared.take_over(caller, self._budgets.spending.month, now_ms)
             elif caller.record != record:
                 caller.change(record, now_ms)
+                if record.ends_requests:
+                    ended.add(caller)
             self._by_id[record.id] = caller
         for gone in before.keys() - self._by_id.keys():
             if self._shared is not None:
                 self._shared.forget(before[gone])
         self._by_hash = {caller.hash: caller for caller in self._by_id.values()}
         self._log.info("keys_loaded", active=self.active, keys=len(self._by_id))
+        if ended:
+            self._end_requests(ended)
 
     def _over_budget(self, caller: KeyState, budget: int, month: Month) -> Over | None:
         spent, reserved = month.get(caller.id, 0), caller.reserved
@@ -218,14 +232,15 @@ class Authenticator:
         return Over("budget" if spent - reserved >= budget else "reserved")
 
 
-def _why(key: bytes | None, caller: KeyState | None, now_s: float) -> str:
+def _why(digest: bytes | None, caller: KeyState | None, now_s: float) -> str:
     """Return why a request is rejected. Only the holder of a key learns that it was revoked or has expired."""
-    if key is None:
+    if digest is None:
         return "You did not provide an API key: send it as `Authorization: Bearer KEY`."
-    if not key:
+    if not digest:
         return "Send one API key, as `Authorization: Bearer KEY` or, alone, as `x-api-key: KEY`."
     why = why_refused(caller.record, now_s) if caller is not None else ""
     return _ENDED.get(why, "Incorrect API key provided.")
 
 
-_ENDED = {"revoked": "This API key was revoked.", "expired": "This API key has expired."}
+REVOKED = "This API key was revoked."
+_ENDED = {"revoked": REVOKED, "expired": "This API key has expired."}

@@ -15,6 +15,7 @@ from freehold.gateway.server.authenticate import certificate_of
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.server.head_cache import KnownHead
 from freehold.gateway.server.keyed_reader import KeyedReader
+from freehold.gateway.server.keyless import KeylessConnections
 from freehold.gateway.server.request_ids import unnamed
 from freehold.gateway.server.request_reader import RequestReader
 from freehold.gateway.server.routing import begin
@@ -40,7 +41,7 @@ _NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER on with 0 s: a close is a rese
 class ClientConnection(asyncio.Protocol):
     """One client."""
 
-    __slots__ = ("_context", "_gateway", "_idle", "_known", "_reader", "_stepping", "_write_paused", "closing",
+    __slots__ = ("_context", "_gateway", "_idle", "_keyless", "_known", "_reader", "_stepping", "_write_paused", "closing",
                  "exchange", "transport", "unsent", "write")  # fmt: skip
 
     transport: asyncio.Transport
@@ -50,8 +51,12 @@ class ClientConnection(asyncio.Protocol):
         self._context = gateway.context
         keys = gateway.authenticator
         self._reader = (
-            RequestReader(gateway, self._next) if keys is None else KeyedReader(gateway, self._next, keys)
+            RequestReader(gateway, self._next)
+            if keys is None
+            else KeyedReader(gateway, self._next, authenticator=keys, on_key=self._key_came)
         )
+        self._keyless: KeylessConnections | None = None
+        """Where it counts among the keyless; None: its key was accepted, or none is needed."""
         self.exchange: Exchange | None = None
         self.closing = False
         self.unsent = b""
@@ -88,6 +93,7 @@ class ClientConnection(asyncio.Protocol):
             self._reader.certificate = certificate_of(transport.get_extra_info("peercert"))
         connections = self._gateway.connections
         connections.add(self)
+        self._count_keyless()
         if len(connections) > self._gateway.connections_max:
             full = errors.unavailable("Too many connections.", code="too_many_connections")
             self.reject(replace(full, close=True), unnamed())
@@ -98,11 +104,32 @@ class ClientConnection(asyncio.Protocol):
         self.closing = True
         self.unsent = b""
         self._gateway.connections.discard(self)
+        self._key_came()
         self._reader.queue.clear()
         self._reader.drop_incoming()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_left()
+
+    def _count_keyless(self) -> None:
+        """Count as keyless from now on, if keys are needed here; the oldest such connections may have to leave."""
+        keyless = self._keyless = self._gateway.keyless
+        if keyless is not None:
+            peer = self.transport.get_extra_info("peername")
+            address = str(peer[0]) if peer else ""
+            keyless.add(self, address, connections_max=self._gateway.connections_max)
+
+    def _key_came(self) -> None:
+        """Count as keyless no more."""
+        if self._keyless is not None:
+            self._keyless.discard(self)
+            self._keyless = None
+
+    def evict(self) -> None:
+        """Leave for a newer connection: no key was accepted here, so no answer is lost."""
+        self._keyless = None
+        self._gateway.connections.discard(self)
+        self.abort()
 
     def eof_received(self) -> bool:
         """Treat a half-close as leaving: a client that does not read looks the same as one that does not write.
@@ -240,8 +267,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _dispatch(self, request: Request) -> None:
         if request.rejection is not None:
+            if request.caller is None and self._keyless is None:
+                self._count_keyless()
             self.reject(request.rejection, request)
             return
+        if request.caller is not None and self._keyless is not None:
+            self._key_came()
         exchange = begin(self._gateway, self, request)
         if exchange is not None:
             self.exchange = exchange

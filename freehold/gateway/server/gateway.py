@@ -6,7 +6,8 @@ Everything is answered from memory: the snapshot, the settings, the counters. Wh
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from email.utils import formatdate
 from functools import partial
 from typing import Protocol
@@ -18,6 +19,7 @@ from freehold.gateway.endpoints.directory import Directory
 from freehold.gateway.endpoints.model import ModelAdmission, ServedModel
 from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.exchange import Exchange
+from freehold.gateway.exchange.inquest import Inquest
 from freehold.gateway.fallback.registry import Fallbacks
 from freehold.gateway.queue.admission import Admission
 from freehold.gateway.queue.body_memory import BodyMemory
@@ -25,11 +27,15 @@ from freehold.gateway.queue.queue import QueueBounds
 from freehold.gateway.queue.shared_admission import SharedAdmission
 from freehold.gateway.server import gauges
 from freehold.gateway.server.agent_page import AgentPage
-from freehold.gateway.server.authenticate import Authenticator
+from freehold.gateway.server.authenticate import REVOKED, Authenticator
 from freehold.gateway.server.descriptors import CONNECTIONS_MAX
 from freehold.gateway.server.head_cache import HeadCache
+from freehold.gateway.server.keyless import KeylessConnections
 from freehold.gateway.server.worker_group import WorkerGroup
 from freehold.gateway.settings import Settings
+from freehold.gateway.wire import errors
+from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.request import Caller
 from freehold.telemetry.metrics import Reading
 
 _TICK_S = 0.5  # One coarse timer for every time limit of every connection: limits are seconds, half of one is exact enough.
@@ -67,9 +73,14 @@ class Gateway:
         self.group = group
         """The workers that share this address; None: there is only this one."""
         self.directory = new_directory(context, loop, group)
+        context.inquest = Inquest(loop, lambda: self.directory.snapshot.ends, context.quarantine)
         counters = group.counters if group else None
-        self.authenticator = Authenticator(settings, counters) if settings.keys_path else None
+        self.authenticator: Authenticator | None = None
         """Knows the API keys; None: no key is needed."""
+        if settings.keys_path:
+            self.authenticator = Authenticator(
+                settings, counters=counters, end_requests=self._end_requests_of
+            )
         self.fallbacks = Fallbacks(settings, context.metrics, loop) if settings.fallbacks else None
         """Other providers; None: there are none."""
         self.head_cache = HeadCache()
@@ -77,6 +88,8 @@ class Gateway:
         """Room for large bodies that are still coming in."""
         self.connections: set[OpenConnection] = set()
         self.connections_max = CONNECTIONS_MAX
+        self.keyless = KeylessConnections(self.connections) if settings.keys_path else None
+        """Connections that have shown no key; None: no key is needed."""
         self.has_parent = True
         self.listening = ""
         self.log_dropped = log_dropped
@@ -108,6 +121,9 @@ class Gateway:
             "freehold_log_dropped_total": lambda: {(): self.log_dropped()},
             "freehold_access_log_dropped_total": lambda: {(): self.context.access_log.dropped_total},
         }
+        keyless = self.keyless
+        if keyless is not None:
+            readings["freehold_gateway_keyless_evicted_total"] = lambda: {(): keyless.evicted_total}
         if keys is not None:
             readings["freehold_gateway_keys"] = lambda: {(): keys.active}
             readings["freehold_gateway_keys_trouble"] = lambda: {(): bool(keys.trouble)}
@@ -171,6 +187,20 @@ class Gateway:
         """Return the requests that are being answered."""
         return sum(connection.exchange is not None for connection in self.connections)
 
+    def _end_requests_of(self, callers: AbstractSet[Caller]) -> None:
+        """End the requests of revoked keys, streams with an error in band."""
+        found = [
+            each for each in self.connections if each.exchange and each.exchange.request.caller in callers
+        ]
+        self._shut(found, errors.unauthorized(REVOKED))
+        self.context.log.info("requests_of_revoked_keys_ended", requests=len(found))
+
+    @staticmethod
+    def _shut(connections: Iterable[OpenConnection], rejection: Rejection) -> None:
+        for connection in list(connections):
+            if connection.exchange is not None:
+                connection.exchange.shut(rejection)
+
     async def drain(self) -> bool:
         """Finish what is under way within the grace and return whether all of it was finished."""
         context = self.context
@@ -182,9 +212,7 @@ class Gateway:
         started_s, grace_s = context.now_s(), context.settings.drain_grace_s
         await self._until(lambda: not any(c.busy for c in self.connections), grace_s)
         whole = not self.in_flight
-        for connection in list(self.connections):
-            if connection.exchange is not None:
-                connection.exchange.shut()
+        self._shut(self.connections, errors.unavailable("The server is shutting down.", code="draining"))
         # What is written still has to leave the process: what is left of the grace, and a second at least.
         left_s = grace_s - (context.now_s() - started_s)
         await self._until(lambda: not self.connections, max(1.0, left_s))
@@ -232,6 +260,7 @@ class Gateway:
         if self.group is not None:
             yield partial(self.group.tick, self.context.metrics.metrics, len(self.connections))
         yield self.context.pack_budget.turn
+        yield partial(self.context.quarantine.tidy, now_s)
 
     def _run_all(self, work: Iterator[Callable[[], object]]) -> None:
         """Do one thing after the other; one that fails ends in the guard (`run`), and the rest is done after it."""

@@ -17,17 +17,27 @@ from freehold.gateway.wire.request import FIELD_BYTES_MAX, IGNORED, KNOWN, Reque
 class KeyedReader(RequestReader):
     """Reads the requests of one client of a gateway with keys."""
 
-    __slots__ = ("_authenticator", "_digest", "_key", "_shown")
+    __slots__ = ("_authenticator", "_on_key")
 
-    def __init__(self, gateway: Gateway, on_room: Callable[[], object], authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        on_room: Callable[[], object],
+        *,
+        authenticator: Authenticator,
+        on_key: Callable[[], object],
+    ) -> None:
+        """Begin; `on_key` is called for each head whose key is accepted."""
         super().__init__(gateway, on_room)
         self._authenticator = authenticator
-        # What was last shown here, and what it came to: pooled clients show the same with each request.
-        self._shown = self._key = self._digest = b""
+        self._on_key = on_key
 
     def check_head(self, request: Request, version: str) -> Rejection | None:
         """Return why a head cannot be served, for want of a key as well, or None."""
-        return request.check_head(version) or self._authenticator.identify(request, self.certificate)
+        rejection = request.check_head(version) or self._authenticator.identify(request, self.certificate)
+        if request.caller is not None:
+            self._on_key()
+        return rejection
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header; a key among them is noted. Trailers, which come when the method is known, mean nothing."""
@@ -42,18 +52,13 @@ class KeyedReader(RequestReader):
             take_header(request, name, value)
             read = None if name in KNOWN else _BY_LOWER_NAME.get(name.lower())
         if read is not None:
-            shown = name + value
-            if shown != self._shown:
-                self._shown, self._key = shown, read(value)
-                self._digest = hash_of(self._key) if self._key else b""
-            self._credential(request)
-
-    def _credential(self, request: Request) -> None:
-        if request.key is None:
-            request.key, request.key_digest = self._key, self._digest
-        elif request.key != self._key:
-            # Of two that differ one is a mistake, and which one cannot be known: neither is used.
-            request.key = request.key_digest = b""
+            key = read(value)
+            digest = hash_of(key) if key else b""
+            if request.key_digest is None:
+                request.key_digest = digest
+            elif request.key_digest != digest:
+                # Of two that differ one is a mistake, and which one cannot be known: neither is used.
+                request.key_digest = b""
 
 
 def _bearer(value: bytes) -> bytes:

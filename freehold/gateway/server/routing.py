@@ -4,7 +4,9 @@ It decides by path, method, model, key and body. It does not decide whether ther
 `queue.admission` does, later.
 """
 
-from freehold.engines.base import MEDIA_PATHS, TRANSCRIPTIONS, ForcesTools
+from hashlib import blake2b
+
+from freehold.engines.base import MEDIA_PATHS, TRANSCRIPTIONS, ForcesTools, PrefixCache
 from freehold.gateway.answers import forced_call
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.exchange.exchange import Exchange
@@ -17,7 +19,7 @@ from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.form import fields_of, read_form
 from freehold.gateway.wire.media_urls import refuse_addresses
 from freehold.gateway.wire.ports import Client
-from freehold.gateway.wire.request import ENGINE_PATHS, Request
+from freehold.gateway.wire.request import ENGINE_PATHS, Caller, Request
 from freehold.gateway.wire.unanswerable import CHAT_PATH, must_call, refuse_unanswerable
 
 
@@ -59,27 +61,51 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
     detour = None if gateway.fallbacks is None else gateway.fallbacks.detour(model, request)
     rejection = (
         _why_not(gateway, model, request, elsewhere=detour is not None)
-        or fields.refuse_private(model.entry.allow_keys)
-        or refuse_unanswerable(fields, request.path, model.engine)
-        or refuse_constraints(fields, model.engine.constraint_limits)
         or _wrong_body(model, request)
-        or _force_call(model, request, fields)
+        or fields.refuse_private(model.entry.allow_keys)
+        or (None if fields.is_usual else _unusual(model, request, fields))
     )
     if rejection is not None:
         return rejection
     request.stream, request.max_tokens = bool(fields.stream), fields.answer_tokens
     if model.usage_per_answer:
         request.choices = fields.choices
+    caller = request.caller
+    if (
+        caller is not None
+        and model.engine.prefix_cache is not PrefixCache.SHARED
+        and not gateway.context.settings.share_cache
+    ):
+        _keep_apart(request, caller, fields)
     if request.stream:
         request.resumable = model.continues is not None
         ask_usage(request, fields.stream_options)
     exchange = Exchange(gateway.context, client, model=model, request=request)
     exchange.detour = detour
-    # Asked last: what is rejected for another reason costs no caller anything, and from here on the exchange gives back
-    # what the request was granted.
-    if gateway.authenticator is None:
-        return exchange
-    return gateway.authenticator.admit(request, name, model=model.entry.name) or exchange
+    return _admit(gateway, exchange) or exchange
+
+
+def _admit(gateway: Gateway, exchange: Exchange) -> Rejection | None:
+    """Return why a request is not admitted, or None.
+
+    Asked last: what is rejected for another reason costs no caller anything, and from here on the exchange gives back what the
+    request was granted.
+    """
+    context, request, name = gateway.context, exchange.request, exchange.model.entry.name
+    rejection = context.quarantine.refuse(name, request.body, context.tick_s)
+    if rejection is not None or gateway.authenticator is None:
+        return rejection
+    return gateway.authenticator.admit(request, model=name)
+
+
+def _keep_apart(request: Request, caller: Caller, fields: BodyFields) -> None:
+    """Let a request use its own caller's prefix cache alone; a salt of the client's own divides that further."""
+    request.cache_salt, request.one_answer = caller.cache_domain, fields.one_answer
+    if fields.cache_salt or fields.id_slot or fields.cache_prompt:
+        request.sets_cache = True
+        if fields.cache_salt:
+            own = caller.cache_domain.encode() + bytes(fields.cache_salt)
+            request.cache_salt = blake2b(own, digest_size=16).hexdigest()
 
 
 def _read(request: Request) -> BodyFields | Rejection:
@@ -97,8 +123,10 @@ def _unknown(gateway: Gateway, request: Request, name: str) -> Rejection:
 
 
 def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewhere: bool) -> Rejection | None:
-    """Return why a model cannot be asked now, by any caller, or None; `elsewhere`: other providers may answer too."""
+    """Return why a model cannot be asked now, or None; `elsewhere`: other providers may answer too."""
     name, adapter = model.entry.name, request.adapter
+    if request.caller is not None and not request.caller.may_use(adapter or name):
+        return errors.not_allowed(adapter or name)  # before all that shows how the model is doing
     if request.path not in model.engine.paths:
         return errors.invalid(
             f"The model {name} does not serve {request.path}.", code="not_supported_by_engine"
@@ -120,6 +148,14 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
             code="invalid_header",
         )
     return None
+
+
+def _unusual(model: ServedModel, request: Request, fields: BodyFields) -> Rejection | None:
+    return (
+        refuse_unanswerable(fields, request.path, model.engine)
+        or refuse_constraints(fields, model.engine.constraint_limits)
+        or _force_call(model, request, fields)
+    )
 
 
 def _force_call(model: ServedModel, request: Request, fields: BodyFields) -> Rejection | None:

@@ -1,7 +1,7 @@
 """The keys file on disk: read whole, changed under a lock, replaced whole, so that no reader ever sees half of it.
 
 The gateway only reads it; `freehold key` is what writes. It keeps hashes and no key, with mode 0600 all the same:
-write access to it grants access to the gateway, so a file that others may write is not trusted.
+write access to it grants access to the gateway, so a file that others may write or replace is not trusted.
 """
 
 import os
@@ -12,13 +12,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from freehold.core.errors import Permanent, Temporary
+from freehold.core.trust import OTHERS_MAY_WRITE, why_distrusted
 from freehold.core.whole_file import replace_file
 from freehold.gateway.callers.keys import BadKeysError, KeyRecord, KeysFile, read_keys, write_keys
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
 """Longest keys file, bytes. Source: own bound; KEYS_MAX records with all their limits take about 5 MB."""
 _LOCK_S = 10.0  # A change takes milliseconds: a lock held longer than this is held by something stuck.
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 Mark = tuple[int, int, int, int, int]
 """What changes when a file does: device, inode, modification and status change in nanoseconds, size in bytes."""
@@ -43,10 +43,14 @@ class KeyStore:
 
     def read(self) -> KeysFile:
         """Return the keys, none where there is no file yet; raise Permanent for a file that cannot be trusted."""
+        return self._read(os.geteuid())
+
+    def _read(self, owner: int) -> KeysFile:
         try:
             # Not blocking, so that a pipe in the file's place delays nothing.
             with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-                _check_owner(os.fstat(file.fileno()))
+                _check(os.fstat(file.fileno()), owner)
+                _check_folders(self.path, owner)
                 data = file.read(FILE_BYTES_MAX + 1)
         except FileNotFoundError:
             return KeysFile()
@@ -69,7 +73,7 @@ class KeyStore:
         try:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with FileLock(f"{target}.lock", mode=0o600, timeout=_LOCK_S):
-                before = self.read()
+                before = self._read(_owner(target))
                 after = KeysFile(keys=change(before.keys))
                 if after != before:
                     data = write_keys(after)
@@ -82,10 +86,21 @@ class KeyStore:
             raise Permanent(f"cannot be written: {exc.strerror}") from exc
 
 
-def _check_owner(found: os.stat_result) -> None:
+def _owner(path: Path) -> int:
+    """Return the uid whose gateway a change is for: root changes a file for its owner, every other user his own."""
+    return path.stat().st_uid if os.geteuid() == 0 and path.exists() else os.geteuid()
+
+
+def _check(found: os.stat_result, owner: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise Permanent("is not a regular file")
-    if found.st_mode & _OTHERS_MAY_WRITE:
-        raise Permanent("can be written by others", hint="chmod 600")
-    if found.st_uid not in {os.geteuid(), 0} and os.geteuid() != 0:
-        raise Permanent("belongs to another user")
+    if why := why_distrusted(found, owner):
+        chmod = found.st_mode & OTHERS_MAY_WRITE
+        raise Permanent(why, hint="chmod 600" if chmod else "chown it to the user that runs the gateway")
+
+
+def _check_folders(path: Path, owner: int) -> None:
+    """Raise Permanent if others may replace the file, or the link that leads to it."""
+    for folder in {path.parent, Path(os.path.realpath(path)).parent}:
+        if why := why_distrusted(folder.stat(), owner):
+            raise Permanent(f"is in the folder {folder}, which {why}", hint=f"chmod go-w {folder}")

@@ -8,12 +8,14 @@ import codecs
 import math
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from freehold.core.events import PRIVATE_KEYS
 from freehold.gateway.wire.bounds import LOOK_BYTES, too_complex
+from freehold.gateway.wire.constraint_limits import CONSTRAINTS
 from freehold.gateway.wire.errors import Rejection, invalid
 from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
@@ -69,6 +71,21 @@ class BodyFields(msgspec.Struct):
     structural_tag: msgspec.Raw = _NOTHING
     tools: msgspec.Raw = _NOTHING
     functions: msgspec.Raw = _NOTHING
+    cache_salt: msgspec.Raw = _NOTHING
+    cache_prompt: msgspec.Raw = _NOTHING
+
+    @property
+    def one_answer(self) -> bool:
+        """Return whether it asks for one answer to one prompt, which is surely not empty."""
+        return self.choices == 1 and (not self.prompt or _is_one(self.prompt))
+
+    @property
+    def is_usual(self) -> bool:
+        """Return whether it is a conversation with a message, without constraints of its answer: as most requests are."""
+        said = self.messages
+        begun = len(said) > 1 and memoryview(said)[1] == _BRACE
+        other = self.conversation or self.previous_response_id
+        return begun and not other and _constraints(self) == _UNCONSTRAINED
 
     @property
     def answer_tokens(self) -> int:
@@ -105,7 +122,7 @@ class BodyFields(msgspec.Struct):
         ]
         if not found:
             return None
-        message = f"{found[0]!r} is the engine's own. Who runs this server can let it pass with `allow_keys: [{found[0]}]`."
+        message = f"{found[0]!r} is the engine's own. The operator can let it pass: `allow_keys: [{found[0]}]` in the model of freehold.yaml."
         return invalid(message, param=found[0], code="private_key")
 
     @property
@@ -136,11 +153,21 @@ def _prompts(prompt: msgspec.Raw) -> int:
     return len(_LIST_DECODER.decode(prompt)) or 1
 
 
+def _is_one(prompt: msgspec.Raw) -> bool:
+    """Return whether a `prompt` is one text or list of tokens that has something in it, in the forms that clients send."""
+    if memoryview(prompt)[0] == _BRACKET:
+        data = bytes(prompt)[1:].lstrip()
+        return _prompts(prompt) == 1 and (data[:1].isdigit() or (data[:1] == b'"' != data[1:2]))
+    return memoryview(prompt)[0] == _QUOTE and memoryview(prompt).nbytes > len('""')
+
+
 _PIECE_BYTES = 256 * 1024  # Checked at once: what its text takes is not noticed.
 _BLANKS = b" \t\r\n"
 _DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_BRACKET = ord("[")
+_BRACKET, _BRACE, _QUOTE = ord("["), ord("{"), ord('"')
+_constraints = attrgetter(*CONSTRAINTS)
+_UNCONSTRAINED = (_NOTHING,) * len(CONSTRAINTS)
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _OPTIONS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
@@ -283,6 +310,18 @@ def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:
         return rewrite(data, {"stream_options": options})
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+CACHE_KEYS = frozenset({"cache_salt", "id_slot", "cache_prompt"})
+"""Keys by which engines let a request choose the cache that it uses."""
+
+
+def in_cache(data: bytes, members: bytes, *, replaces: bool) -> bytes:
+    """Return a body that begins with these members, each with a comma; `replaces`: it has some of CACHE_KEYS, which go."""
+    if replaces:
+        data = rewrite(data, {}, without=CACHE_KEYS)
+    at = data.index(b"{") + 1
+    return b"%b%b%b" % (data[:at], members, data[at:])
 
 
 def with_model(data: bytes, model: str) -> bytes:

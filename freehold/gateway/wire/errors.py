@@ -128,6 +128,20 @@ def bad_gateway(message: str, *, code: str = "engine_failed") -> Rejection:
     return Rejection(error=ApiError(status=502, message=message, type="server_error", code=code))
 
 
+def engine_crashed() -> Rejection:
+    """Return the 502 for a request that ended an engine."""
+    message = (
+        "The engine crashed while it worked on this request, so no other engine is asked. Change the request."
+    )
+    return bad_gateway(message, code="engine_crashed")
+
+
+def last_replica(model: str) -> Rejection:
+    """Return the 503 for a request that may end an engine while only one of its model is ready."""
+    message = f"Only one replica of {model} is ready, and requests of this caller made an engine crash. Retry later."
+    return unavailable(message, code="model_not_ready", retry_after_s=5.0)
+
+
 def from_answer(engine: Engine, status: int, *, body: bytes, retry_after_s: float | None) -> Rejection:
     """Return the client's error for an engine's answer of `status` 300 or more, with the engine's message or ours."""
     if status < 400:

@@ -50,8 +50,8 @@ def refuse_addresses(body: bytes) -> Rejection | None:
     if found is None:
         return None
     return invalid(
-        f"This model is not sent to fetch {found[:_SHOWN]!r}: put pictures into the request as data: URIs. Who runs this "
-        "server can allow addresses with `media_urls: allow`.",
+        f"This model is not sent to fetch {found[:_SHOWN]!r}: put pictures into the request as data: URIs. The "
+        "operator can allow addresses: `media_urls: allow` in the model of freehold.yaml.",
         param="messages",
         code="media_url_refused",
     )

@@ -5,7 +5,7 @@ answer. It names no package but `wire`, holds no state and has no code.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.frame import BodyFrame
@@ -57,6 +57,22 @@ class Client(Protocol):
 
     def abort(self, *, reset: bool = False) -> None:
         """Close at once; the client sees a cut, and with `reset` a connection reset."""
+
+
+E_contra = TypeVar("E_contra", contravariant=True)
+
+
+class Alternative(Protocol[E_contra]):
+    """The way of one exchange to other providers, asked instead of rejecting it; `fallback.detour` has the class."""
+
+    def start(self, exchange: E_contra) -> bool:
+        """Return whether the request was sent elsewhere, or rejected, instead of being started here."""
+
+    def instead_of(self, exchange: E_contra, rejection: Rejection) -> bool:
+        """Return whether the request went elsewhere, or came back to be asked again, instead of this rejection."""
+
+    def come_back(self, exchange: E_contra) -> None:
+        """Bring a request back from a provider that did not answer it."""
 
 
 class Sender(Protocol):

@@ -36,6 +36,8 @@ class Caller(Protocol):
     """As nice(1): lower goes first."""
     concurrency: int | None
     """Requests at once; None: no limit."""
+    cache_domain: str
+    """A text that no other caller knows: requests of other domains use nothing of its prefix cache."""
     may_leave: bool
     """Its requests may go to endpoints of other providers."""
 
@@ -85,6 +87,12 @@ class Request:
     """The client allows no other provider."""
     hides_usage = False
     """The gateway asked for the usage chunk, so it is taken out again."""
+    cache_salt = ""
+    """Requests with another salt may use nothing of its prefix cache; empty: all share it."""
+    sets_cache = False
+    """Its body has keys by which an engine would let it choose a cache."""
+    one_answer = True
+    """It asks for one answer to one prompt, which is surely not empty: an engine may answer that and leave its slot as it was."""
     forced_call = False
     """The answer must be a call of a tool, by an engine that has to be made to by `answers.forced_call`."""
     adapter = ""
@@ -111,10 +119,8 @@ class Request:
     named = False
     """Its client gave it that id."""
     rejection: Rejection | None = None
-    key: bytes | None = None
-    """The API key that was presented; empty: not a key, or two of them; None: nothing."""
-    key_digest = b""
-    """`keys.hash_of` that key; empty: there is none that could be used."""
+    key_digest: bytes | None = None
+    """`keys.hash_of` the API key that was presented, which itself is not kept; empty: not a key, or two of them; None: nothing."""
     caller: Caller | None = None
     """Its API key; None: no key is needed."""
     grant: Charge | None = None

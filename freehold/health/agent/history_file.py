@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 
 from freehold.core.whole_file import replace_file
@@ -48,7 +49,7 @@ class HistoryFile:
 
     def _append(self, lines: str) -> None:
         torn = self.path.exists() and self.path.read_bytes()[-1:] not in {b"", b"\n"}
-        with self.path.open("ab", buffering=0) as file:
+        with _opened(self.path) as file:
             size = file.tell()
             try:
                 data = (("\n" if torn else "") + lines).encode()
@@ -63,7 +64,12 @@ class HistoryFile:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the lock; a file system without locks goes without."""
-        with self.path.with_suffix(".lock").open("ab") as lock:
+        with _opened(self.path.with_suffix(".lock")) as lock:
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _opened(path: Path) -> FileIO:
+    """Open a file to append to; a new one is its user's alone, since other users may pass through the state folder."""
+    return FileIO(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab")

@@ -159,7 +159,8 @@ def _edac(root: Path) -> dict[str, int]:
 def blocked_processes(root: Path) -> dict[str, str]:
     """Return the processes in state D, `pid name` → where in the kernel they wait, as far as it may be read.
 
-    Threads other than a process's first are not looked at, and our own readers are left out.
+    Threads other than a process's first are not looked at. Our own readers are left out, and processes of other users without
+    privileges: such a user can give a process any name, a driver's too, and hold it in state D (vfork(2)).
     """
     found: dict[str, str] = {}
     try:
@@ -168,9 +169,16 @@ def blocked_processes(root: Path) -> dict[str, str]:
         return found
     for pid in pids:
         name = _blocked_name(root, pid)
-        if name and len(found) < BLOCKED_MOST:
+        if name and len(found) < BLOCKED_MOST and not _is_foreign(root / "proc" / pid):
             found[f"{pid} {name}"] = text_of(root / "proc" / pid / "wchan") or "?"
     return found
+
+
+def _is_foreign(process: Path) -> bool:
+    try:
+        return process.stat().st_uid not in {0, os.geteuid()}
+    except OSError:  # it has ended
+        return True
 
 
 def _blocked_name(root: Path, pid: str) -> str:

@@ -63,20 +63,24 @@ def planned_replicas(
     """Return every replica without GPUs; managed replicas share the cores evenly. `api_keys` are by model."""
     managed = sum(model.replicas for model in spec.models if model.managed)
     threads = max(1, cores // max(1, managed))
+    apart = spec.gateway.auth == "keys" and spec.gateway.share_cache == "key"
     plans: list[ReplicaPlan] = []
     for model in spec.models:
         if model.managed:
             found = facts.get(model.name, LocalModel())
             plans += [
-                managed_replica(model, index, facts=found, threads=threads) for index in range(model.replicas)
+                managed_replica(model, index, facts=found, threads=threads, apart=apart)
+                for index in range(model.replicas)
             ]
         else:
             plans += _external_replicas(model, api_keys.get(model.name, ""))
     return plans
 
 
-def managed_replica(model: ModelSpec, index: int, *, facts: LocalModel, threads: int) -> ReplicaPlan:
-    """Return one replica that Freehold starts, without GPUs."""
+def managed_replica(
+    model: ModelSpec, index: int, *, facts: LocalModel, threads: int, apart: bool
+) -> ReplicaPlan:
+    """Return one replica that Freehold starts, without GPUs; `apart`: each key has a prefix cache of its own."""
     engine, environment = all_engines()[model.engine], facts.environment
     may_fetch = engine.fetches is None or engine.fetches(model.engine_options)
     adapters = (
@@ -89,7 +93,7 @@ def managed_replica(model: ModelSpec, index: int, *, facts: LocalModel, threads:
         model=model.name,
         engine=engine,
         weights=facts.weights,
-        options=model.engine_options,
+        options={**(engine.apart_options if apart else {}), **model.engine_options},
         threads=threads,
         adapters=tuple(adapters),
         environment=environment.path if environment else None,

@@ -34,7 +34,9 @@ def start(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
         return subprocess.Popen(
             [sys.executable, "-m", "freehold", "key", *arguments],
             cwd=tmp_path,
-            env=clean | {"XDG_CONFIG_HOME": str(tmp_path / "xdg")} | env,
+            env=clean
+            | {"XDG_CONFIG_HOME": str(tmp_path / "xdg"), "XDG_STATE_HOME": str(tmp_path / "state")}
+            | env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

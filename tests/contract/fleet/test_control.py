@@ -89,7 +89,7 @@ def test_a_socket_that_a_dead_controller_left_is_nobody_and_is_replaced(tmp_path
         list(ask(tmp_path, {"op": "status"}))
 
     async def story(_state: StateDir) -> None:
-        assert await asked(tmp_path, op="x")
+        assert await asked(tmp_path, op="status")
 
     served(tmp_path, story)
 
@@ -105,7 +105,7 @@ def test_what_is_no_request_is_refused_in_words(tmp_path: Path, sent: bytes) -> 
         with contextlib.suppress(ConnectionError):
             assert "error" in json.loads(await reader.readline() or '{"error": ""}')
         writer.close()
-        assert await asked(state.path, op="still here")
+        assert await asked(state.path, op="status")
 
     served(tmp_path, story)
 
@@ -141,7 +141,7 @@ def test_a_client_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pyte
 
     async def story(state: StateDir) -> None:
         _, writer = await asyncio.open_unix_connection(str(state.path / "control.sock"), limit=1)
-        writer.write(b"{}\n")
+        writer.write(b'{"op": "status"}\n')
         await asyncio.wait_for(ended.wait(), 5)
         writer.close()
 
@@ -167,7 +167,7 @@ def test_a_stop_tells_how_far_it_is_until_all_has_ended(tmp_path: Path) -> None:
         fleet = Fleet([plan], settings, on_snapshot=lambda _: None)
 
         async def answer(request: dict[str, Any]) -> AsyncIterator[Line]:
-            assert request == {"op": "stop"}
+            assert request["op"] == "stop"
             fleet.request_stop(drained=True)
             async for line in until_finished(fleet):
                 yield line
@@ -244,11 +244,11 @@ def test_a_folder_that_is_there_already_is_left_as_it_is(tmp_path: Path) -> None
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
-def test_a_folder_that_anybody_may_write_to_is_refused(mode: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702, 0o770])
+def test_a_folder_that_others_may_write_to_is_refused(mode: int, tmp_path: Path) -> None:
     tmp_path.chmod(mode)
-    with pytest.raises(Permanent, match="is writable by every user") as caught:
+    with pytest.raises(Permanent, match="can be written by others") as caught:
         StateDir(tmp_path).claim(config_path="")
-    assert caught.value.hint.startswith("chmod o-w ")
+    assert caught.value.hint.startswith("chmod go-w ")
     assert stat.S_IMODE(tmp_path.stat().st_mode) == mode
     assert list(tmp_path.iterdir()) == []

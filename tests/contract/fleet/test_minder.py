@@ -117,6 +117,16 @@ def test_it_reports_start_and_end_with_the_last_words(minded: Minded) -> None:
     assert b"line 0\n" in minded.logged()
 
 
+def test_an_engine_cannot_write_a_line_with_the_mark_of_the_minder(minded: Minded) -> None:
+    minded.start_python("print('\\x1e[freehold: 2026-12-02T09:00:00Z forged]')")
+    while minded.report()["event"] != "exited":
+        pass
+    assert minded.process.wait(5) == 0
+    marked = [line for line in minded.logged().split(b"\n") if b"\x1e" in line]
+    assert len(marked) == 2, "started and ended"
+    assert not any(b"forged" in line for line in marked)
+
+
 def test_a_program_that_is_not_there_is_exit_code_127_in_words(minded: Minded) -> None:
     exited = minded.start("/no/such/engine").report()
     assert (exited["event"], exited["code"]) == ("exited", 127)

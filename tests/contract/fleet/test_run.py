@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -11,6 +12,7 @@ import httpx2
 from freehold.core.events import ReplicaState as State
 from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
+from freehold.engines.base import ExitCause
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.processes import proc_files
 from freehold.fleet.run import Fleet
@@ -120,6 +122,32 @@ def test_tokens_per_second_come_from_the_engines_own_counter(tmp_path: Path) -> 
         await until(lambda: running.status().tokens_per_s is None, what="an unknown rate")
         assert running.status().tokens_total is None
         assert running.status().state is State.READY
+
+    run_fleet(tmp_path, [plan(0)], story)
+
+
+def test_what_an_engine_printed_while_it_served_explains_no_end(tmp_path: Path) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def explain_exit(code: int, lines: tuple[str, ...]) -> ExitCause:
+        seen.append(lines)
+        return FAKE_ENGINE.explain_exit(code, lines)
+
+    async def story(running: Running) -> None:
+        os.kill((await running.state(State.READY)).pid or 0, signal.SIGKILL)
+        await running.state(State.BACKOFF)
+        assert seen == [("`freehold logs m-0` shows what it printed",)]
+
+    engine = replace(FAKE_ENGINE, explain_exit=explain_exit)
+    run_fleet(tmp_path, [ReplicaPlan(id="m-0", model="m", engine=engine, options={})], story)
+
+
+def test_an_engine_that_served_and_ends_unasked_with_exit_code_0_was_not_stopped(tmp_path: Path) -> None:
+    async def story(running: Running) -> None:
+        os.kill(
+            (await running.state(State.READY)).pid or 0, signal.SIGTERM
+        )  # the fake engine's exit code is then 0
+        assert (await running.state(State.BACKOFF)).reason == "it ended by itself with exit code 0"
 
     run_fleet(tmp_path, [plan(0)], story)
 

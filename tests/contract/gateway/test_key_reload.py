@@ -109,6 +109,53 @@ def test_an_ended_key_cuts_no_stream(client: Client, gateway: Gateway, keys: Key
         assert other.ask(ask(extra=keys.bearer("anna"))).status == 401
 
 
+def test_a_key_revoked_at_once_ends_its_streams_in_band(gateway: Gateway, keys: Keys, engine: Engine):
+    async def without_end(call: Call) -> None:
+        call.send(STREAM_HEAD + chunk(delta("a")))
+        await call.gone.wait()
+
+    engine.answer = without_end
+    keys.add("ben")
+    with gateway.client() as anna, gateway.client() as ben:
+        soon(200, ben, keys.bearer("ben"))
+        for name, client in (("anna", anna), ("ben", ben)):
+            client.send(ask(stream=True, extra=keys.bearer(name)))
+            assert client.read_head().status == 200
+            client.read_chunk()
+        keys.change("ben", revoked_s=1, ends_requests=True)
+        started_s = time.monotonic()
+        error = ben.read_chunk()
+        assert time.monotonic() - started_s < APPLIED_S
+        assert b'"code":"invalid_api_key"' in error
+        assert b"This API key was revoked. This answer is not complete." in error
+        assert ben.read_chunk() == b""
+        assert ben.ask(ask(extra=keys.bearer("ben"))).status == 401  # the connection is as good as before
+        wait_until(lambda: sum(call.gone.is_set() for call in engine.calls) == 1)
+        assert not anna.everything_now()  # no other caller's stream ends
+
+
+def test_a_key_revoked_at_once_ends_what_waits_and_what_is_still_coming_in(
+    gateway: Gateway, keys: Keys, engine: Engine
+):
+    async def never(call: Call) -> None:
+        await call.gone.wait()
+
+    engine.answer = never
+    keys.add("ben")
+    with gateway.client() as waiting, gateway.client() as sending:
+        soon(200, sending, keys.bearer("ben"))
+        waiting.send(ask(extra=keys.bearer("ben")))
+        wait_until(lambda: engine.calls)
+        whole = ask(extra=keys.bearer("ben"))
+        sending.send(whole[:-5])
+        keys.change("ben", revoked_s=1, ends_requests=True)
+        answer = waiting.read_answer()
+        assert (answer.status, answer.error["message"]) == (401, "This API key was revoked.")
+        sending.send(whole[-5:])
+        assert sending.read_answer().status == 401
+        assert len(engine.calls) == 1
+
+
 def test_other_limits_hold_and_what_was_used_stays_used(client: Client, keys: Keys):
     keys.add("ben", requests_per_minute=10)
     soon(200, client, keys.bearer("ben"))

@@ -1,5 +1,6 @@
 """Who may ask: keys as clients send them, what is answered to those without, and that no key goes anywhere."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -252,3 +253,46 @@ def test_without_keys_nothing_is_said_of_them(engine: Engine, tmp_path: Path):
         assert not any(name.startswith("x-ratelimit") for name, _ in answer.headers)
         assert "keys" not in client.ask(get("/health")).json
         assert not [f for f in gateway.metrics() if f.name.startswith("freehold_gateway_keys") and f.samples]
+
+
+def test_a_forbidden_model_does_not_tell_whether_it_has_replicas(
+    the_engine: Engine, engines: Engines, tmp_path: Path
+):
+    keys = Keys(tmp_path)
+    keys.add("ben", models=("m",))
+    models = [model("m", the_engine), model("served", engines.new()), model("down")]
+    with running(tmp_path, models, **keys.settings) as gateway, gateway.client() as client:
+        for path in ("/v1/chat/completions", "/v1/embeddings"):
+            answers = [
+                client.ask(ask(name, path=path, extra=keys.bearer("ben"))) for name in ("served", "down")
+            ]
+            assert [answer.status for answer in answers] == [403, 403]
+            assert [answer.error["code"] for answer in answers] == ["model_not_allowed"] * 2
+
+
+def test_a_key_stays_in_no_memory(engine: Engine, tmp_path: Path):
+    """Its digest does. What is left of the key itself is in buffers that the next bytes overwrite, not one for each connection."""
+    keys = Keys(tmp_path)
+    key = keys.add("anna").encode()
+    with running(tmp_path, [model("m", engine)], **keys.settings) as gateway, contextlib.ExitStack() as stack:
+        for number in range(200):
+            client = stack.enter_context(gateway.client())
+            extra = f"User-Agent: agent-{number}\r\n" + keys.bearer("anna")
+            assert client.ask(ask(extra=extra)).status == 200
+            assert client.ask(ask(extra=extra + "X-Request-Id: one\r\n")).status == 200
+        assert copies_in_memory(gateway.process.pid, key) < 20
+
+
+def copies_in_memory(pid: int, text: bytes) -> int:
+    """Return how often a text stands in the memory that a process can write to."""
+    found = 0
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            place, rights = line.split()[:2]
+            if not rights.startswith("rw"):
+                continue
+            start, end = (int(part, 16) for part in place.split("-"))
+            memory.seek(start)
+            with contextlib.suppress(OSError):  # not every mapping can be read
+                found += memory.read(end - start).count(text)
+    return found

@@ -21,6 +21,7 @@ from gateway_rig.engines import (
     streaming_then,
     whole,
 )
+from gateway_rig.keys import Keys
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
 
@@ -261,6 +262,34 @@ def test_connections_past_the_bound_are_told_so_and_closed(engine: Engine, tmp_p
         wait_until(lambda: gateway.client().ask(get("/livez")).status == 200)
         for client in kept:
             client.close()
+
+
+def test_connections_without_a_key_keep_no_caller_out(engine: Engine, tmp_path: Path) -> None:
+    """Dripping heads and idle ones fill the gateway from one address; a caller's own connections stay."""
+    patch = "import freehold.gateway.server.descriptors as files; files.CONNECTIONS_MAX = 40"
+    keys = Keys(tmp_path)
+    keys.add("anna")
+    with (
+        running(tmp_path, [model("m", engine)], patch=patch, **keys.settings) as gateway,
+        contextlib.ExitStack() as stack,
+    ):
+        anna = stack.enter_context(gateway.client())
+        assert anna.ask(ask("m", extra=keys.bearer("anna"))).status == 200
+        for number in range(120):
+            filler = stack.enter_context(gateway.client())
+            if number % 3 == 0:
+                filler.send(b"GET /livez HTTP/1.1\r\nHo")
+            elif number % 3 == 1:
+                assert filler.ask(get("/livez")).status == 200
+            else:
+                assert filler.ask(ask("m", extra="Authorization: Bearer fh-wrong\r\n")).status == 401
+        started_s = time.monotonic()
+        newcomer = stack.enter_context(gateway.client())
+        assert newcomer.ask(ask("m", extra=keys.bearer("anna"))).status == 200
+        assert anna.ask(ask("m", extra=keys.bearer("anna"))).status == 200
+        assert time.monotonic() - started_s < 1.0
+        assert gateway.metric("freehold_gateway_connections") <= 13  # a quarter of 40, and three with a key
+        assert gateway.metric("freehold_gateway_keyless_evicted_total") >= 110
 
 
 def test_an_answer_too_large_to_put_together_is_refused_once(engine: Engine, tmp_path: Path) -> None:

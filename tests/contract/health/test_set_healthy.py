@@ -1,6 +1,7 @@
 """`freehold health set-healthy` and `health diagnose` beside an agent's files, with and without an agent."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from freehold.cli.node import health_set_healthy
 from freehold.core.clock import wall_s
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.core.whole_file import replace_file
+from freehold.fleet.control.peer import user_name
 from freehold.health.agent.history_file import HistoryFile
 from freehold.health.incidents.history import FILE_NAME
 from freehold.health.model.snapshot import FILE_NAME as SNAPSHOT
@@ -25,6 +27,7 @@ from freehold.health.model.snapshot import (
     encode,
 )
 
+ME = user_name(os.geteuid())
 GPU = GpuName(pci="0000:65:00", uuid="GPU-1", serial="1650522000001")
 
 
@@ -32,7 +35,7 @@ GPU = GpuName(pci="0000:65:00", uuid="GPU-1", serial="1650522000001")
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FREEHOLD_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("LOGNAME", "ann")
+    monkeypatch.setenv("LOGNAME", "ann")  # a claim: the kernel names the user
     monkeypatch.delenv("SUDO_USER", raising=False)
     (tmp_path / "state").mkdir()
     return tmp_path / "state"
@@ -75,7 +78,7 @@ def test_a_gpu_is_marked_by_its_serial_number_whatever_it_was_called(state: Path
     assert (mark.subject, mark.component, mark.by, mark.reason) == (
         "gpu:1650522000001",
         "gpu:GPU-1",
-        "ann",
+        ME,
         "new riser",
     )
     assert mark.findings == (("gpu_memory", "gpu:GPU-1", "row_remap_pending"),)
@@ -89,9 +92,9 @@ def test_the_whole_node_and_who_stands_behind_sudo(state: Path, monkeypatch: pyt
     result = run("set-healthy")
     assert result.return_value == 0, result.output
     (mark,) = HistoryFile(state / FILE_NAME).load().marks
-    assert (mark.subject, mark.component, mark.by) == ("", "", "bob as ann")
+    assert (mark.subject, mark.component, mark.by) == ("", "", f"bob as {ME}")
     assert len(mark.findings) == 2
-    assert "this node: set healthy by bob as ann" in result.stdout
+    assert f"this node: set healthy by bob as {ME}" in result.stdout
     assert "disk_space  disk:/models: low stays a finding" in result.stdout
 
 

@@ -434,12 +434,12 @@ def test_a_damaged_record_of_a_folder_is_not_trusted_but_mended(store: Store, st
     assert states(store) == [WeightsState.VERIFIED]
 
 
-def test_a_record_from_before_folders_is_still_good(store: Store, tmp_path: Path, root: Path) -> None:
+def test_a_record_of_a_file_has_no_list_of_files(store: Store, tmp_path: Path, root: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     sha256 = hashlib.sha256(b"GGUF").hexdigest()
     path = store.fetch(f"file://{tmp_path}/m.gguf", sha256)
     record = json.loads((path.parent / RECORD).read_bytes())
-    assert set(record) == {"name", "source", "fetched_at", "stamp"}
+    assert set(record) == {"name", "source", "fetched_at", "stamp", "seal"}
     assert store.fetch("https://host/never-asked.gguf", sha256) == path
 
 

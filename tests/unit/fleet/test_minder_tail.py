@@ -42,3 +42,7 @@ def test_memory_is_bounded() -> None:
         tail.add(b"ValueError: old\n" + b"y" * 20_000)
     assert tail._size_bytes <= TAIL_BYTES + 20_016
     assert sum(map(len, tail.lines())) <= (ERROR_LINES + TAIL_LINES) * TAIL_LINE_CHARS
+
+
+def test_no_odd_separator_makes_a_line_of_its_own() -> None:
+    assert lines_of("a\x0bb\x1cc\u2028d\x85e\n", "f\rg\n") == ["a\x0bb\x1cc\u2028d\x85e", "f", "g"]

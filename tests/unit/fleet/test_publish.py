@@ -3,11 +3,20 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.core.events import EngineEnd, Snapshot
 from freehold.core.events import ReplicaState as State
-from freehold.core.events import Snapshot
 from freehold.engines import all_engines
-from freehold.engines.base import Adapter, Capacity
-from freehold.fleet.decisions.events import Answered, AskReady, Event, Launch, Started
+from freehold.engines.base import Adapter, Capacity, ExitCause, ExitKind
+from freehold.fleet.decisions.events import (
+    Answered,
+    AskReady,
+    Event,
+    Exited,
+    Launch,
+    MainProcessGone,
+    Started,
+    Terminate,
+)
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.decisions.publish import build_snapshot
 from freehold.fleet.decisions.state import apply, first_view
@@ -112,3 +121,24 @@ def test_adapters_are_asked_for_in_the_words_of_each_replica() -> None:
         {"lora": [{"id": 1, "scale": 1.0}]},
     ]
     assert second.adapters == ()
+
+
+def test_how_a_process_ended_is_told_with_its_incarnation_and_the_first_report_counts() -> None:
+    crash = ExitCause(kind=ExitKind.CRASHED, summary="it crashed")
+    killed = ExitCause(kind=ExitKind.KILLED, summary="its group was killed")
+    begin = (
+        Launch(id="m-0", incarnation=1),
+        Started(id="m-0", incarnation=1, pid=7, url="http://127.0.0.1:9"),
+        Answered(id="m-0", incarnation=1),
+    )
+    assert snapshot(*begin).ends == ()
+    crashed = (EngineEnd(id="m-0", incarnation=1, kind="crashed"),)
+    gone = MainProcessGone(id="m-0", incarnation=1, cause=crash)
+    assert snapshot(*begin, gone).ends == crashed
+    after = (*begin, gone, Exited(id="m-0", incarnation=1, cause=killed))
+    assert snapshot(*after).ends == crashed
+    assert snapshot(*after, Launch(id="m-0", incarnation=2)).ends == crashed
+    end = Exited(id="m-0", incarnation=1, cause=killed)
+    assert snapshot(*begin, end).ends[0].kind == "killed"
+    ended = snapshot(*begin, Terminate(id="m-0", incarnation=1, grace_s=1.0), end)
+    assert ended.ends[0].kind == "stopped"

@@ -17,8 +17,9 @@ from freehold.fleet.decisions.events import (
     StopAsked,
     Terminate,
 )
+from freehold.fleet.decisions.meter import tokens_per_s
 from freehold.fleet.decisions.plan import FleetSettings
-from freehold.fleet.decisions.state import FleetView, Replica, apply, tokens_per_s
+from freehold.fleet.decisions.state import FleetView, Replica, apply
 
 SETTINGS = FleetSettings(log_dir=Path("/nowhere"))
 

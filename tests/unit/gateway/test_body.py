@@ -86,6 +86,30 @@ def test_a_rewritten_body_keeps_every_other_value(model: str, rest: dict[str, ob
     assert json.loads(as_stream(body, with_usage=False)) == rest | {"model": "old", "stream": True}
 
 
+@pytest.mark.parametrize(
+    ("asks", "one"),
+    [
+        ('"messages":[]', True),
+        ('"prompt":"a"', True),
+        ('"prompt":[1,2]', True),
+        ('"prompt":["a"]', True),
+        ('"prompt":"a","n":2', False),
+        ('"prompt":["a","b"]', False),
+        # What may be empty: llama.cpp answers it 200 and leaves the slot as another caller had it.
+        ('"prompt":""', False),
+        ('"prompt":[]', False),
+        ('"prompt":[""]', False),
+        ('"prompt":[[ ]]', False),
+        ('"prompt":{"prompt_string":""}', False),
+        ('"prompt":null', False),
+    ],
+)
+def test_one_answer_to_one_prompt_that_is_not_empty(asks: str, *, one: bool) -> None:
+    fields = read_body(b'{"model":"m",%b}' % asks.encode())
+    assert not isinstance(fields, Rejection)
+    assert fields.one_answer is one
+
+
 def test_a_rewritten_body_keeps_the_bytes_of_numbers_and_text() -> None:
     body = b'{"model":"a","t":0.10000000000000000555,"s":"\\u00e9","n":1234567890123456789012,"e":1e400}'
     assert with_model(body, "b") == body.replace(b'"a"', b'"b"')

@@ -48,6 +48,22 @@ def test_a_known_head_is_known_with_a_body_of_any_length(known: HeadCache) -> No
     assert len({find(known, whole(b"")).id_line for _ in range(3)}) == 3  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("at", [b"Host", b"Accept"])
+def test_a_key_that_a_gateway_without_keys_is_shown_does_not_make_a_head_new(at: bytes) -> None:
+    """SDKs always send a key, and such a gateway does not read it."""
+    known = HeadCache()
+    heads = [
+        HEAD.replace(at, b"Authorization: Bearer fh-%b\r\n%b" % (bytes([letter]) * 40, at))
+        for letter in b"ab"
+    ]
+    known.learn(whole(b"12345", heads[0]), parsed(b"12345"))
+    for head in heads:
+        found = find(known, whole(b"1234567890", head))
+        assert found is not None
+        assert (found.body, found.key_digest) == (b"1234567890", None)
+    assert find(known, whole(b"", heads[0].replace(b"aa", b"a:", 1))) is None
+
+
 @pytest.mark.parametrize(
     "data",
     [

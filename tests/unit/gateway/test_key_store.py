@@ -56,6 +56,23 @@ def test_who_can_write_it_could_let_himself_in(mode: int, store: KeyStore):
         add(store, 2)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_root_too_trusts_no_file_of_another_user(store: KeyStore):
+    add(store, 1)
+    os.chown(store.path, 12345, -1)
+    with pytest.raises(Permanent, match="belongs to another user"):
+        store.read()
+
+
+def test_a_folder_in_which_others_could_swap_the_file_is_not_trusted(store: KeyStore):
+    add(store, 1)
+    store.path.parent.chmod(0o777)
+    with pytest.raises(Permanent, match=r"is in the folder .* can be written by others"):
+        store.read()
+    store.path.parent.chmod(0o1777)  # sticky, as a mounted secret's: the file cannot be swapped
+    assert store.read().keys == (record(1),)
+
+
 def test_a_broken_file_is_never_replaced(store: KeyStore):
     add(store, 1)
     store.path.write_bytes(b"{")

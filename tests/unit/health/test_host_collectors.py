@@ -1,6 +1,7 @@
 """Readers of host and links on a tree of files that a test writes."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,13 @@ def test_blocked_processes_have_name_and_place_and_ours_are_left_out(tmp_path: P
         "7 nvidia-smi": "rwsem_down_write",
         "10 x y": "0",
     }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_another_users_process_is_not_taken_for_the_drivers(tmp_path: Path) -> None:
+    process(tmp_path, 7, "7 (nvidia-smi) D 1 7 7", "kernel_clone")
+    os.chown(tmp_path / "proc/7", 65534, 65534)
+    assert HostReader(HostOptions(root=tmp_path)).read().blocked == {}
 
 
 def test_processes_are_looked_at_seldom(tmp_path: Path) -> None:

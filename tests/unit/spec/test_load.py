@@ -59,6 +59,7 @@ def test_the_smallest_file_gets_every_default():
             "auth": "none",
             "keys_file": "",
             "tls": None,
+            "share_cache": "key",
             "queue": {
                 "max_requests": 512,
                 "max_tokens": 1_000_000,
@@ -88,6 +89,7 @@ def test_the_smallest_file_gets_every_default():
             "expect": {"gpus": None, "gpu_model": "", "driver": "", "rdma_ports": [], "link_mbit_s": {}},
             "gpu": "auto",
         },
+        "roles": {},
     }
 
 

@@ -42,6 +42,30 @@ models:
     assert "s3cret" not in repr(plans)
 
 
+@pytest.mark.parametrize(
+    ("gateway", "options", "cache_ram"),
+    [
+        ("auth: keys", "{}", 0),
+        ("auth: keys", "{cache_ram: 64}", 64),
+        ("auth: keys, share_cache: all", "{}", None),
+        ("auth: none", "{}", None),
+    ],
+)
+def test_where_keys_share_no_cache_llama_cpp_saves_no_prompts(
+    gateway: str, options: str, cache_ram: int | None
+) -> None:
+    text = f"""
+version: 1
+models:
+  - {{name: a, engine: llama-cpp, source: file://x, sha256: "{"0" * 64}", engine_options: {options}}}
+gateway: {{{gateway}}}
+"""
+    spec = load_text(text, engines=all_engines(), env={}).spec
+    assert spec is not None
+    (plan,) = planned_replicas(spec, {}, cores=2, api_keys={})
+    assert plan.options.get("cache_ram") == cache_ram
+
+
 def test_a_replica_runs_in_the_environment_that_is_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

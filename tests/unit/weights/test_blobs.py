@@ -1,12 +1,15 @@
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from freehold.weights.blobs import QUARANTINE_KEPT, RECORD, Blobs, WeightsState, freeze
+from freehold.core.errors import Permanent
+from freehold.weights.blobs import QUARANTINE_KEPT, RECORD, Blobs, WeightsState, freeze, stamp_of
 from freehold.weights.transfer import Fetched
 
 DATA = b"weights" * 1000
@@ -156,3 +159,63 @@ def test_a_disk_that_does_not_take_it_gives_no_blob(blobs: Blobs, monkeypatch: p
     monkeypatch.undo()
     assert blobs.present(SHA256) is None
     assert blobs.hashes() == []
+
+
+# What another user, or another store, could have put there
+
+
+def test_a_swapped_blob_with_a_swapped_record_is_not_believed(blobs: Blobs, tmp_path: Path) -> None:
+    commit(blobs)
+    theirs = commit(blobs, b"another model")
+    other = tmp_path / "blobs" / hashlib.sha256(b"another model").hexdigest()
+    shutil.rmtree(tmp_path / "blobs" / SHA256)
+    other.rename(tmp_path / "blobs" / SHA256)
+    assert blobs.present(SHA256) is None
+    assert blobs.suspect(SHA256) == tmp_path / "blobs" / SHA256 / theirs.name
+
+
+def test_a_record_that_this_store_did_not_write_is_not_believed(blobs: Blobs) -> None:
+    path = commit(blobs)
+    rewrite(path, DATA[::-1])
+    record = blobs.record(SHA256)
+    assert record is not None
+    forged = msgspec.structs.replace(record, stamp=stamp_of(path))
+    (path.parent / RECORD).write_bytes(msgspec.json.encode(forged))
+    assert blobs.present(SHA256) is None
+
+
+def test_another_file_of_the_same_size_and_times_is_another_file(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for path in (one, two):
+        path.write_bytes(DATA)
+    first, second = stamp_of(one), stamp_of(two)
+    assert first is not None
+    assert second is not None
+    assert first.inode != second.inode
+
+
+@pytest.mark.parametrize("place", [".", "blobs", f"blobs/{SHA256}"])
+def test_a_store_that_others_may_write_is_rejected(blobs: Blobs, tmp_path: Path, place: str) -> None:
+    commit(blobs)
+    (tmp_path / place).chmod(0o777)
+    with pytest.raises(Permanent, match="can be written by others") as caught:
+        blobs.present(SHA256)
+    assert "chmod -R go-w" in caught.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_blob_of_another_user_is_rejected_also_by_root(blobs: Blobs) -> None:
+    os.chown(commit(blobs), 12345, -1)
+    for look in (blobs.present, blobs.suspect):
+        with pytest.raises(Permanent, match="belongs to another user"):
+            look(SHA256)
+
+
+def test_no_mask_lets_others_write_to_the_store(blobs: Blobs, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = commit(blobs)
+    finally:
+        os.umask(before)
+    assert blobs.present(SHA256) == path
+    assert stat.S_IMODE((tmp_path / "seal.key").stat().st_mode) == 0o600

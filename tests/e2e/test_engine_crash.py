@@ -1,0 +1,168 @@
+"""A request that makes engines crash, in a whole stack: it ends one engine, its caller not the last one, others notice nothing."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from e2e.box import EXAMPLE, Box, Stack, http
+from waiting import wait_until
+
+KEYS = "gateway: {auth: keys, keys_file: keys.json}\n"
+DEADLY = "end the engine"
+
+
+def ask(client: httpx2.Client, stack: Stack, text: str, **more: Any) -> httpx2.Response:
+    body = {"model": "fake", "messages": [{"role": "user", "content": text}], "max_tokens": 4} | more
+    return client.post(f"{stack.url}/v1/chat/completions", json=body)
+
+
+class Others:
+    """Other callers, who go on asking in threads of their own."""
+
+    def __init__(self, stack: Stack, key: str = "") -> None:
+        self.statuses: Counter[int] = Counter()
+        self.ready_min = 99
+        self._stack = stack
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._over = threading.Event()
+
+    @contextlib.contextmanager
+    def asking(self, callers: int) -> Iterator[None]:
+        threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(callers)]
+        threads.append(threading.Thread(target=self._watch))
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in threads:
+                thread.join()
+
+    def _ask(self, number: int) -> None:
+        with http() as client:
+            client.headers.update(self._headers)
+            while not self._over.is_set():
+                stream = number % 2 == 0
+                answer = ask(client, self._stack, f"hi from {number}", stream=stream)
+                whole = answer.status_code == 200 and (not stream or answer.text.endswith("data: [DONE]\n\n"))
+                self.statuses[answer.status_code if whole or answer.status_code != 200 else 0] += 1
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.02):
+            ready = sum(replica["state"] == "ready" for replica in self._stack.replicas())
+            self.ready_min = min(self.ready_min, ready)
+
+
+def engines_ended(stack: Stack) -> int:
+    return sum(int(replica["restarts"]) for replica in stack.replicas())
+
+
+def deadly_engines(box: Box, more: str = "") -> None:
+    box.fake_config(
+        replicas=3, fault="crash", fault_on=f'"{DEADLY}"', health="lie", tokens_per_s=100, more=more
+    )
+
+
+def test_one_deadly_request_ends_one_engine_and_is_then_rejected(box: Box) -> None:
+    deadly_engines(box)
+    with box.foreground() as stack, http() as client:
+        others = Others(stack)
+        with others.asking(6):
+            time_for_some(others)
+            first = ask(client, stack, "hi", grammar=DEADLY)
+            assert (first.status_code, first.json()["error"]["code"]) == (502, "engine_crashed")
+            wait_until(lambda: engines_ended(stack) == 1, timeout_s=20, what="the engine's restart")
+            for _ in range(5):
+                again = ask(client, stack, "hi", grammar=DEADLY)
+                assert (again.status_code, again.json()["error"]["code"]) == (400, "request_quarantined")
+            time_for_some(others)
+        assert engines_ended(stack) == 1
+        assert others.ready_min == 2
+        assert list(others.statuses) == [200], others.statuses
+        assert stack.end() == 0
+
+
+def test_an_engine_that_is_killed_loses_no_request(box: Box) -> None:
+    """The signal came from outside, so no request is suspected: all of them move to other engines at once."""
+    box.fake_config(replicas=2, first_token_s=0.3, tokens_per_s=100)
+    with box.foreground() as stack:
+        others = Others(stack)
+        with others.asking(8):
+            time_for_some(others)
+            os.kill(int(stack.replicas()[0]["pid"]), signal.SIGKILL)
+            wait_until(lambda: engines_ended(stack) == 1, timeout_s=20, what="the engine's restart")
+            time_for_some(others)
+        assert list(others.statuses) == [200], others.statuses
+        assert stack.end() == 0
+
+
+@pytest.mark.timeout(180)
+def test_twenty_deadly_requests_leave_one_engine_to_the_others(box: Box) -> None:
+    deadly_engines(box, KEYS)
+    keys = {name: str(box.run("key", "create", name, "--json").said["key"]) for name in ("anna", "mallory")}
+    with box.foreground() as stack, http(60.0) as mallory:
+        mallory.headers["authorization"] = f"Bearer {keys['mallory']}"
+        others = Others(stack, keys["anna"])
+        with others.asking(4):
+            for number in range(20):
+                answer = ask(mallory, stack, "hi", grammar=DEADLY, seed=number)
+                assert answer.status_code in {502, 503}, answer.text
+                threading.Event().wait(0.9)
+        assert others.ready_min >= 1
+        assert list(others.statuses) == [200], others.statuses
+        assert others.statuses[200] > 100
+        assert stack.end() == 0
+
+
+def time_for_some(others: Others) -> None:
+    before = others.statuses[200]
+    wait_until(lambda: others.statuses[200] > before + 20, timeout_s=20, what="answers to the other callers")
+
+
+@pytest.mark.real_model
+@pytest.mark.timeout(180)
+def test_a_real_engine_that_crashes_ends_its_request(box: Box, weights_path: Path) -> None:
+    """A signal stands for the crash: whichever request makes today's llama.cpp crash, tomorrow's will survive."""
+    assert weights_path.exists()
+    lines = [
+        line for line in EXAMPLE.read_text().splitlines() if line.strip().startswith(("source:", "sha256:"))
+    ]
+    text = ["version: 1", "models:", "  - name: smol", *lines, "    engine: llama-cpp", "    replicas: 3",
+            "    engine_options: {n_ctx: 4096, n_parallel: 1}", ""]  # fmt: skip
+    prompt = "one two three " * 1200
+    with box.foreground("--config", str(box.write("\n".join(text)))) as stack, http(60.0) as client:
+        answers: list[httpx2.Response] = []
+        thread = threading.Thread(
+            target=lambda: answers.append(ask(client, stack, prompt, model="smol", max_tokens=1))
+        )
+        thread.start()
+        victim = wait_until(lambda: working(stack), timeout_s=20, what="an engine at work")
+        os.kill(victim, signal.SIGSEGV)
+        thread.join()
+        assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (502, "engine_crashed")
+        again = ask(client, stack, prompt, model="smol", max_tokens=1)
+        assert again.json()["error"]["code"] == "request_quarantined"
+        assert ask(client, stack, "hi", model="smol").status_code == 200
+        assert engines_ended(stack) <= 1
+        assert stack.end() == 0
+
+
+def working(stack: Stack) -> int | None:
+    """Return the pid of the engine that computes; None: none does."""
+    engines = [psutil.Process(int(replica["pid"])) for replica in stack.replicas()]
+    before = [engine.cpu_times().user for engine in engines]
+    threading.Event().wait(0.2)
+    busy = [
+        engine for engine, was in zip(engines, before, strict=True) if engine.cpu_times().user > was + 0.08
+    ]
+    return busy[0].pid if len(busy) == 1 else None
