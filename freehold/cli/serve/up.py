@@ -28,7 +28,7 @@ from freehold.stack.run import claimed, run
 
 _WAYS_OUT = """keys and prompts can be read on the network. Three ways out:
   1. gateway.tls: {certificate: FILE, key: FILE} in freehold.yaml
-  2. listen on 127.0.0.1 and put a web server with TLS in front such as nginx or Caddy
+  2. listen on 127.0.0.1 and put nginx or Caddy with TLS in front (examples/03-web-server)
   3. listen on 127.0.0.1 and use a tunnel: ssh -L 8000:127.0.0.1:8000 HOST"""
 
 

@@ -10,7 +10,9 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
+from freehold.gateway.server.client_connection import ClientConnection, Handshake
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.server.worker_group import WorkerGroup
 from freehold.gateway.settings import TlsSettings
@@ -29,7 +31,7 @@ class Acceptor:
 
     def __init__(
         self,
-        new_connection: Callable[[], asyncio.BaseProtocol],
+        new_connection: Callable[[], ClientConnection],
         gateway: Gateway,
         *,
         group: WorkerGroup | None,
@@ -89,32 +91,48 @@ class Acceptor:
 
     def _take(self) -> None:
         try:
-            connected, _ = self._listener.accept()
+            connected, address = self._listener.accept()
         except (BlockingIOError, ConnectionError, InterruptedError):
             return  # another worker was quicker, or the client is gone again
         except OSError as exc:
             self._gateway.context.log.warning("cannot_accept", why=exc.strerror)
             self._pause(_AGAIN_S)
             return
-        if self._tls is not None and len(self._joining) >= self._gateway.connections_max:
-            connected.close()  # so many handshakes that do not end: no descriptor is left for more
-            return
         connected.setblocking(False)
+        if self._tls is not None:
+            self._agree(connected, address)
+            return
         task = self._loop.create_task(self._join(connected))
         self._joining.add(task)
         task.add_done_callback(self._joining.discard)
 
     async def _join(self, connected: socket.socket) -> None:
-        if self._tls is None:
-            await self._loop.connect_accepted_socket(self._new_connection, connected)
-            return
-        try:
-            await self._loop.connect_accepted_socket(
-                self._new_connection,
+        await self._loop.connect_accepted_socket(self._new_connection, connected)
+
+    def _agree(self, connected: socket.socket, address: object) -> None:
+        """Begin TLS; the connection counts from now on."""
+        connection = self._new_connection()
+        agreeing = self._loop.create_task(
+            self._loop.connect_accepted_socket(
+                lambda: connection,
                 connected,
                 ssl=self._tls,
                 ssl_handshake_timeout=self._gateway.context.settings.header_s,
                 ssl_shutdown_timeout=_GOODBYE_S,
             )
-        except OSError as exc:  # no TLS, no certificate of ours, too slow, or gone
-            self._gateway.context.log.debug("no_tls_handshake", why=str(exc))
+        )
+        agreeing.add_done_callback(partial(self._agreed, connected, connection))
+        connection.await_tls(Handshake(agreeing.cancel, address))
+
+    def _agreed(
+        self, connected: socket.socket, connection: ClientConnection, agreeing: asyncio.Task[object]
+    ) -> None:
+        """Forget a connection without TLS: too slow, gone, evicted, of another protocol or with a certificate of another CA."""
+        failure = None if agreeing.cancelled() else agreeing.exception()
+        if not agreeing.cancelled() and failure is None:
+            return
+        connected.close()
+        connection.connection_lost(None)
+        self._gateway.tls_failed_total += 1
+        if failure is not None and not isinstance(failure, OSError):
+            raise failure

@@ -127,13 +127,13 @@ class Authenticator:
         # Found by a digest that a client cannot choose, and compared in constant time: neither step leaks a key.
         caller = self._by_hash.get(digest) if digest else None
         if caller is not None and digest:
-            accepted = compare_digest(caller.hash, digest) and self._wall_s < caller.ends_s
+            accepted = compare_digest(caller.hash, digest)
         elif certificate is not None and digest is None:
             caller = self._by_id.get(certificate.key_id)
-            accepted = caller is not None and self._wall_s < min(caller.ends_s, certificate.ends_s)
+            accepted = self._wall_s < certificate.ends_s
         else:
             accepted = False
-        if accepted:
+        if caller is not None and accepted and self._wall_s < caller.ends_s:
             request.caller, request.key_id = caller, caller.id
             if request.timeout_s == inf:
                 request.timeout_s = caller.timeout_s

@@ -7,6 +7,7 @@ by `request_reader`. It does no TLS: that is the transport's (`accept`).
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
@@ -36,6 +37,18 @@ _LINGER_S = (
     2.0  # After a rejection, for so long what still comes is read and dropped. Source: nginx's idea, shorter.
 )
 _NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER on with 0 s: a close is a reset. Source: socket(7).
+
+
+class Handshake:
+    """What a connection has in place of its transport until TLS is agreed: it can only be given up."""
+
+    def __init__(self, give_up: Callable[[], object], peername: object) -> None:
+        self.abort = self.close = give_up
+        self._peername = peername
+
+    def get_extra_info(self, name: str) -> object:
+        """Return the client's address as `peername`; nothing else is known yet."""
+        return self._peername if name == "peername" else None
 
 
 class ClientConnection(asyncio.Protocol):
@@ -80,8 +93,22 @@ class ClientConnection(asyncio.Protocol):
 
     # What asyncio calls
 
+    def await_tls(self, handshake: Handshake) -> None:
+        """Count as a connection before TLS is agreed, so that half handshakes have no more room than half requests."""
+        self.transport = cast("asyncio.Transport", handshake)
+        self._join()
+        if self._keyless is None and len(self._gateway.connections) > self._gateway.connections_max:
+            self.abort()
+
+    def _join(self) -> None:
+        self._gateway.connections.add(self)
+        self._count_keyless()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound what a slow client can make us hold, in this process and in the kernel."""
+        if self.closing:
+            cast("asyncio.Transport", transport).abort()  # it was given up while TLS was agreed
+            return
         # A cast, since uvloop's transports do not derive from asyncio's.
         self.transport = self._reader.transport = transport = cast("asyncio.Transport", transport)
         self.write = transport.write
@@ -89,11 +116,12 @@ class ClientConnection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        if self._context.settings.tls is not None:
-            self._reader.certificate = certificate_of(transport.get_extra_info("peercert"))
         connections = self._gateway.connections
-        connections.add(self)
-        self._count_keyless()
+        if self in connections:
+            self._reader.certificate = certificate_of(transport.get_extra_info("peercert"))
+            self._reader.deadline_s = self._context.now_s() + self._context.settings.header_s
+        else:
+            self._join()
         if len(connections) > self._gateway.connections_max:
             full = errors.unavailable("Too many connections.", code="too_many_connections")
             self.reject(replace(full, close=True), unnamed())
