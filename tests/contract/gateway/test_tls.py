@@ -369,7 +369,7 @@ def test_a_key_belongs_to_the_gateways_user_or_to_root(ca: Ca, tmp_path: Path):
 def test_a_folder_in_which_others_could_swap_a_file_is_rejected(ca: Ca, tmp_path: Path):
     tls = files_in(tmp_path, ca)
     tmp_path.chmod(0o777)
-    with pytest.raises(Permanent, match="is in the folder .* can be written by others"):
+    with pytest.raises(Permanent, match=r"is in the folder .* can be written by others"):
         server_context(tls)
 
 

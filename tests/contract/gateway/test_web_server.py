@@ -1,5 +1,6 @@
 """The recipes of examples/03-web-server with the real programs: TLS, streams chunk by chunk, a client that leaves, large bodies."""
 
+import asyncio
 import contextlib
 import re
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway_rig.client import ask, get, post
+from gateway_rig.client import Answer, ask, get, post
 from gateway_rig.engines import STREAM_HEAD, Call, Engine, chunk, delta
 from gateway_rig.keys import Keys
 from gateway_rig.process import Gateway, model, running
@@ -30,7 +31,9 @@ def nginx(folder: Path, ca: Ca, *, port: int, gateway_port: int) -> list[str]:
     recipe = recipe.replace("127.0.0.1:8000", f"127.0.0.1:{gateway_port}").replace("443 ssl", f"{port} ssl")
     recipe = re.sub(r"(ssl_certificate +)\S+;", rf"\g<1>{certificate};", recipe)
     recipe = re.sub(r"(ssl_certificate_key +)\S+;", rf"\g<1>{key};", recipe)
-    folders = "".join(f"{kind}_temp_path {folder};" for kind in ("proxy", "client_body", "fastcgi", "uwsgi", "scgi"))
+    folders = "".join(
+        f"{kind}_temp_path {folder}/temp;" for kind in ("proxy", "client_body", "fastcgi", "uwsgi", "scgi")
+    )
     around = f"daemon off; pid {folder}/nginx.pid; events {{}} http {{ access_log off; {folders} {recipe} }}"
     (folder / "nginx.conf").write_text(around)
     assert NGINX is not None
@@ -58,18 +61,28 @@ def command(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
     return found
 
 
+class WebClient(TlsClient):
+    """Reads the heads of other servers, whose names have capitals."""
+
+    def read_head(self) -> Answer:
+        first, *lines = self.read_until(b"\r\n\r\n")[:-4].decode().split("\r\n")
+        fields = (line.partition(":") for line in lines)
+        return Answer(int(first.split()[1]), [(name.lower(), value.strip()) for name, _, value in fields])
+
+
 class Stepwise:
     """A stream that comes one chunk after the other, each when it is let go."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.call: Call | None = None
+        self.over = asyncio.Event()
         engine.answer = self.answer
 
     async def answer(self, call: Call) -> None:
         call.send(STREAM_HEAD)
         self.call = call
-        await call.gone.wait()
+        await self.over.wait()
 
     def send(self, data: bytes) -> None:
         call = wait_until(lambda: self.call)
@@ -78,7 +91,7 @@ class Stepwise:
 
 
 @contextlib.contextmanager
-def serving(command: list[str], connect: Callable[[], TlsClient], log: Path) -> Iterator[None]:
+def serving(command: list[str], connect: Callable[[], WebClient], log: Path) -> Iterator[None]:
     """Run a web server for the block."""
 
     def listens() -> bool:
@@ -103,8 +116,8 @@ def test_a_web_server_in_front_passes_on_each_chunk_at_once(
     ca, keys = Ca(tmp_path / "ca"), Keys(tmp_path)
     keys.add("anna")
 
-    def connect() -> TlsClient:
-        return TlsClient(free_port, ca, name=NAME)
+    def connect() -> WebClient:
+        return WebClient(free_port, ca, name=NAME)
 
     with running(tmp_path, [model("m", engine)], **keys.settings) as gateway:
         run = command(tmp_path, ca, port=free_port, gateway_port=gateway.port)
@@ -112,9 +125,7 @@ def test_a_web_server_in_front_passes_on_each_chunk_at_once(
             one_by_one(gateway, engine, connect, keys.bearer("anna"))
 
 
-def one_by_one(
-    gateway: Gateway, engine: Engine, connect: Callable[[], TlsClient], bearer: str
-) -> None:
+def one_by_one(gateway: Gateway, engine: Engine, connect: Callable[[], WebClient], bearer: str) -> None:
     host = f"Host: {NAME}\r\n".encode()
 
     def named(request: bytes) -> bytes:
@@ -122,11 +133,11 @@ def one_by_one(
 
     with connect() as client:
         assert client.socket.version() == "TLSv1.3"
-        assert client.ask_loosely(named(ask())).status == 401
-        assert client.ask_loosely(named(get("/metrics"))).status == 401  # under its public name
-        assert client.ask_loosely(named(ask(extra=bearer))).status == 200
+        assert client.ask(named(ask())).status == 401
+        assert client.ask(named(get("/metrics"))).status == 401  # under its public name
+        assert client.ask(named(ask(extra=bearer))).status == 200
         large = {"model": "m", "messages": [{"role": "user", "content": "x" * 8_000_000}]}
-        assert client.ask_loosely(named(post(large, extra=bearer))).status == 200
+        assert client.ask(named(post(large, extra=bearer))).status == 200
     stream = Stepwise(engine)
     with connect() as client:
         client.send(named(ask(stream=True, extra=bearer)))
@@ -134,6 +145,7 @@ def one_by_one(
             stream.send(chunk(delta(text)))
             assert f'"{text}"'.encode() in client.read_until(b"\n\n")  # before the next one is sent
         stream.send(chunk(delta("", "stop")) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        engine.do(stream.over.set)
         client.read_until(b"[DONE]\n\n")
     left = Stepwise(engine)
     with connect() as client:
