@@ -96,7 +96,7 @@ def _admit(gateway: Gateway, exchange: Exchange) -> Rejection | None:
         rejection = context.quarantine.refuse(name, request.body, context.tick_s)
         if rejection is not None:
             return rejection
-    return gateway.authenticator and gateway.authenticator.admit(request, model=name)
+    return None if gateway.authenticator is None else gateway.authenticator.admit(request, model=name)
 
 
 def _keep_apart(request: Request, caller: Caller, fields: BodyFields) -> None:
