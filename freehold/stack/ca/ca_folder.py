@@ -88,7 +88,8 @@ class CaFolder:
 
     def issue(self, name: str, hosts: Sequence[str] = ()) -> IssuedFile:
         """Write a node's file with a new key and return it. Without `hosts`, those of its file before. Raises Permanent if no CA can sign."""
-        assert is_node_name(name) and all(map(is_host, hosts)), (name, hosts)
+        assert is_node_name(name), name
+        assert all(map(is_host, hosts)), hosts
         path = self.path / "nodes" / f"{name}.pem"
         with self._changing():
             found = self.authorities()
