@@ -50,6 +50,8 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     lost_at: UpstreamTarget | None = None
     suspected = False
     """An engine crashed before it answered this request; it is asked once more at most."""
+    failed_with: Rejection | None = None
+    """What an engine answered of its own failure, for a client that gets no other answer; None: nothing."""
     rest_body = b""
     resumed_at_bytes = 0
     detour: "Alternative[Exchange] | None" = None
@@ -202,15 +204,21 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if self.done:
             return
         was_asked = reason == "lost" or (reason == "connect" and self.lost_at is attempt.target)
-        inquest = self.context.inquest
-        if not (was_asked and inquest is not None and inquest.takes(self, attempt.target)):
+        if not (was_asked and self._waits_for_report(attempt.target)):
             self.move_on(reason)
+
+    def _waits_for_report(self, target: UpstreamTarget) -> bool:
+        """Return whether the request goes on when it is known whether its engine crashed."""
+        inquest = self.context.inquest
+        return inquest is not None and inquest.takes(self, target)
 
     def move_on(self, reason: str = "lost") -> None:
         """Ask another target after one that gave no answer, or reject the request."""
         assert self.attempt is not None
         if self._may_move(self.attempt.target):
             self._move(reason)
+        elif self.failed_with is not None:
+            self.reject(self.failed_with)
         else:
             self.no_other_target()
 
@@ -218,7 +226,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         """Give up the attempt and begin another one."""
         assert self.attempt is not None
         self.context.metrics.retried(self.model.entry.name, reason)
-        self.tried = self.tried | {self.attempt.target}
+        self.tried, self.failed_with = self.tried | {self.attempt.target}, None
         self.attempt.leave()
         self.try_again()
         self.model.admission.pump()
@@ -446,10 +454,14 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         assert attempt is not None
         if status >= 500:
             attempt.note_error(f"status_{status}", body)
-        if status == 500 and attempt.count_broken(body) and self._may_move(attempt.target):
-            self._move("status_500")
+        engine, target = attempt.target.engine, attempt.target
+        rejection = errors.from_answer(engine, status, body=body, retry_after_s=retry_after_s)
+        if status != 500 or not attempt.count_broken(body):
+            self.reject(rejection)
             return
-        self.reject(errors.from_answer(attempt.target.engine, status, body=body, retry_after_s=retry_after_s))
+        self.failed_with = rejection
+        if not self._waits_for_report(target):  # vLLM answers so just before it ends
+            self.move_on("status_500")
 
     def finish_assembled(self, answer: bytes) -> None:
         """Send an answer that was put together."""
