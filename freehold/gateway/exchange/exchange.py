@@ -50,8 +50,6 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     lost_at: UpstreamTarget | None = None
     suspected = False
     """An engine crashed before it answered this request; it is asked once more at most."""
-    failed_with: Rejection | None = None
-    """What an engine answered of its own failure, for a client that gets no other answer; None: nothing."""
     rest_body = b""
     resumed_at_bytes = 0
     detour: "Alternative[Exchange] | None" = None
@@ -204,29 +202,21 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if self.done:
             return
         was_asked = reason == "lost" or (reason == "connect" and self.lost_at is attempt.target)
-        if not (was_asked and self._waits_for_report(attempt.target)):
+        if not (was_asked and self.context.may_have_crashed(self, attempt.target)):
             self.move_on(reason)
-
-    def _waits_for_report(self, target: UpstreamTarget) -> bool:
-        """Return whether the request goes on when it is known whether its engine crashed."""
-        inquest = self.context.inquest
-        return inquest is not None and inquest.takes(self, target)
 
     def move_on(self, reason: str = "lost") -> None:
         """Ask another target after one that gave no answer, or reject the request."""
         assert self.attempt is not None
         if self._may_move(self.attempt.target):
             self._move(reason)
-        elif self.failed_with is not None:
-            self.reject(self.failed_with)
         else:
             self.no_other_target()
 
     def _move(self, reason: str) -> None:
-        """Give up the attempt and begin another one."""
         assert self.attempt is not None
         self.context.metrics.retried(self.model.entry.name, reason)
-        self.tried, self.failed_with = self.tried | {self.attempt.target}, None
+        self.tried = self.tried | {self.attempt.target}
         self.attempt.leave()
         self.try_again()
         self.model.admission.pump()
@@ -454,14 +444,13 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         assert attempt is not None
         if status >= 500:
             attempt.note_error(f"status_{status}", body)
-        engine, target = attempt.target.engine, attempt.target
-        rejection = errors.from_answer(engine, status, body=body, retry_after_s=retry_after_s)
-        if status != 500 or not attempt.count_broken(body):
-            self.reject(rejection)
-            return
-        self.failed_with = rejection
-        if not self._waits_for_report(target):  # vLLM answers so just before it ends
-            self.move_on("status_500")
+        if status == 500 and attempt.count_broken(body):
+            if self.context.may_have_crashed(self, attempt.target):  # vLLM answers so just before it ends
+                return
+            if self._may_move(attempt.target):
+                self._move("status_500")
+                return
+        self.reject(errors.from_answer(attempt.target.engine, status, body=body, retry_after_s=retry_after_s))
 
     def finish_assembled(self, answer: bytes) -> None:
         """Send an answer that was put together."""
