@@ -12,7 +12,7 @@ import openai
 import psutil
 import pytest
 
-from e2e.box import EXAMPLE, Box, Stack, http
+from e2e.box import EXAMPLE, Box, Stack, http, replica_http
 from freehold.ledger.spool import spool_folder
 from waiting import wait_until
 
@@ -26,7 +26,7 @@ def usage(box: Box, *flags: str) -> Any:
 
 
 def counted(replica: dict[str, Any], name: str) -> int:
-    page = http().get(f"{replica['url']}/metrics").text
+    page = replica_http(replica["url"]).get("/metrics").text
     return int(float(re.findall(rf"^llamacpp:{name} (\S+)$", page, re.MULTILINE)[0]))
 
 
