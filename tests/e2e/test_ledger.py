@@ -49,6 +49,10 @@ def ask_everything(url: str) -> int:
         for thread in threads:
             thread.join()
         list(api.completions.create(model=MODEL, prompt="One, two,", max_tokens=5, stream=True))
+        list(api.completions.create(model=MODEL, prompt="Once upon", max_tokens=5, stream=True, n=2))
+        whole = api.completions.create(model=MODEL, prompt="Once upon", max_tokens=5, n=2)
+        assert whole.usage is not None
+        assert whole.usage.completion_tokens > 5
         said = {
             "model": MODEL,
             "messages": [{"role": "user", "content": "hi"}],
@@ -58,7 +62,7 @@ def ask_everything(url: str) -> int:
         assert transport.post(f"{url}/v1/messages", json=said).status_code == 200
         assert transport.post(f"{url}/v1/messages", json=said | {"stream": False}).status_code == 200
         assert api.responses.create(model=MODEL, input="hi", max_output_tokens=16).usage is not None
-    return 12
+    return 14
 
 
 @pytest.mark.timeout(180)
