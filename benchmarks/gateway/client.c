@@ -446,6 +446,9 @@ static void handle(struct conn *conn, uint32_t events) {
     } else if (events & EPOLLOUT || (events & EPOLLIN && conn->busy && conn->request_sent < conn->request_bytes)) {
         send_request(conn);
     }
+#ifdef TLS
+    if (conn->busy && conn->request_sent < conn->request_bytes) return; /* what came was the handshake's */
+#endif
     if (conn->fd >= 0 && events & (EPOLLIN | EPOLLERR | EPOLLHUP)) read_from(conn);
 }
 
