@@ -111,11 +111,15 @@ def test_an_engine_that_is_killed_loses_no_request(box: Box) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_twenty_deadly_requests_leave_one_engine_to_the_others(box: Box) -> None:
-    deadly_engines(box, KEYS)
-    keys = {name: str(box.run("key", "create", name, "--json").said["key"]) for name in ("anna", "mallory")}
+@pytest.mark.parametrize("gateway", [KEYS, ""], ids=["of a key", "without keys"])
+def test_twenty_deadly_requests_leave_one_engine_to_the_others(box: Box, gateway: str) -> None:
+    deadly_engines(box, gateway)
+    keys = {"anna": "", "mallory": ""}
+    if gateway:
+        keys = {name: str(box.run("key", "create", name, "--json").said["key"]) for name in keys}
     with box.foreground() as stack, http(60.0) as mallory:
-        mallory.headers["authorization"] = f"Bearer {keys['mallory']}"
+        if gateway:
+            mallory.headers["authorization"] = f"Bearer {keys['mallory']}"
         others = Others(stack, keys["anna"])
         with others.asking(4):
             for number in range(20):

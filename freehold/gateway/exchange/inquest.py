@@ -16,9 +16,8 @@ from freehold.core.events import EngineEnd
 from freehold.engines.base import ExitKind
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.target import UpstreamTarget
-from freehold.gateway.exchange.quarantine import Quarantine
+from freehold.gateway.exchange.quarantine import LARGE_BYTES, Quarantine, constrains, sender_of
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.constraint_limits import CONSTRAINTS
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.ports import Loop
@@ -32,10 +31,6 @@ _REPORT_S = 0.5
 _TURN_S = 1.0
 """A suspect whose engine lives so long is followed by the next. Source: our own choice; a grammar of 400,000 parentheses
 ends llama.cpp after 0.3 s."""
-_SHAPING = tuple(f'"{key}"'.encode() for key in CONSTRAINTS if key != "text")
-"""A body with one of these keys makes an engine parse what its caller wrote; `text` is a usual key of messages too."""
-_LARGE_BYTES = 64 * 1024
-"""A body of this size is suspected more than a smaller one. Source: our own choice; 16,000 tokens of text."""
 _CRASHES = frozenset({ExitKind.CRASHED, ExitKind.OUT_OF_MEMORY, ExitKind.UNKNOWN})
 """Ends that a request may have caused; the others come from outside, or from how the engine was started."""
 
@@ -208,7 +203,7 @@ class Inquest:
 
     def _convict(self, culprit: Suspect) -> None:
         name, request, now_s = culprit.model.entry.name, culprit.request, self._loop.time()
-        self._quarantine.add(name, request.body, caller=culprit.caller, now_s=now_s)
+        self._quarantine.add(name, request.body, caller=sender_of(culprit), now_s=now_s)
         get_logger("gateway").error(
             "engine_crashed", model=name, request=request.request_id, caller=culprit.caller
         )
@@ -218,7 +213,7 @@ class Inquest:
 def _suspicion(each: Suspect) -> tuple[bool, int, float]:
     """Return what suspects are ordered by, since the last may not have to be asked: shaped answers, large bodies, new ones last."""
     body = each.request.body
-    return any(key in body for key in _SHAPING), len(body) // _LARGE_BYTES, each.started_s
+    return constrains(body), len(body) // LARGE_BYTES, each.started_s
 
 
 def _free(suspects: Iterable[Suspect]) -> None:

@@ -9,7 +9,9 @@ from typing import Protocol, TypeVar
 
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.wire import errors
+from freehold.gateway.wire.constraint_limits import CONSTRAINTS
 from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.request import Request
 
 _BODY_S = 600.0
 """How long a body is rejected, seconds. Source: our own choice: longer than clients retry, short enough for a mistake."""
@@ -17,6 +19,10 @@ _CALLER_S = 60.0
 """How long its caller gets no last ready replica, seconds. Source: our own choice: an engine is ready again by then."""
 _KEPT_MAX = 1000
 """Bodies and callers remembered; the oldest go first. Source: our own bound: some 200 KB, and engines to end are few."""
+_SHAPING = tuple(f'"{key}"'.encode() for key in CONSTRAINTS if key != "text")
+"""A body with one of these keys makes an engine parse what its caller wrote; `text` is a usual key of messages too."""
+LARGE_BYTES = 64 * 1024
+"""A body of this size is suspected more than a smaller one. Source: our own choice; 16,000 tokens of text."""
 K = TypeVar("K")
 
 
@@ -24,6 +30,7 @@ class BarredRequest(Protocol):
     """A request that may be barred from the last ready replica; `exchange.Exchange` is one."""
 
     model: ServedModel
+    request: Request
     caller: str
     suspected: bool
 
@@ -66,8 +73,8 @@ class Quarantine:
         return (request.suspected or self.knows(request, now_s)) and request.model.standing(now_s) < 2
 
     def knows(self, request: BarredRequest, now_s: float) -> bool:
-        """Return whether another request of the same caller ended an engine of this model a short time ago."""
-        return self._callers.get((request.model.entry.name, request.caller), 0.0) > now_s
+        """Return whether another request of the same sender ended an engine of this model a short time ago."""
+        return self._callers.get((request.model.entry.name, sender_of(request)), 0.0) > now_s
 
     def tidy(self, now_s: float) -> None:
         """Forget what is over."""
@@ -75,6 +82,19 @@ class Quarantine:
         if self._bodies and _forget(self._bodies, now_s) and not self._bodies:
             self._lengths = frozenset()
         self.is_empty = not (self._bodies or self._callers)
+
+
+def constrains(body: bytes) -> bool:
+    """Return whether a body seems to hold a grammar, a schema or tools."""
+    return any(key in body for key in _SHAPING)
+
+
+def sender_of(request: BarredRequest) -> str:
+    """Return its caller. Without keys all that constrain their answers are one, and all large ones; empty: it is like any other."""
+    body = request.request.body
+    if request.caller:
+        return request.caller
+    return "(constrained)" if constrains(body) else "(large)" if len(body) >= LARGE_BYTES else ""
 
 
 def _hash(body: bytes) -> bytes:
