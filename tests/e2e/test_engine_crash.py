@@ -97,7 +97,7 @@ def test_one_deadly_request_ends_one_engine_and_is_then_rejected(box: Box, fault
 
 
 def test_an_engine_that_is_killed_loses_no_request(box: Box) -> None:
-    """The signal came from outside, so no request is suspected: all of them move to other engines at once."""
+    """The signal came from outside, so none of the requests is the cause: all of them move to other engines at once."""
     box.fake_config(replicas=2, first_token_s=0.3, tokens_per_s=100)
     with box.foreground() as stack:
         others = Others(stack)

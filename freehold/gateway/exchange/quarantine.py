@@ -1,7 +1,7 @@
 """Which bodies ended an engine, and which callers sent them, for a while: such a body is not sent again. Pure.
 
 Bodies are kept as hashes and compared only with those of the same length, so that other requests cost nothing. It does not find
-out which request was to blame: `inquest` does.
+out which request was the cause: `crash_retry` does.
 """
 
 from hashlib import blake2b
@@ -22,7 +22,7 @@ _KEPT_MAX = 1000
 _SHAPING = tuple(f'"{key}"'.encode() for key in CONSTRAINTS if key != "text")
 """A body with one of these keys makes an engine parse what its caller wrote; `text` is a usual key of messages too."""
 LARGE_BYTES = 64 * 1024
-"""A body of this size is suspected more than a smaller one. Source: our own choice; 16,000 tokens of text."""
+"""A body of this size is a likelier cause than a smaller one. Source: our own choice; 16,000 tokens of text."""
 K = TypeVar("K")
 
 
@@ -32,7 +32,7 @@ class BarredRequest(Protocol):
     model: ServedModel
     request: Request
     caller: str
-    suspected: bool
+    saw_crash: bool
 
 
 class Quarantine:
@@ -70,7 +70,7 @@ class Quarantine:
 
     def bars(self, request: BarredRequest, now_s: float) -> bool:
         """Return whether a request may not be given the last ready replica: it, or one of its caller, may have ended another."""
-        return (request.suspected or self.knows(request, now_s)) and request.model.standing(now_s) < 2
+        return (request.saw_crash or self.knows(request, now_s)) and request.model.standing(now_s) < 2
 
     def knows(self, request: BarredRequest, now_s: float) -> bool:
         """Return whether another request of the same sender ended an engine of this model a short time ago."""

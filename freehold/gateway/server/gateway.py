@@ -18,8 +18,8 @@ from freehold.gateway.counters.request_metrics import read_at_scrape
 from freehold.gateway.endpoints.directory import Directory
 from freehold.gateway.endpoints.model import ModelAdmission, ServedModel
 from freehold.gateway.exchange.context import ExchangeContext
+from freehold.gateway.exchange.crash_retry import CrashRetry
 from freehold.gateway.exchange.exchange import Exchange
-from freehold.gateway.exchange.inquest import Inquest
 from freehold.gateway.fallback.registry import Fallbacks
 from freehold.gateway.queue.admission import Admission
 from freehold.gateway.queue.body_memory import BodyMemory
@@ -73,7 +73,7 @@ class Gateway:
         self.group = group
         """The workers that share this address; None: there is only this one."""
         self.directory = new_directory(context, loop, group)
-        context.inquest = Inquest(loop, lambda: self.directory.snapshot.ends, context.quarantine)
+        context.crash_retry = CrashRetry(loop, lambda: self.directory.snapshot.ends, context.quarantine)
         counters = group.counters if group else None
         self.authenticator: Authenticator | None = None
         """Knows the API keys; None: no key is needed."""
