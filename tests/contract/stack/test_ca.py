@@ -166,6 +166,19 @@ def test_a_ca_that_has_expired_signs_nothing_and_is_not_trusted(tmp_path: Path):
     assert now.issue("node-1").path.read_bytes().count(b"BEGIN CERTIFICATE") == 2
 
 
+def test_an_old_ca_may_expire_in_files_that_trust_both(tmp_path: Path):
+    CaFolder(tmp_path / "ca", Ago(CA_DAYS + 1)).init()
+    CaFolder(tmp_path / "ca", Ago(10)).init(beside=True)
+    before, now = CaFolder(tmp_path / "ca", Ago(5)), CaFolder(tmp_path / "ca")
+    server, client = node(before), node(before, "node-2")
+    assert server.read_bytes().count(b"BEGIN CERTIFICATE") == 4
+    assert between(server, client) == ("node-1", "node-2")
+    renewed = node(now, "node-3")
+    assert renewed.read_bytes().count(b"BEGIN CERTIFICATE") == 2
+    assert between(server, renewed) == ("node-1", "node-3")
+    assert between(renewed, client, "node-3") == ("node-3", "node-2")
+
+
 def test_no_certificate_outlives_its_ca(tmp_path: Path):
     CaFolder(tmp_path / "ca", Ago(CA_DAYS - 1)).init()
     now = CaFolder(tmp_path / "ca")
