@@ -31,7 +31,7 @@ ACCESS = "access"
 """The access log's name; its lines would drown the others."""
 HEALTH = "health"
 """The agent's log: every finding that changes is a line, so among other logs only its warnings are shown."""
-_OWN = frozenset({ACCESS, HEALTH, "gateway", "controller", "up"})
+_OWN = frozenset({ACCESS, HEALTH, "audit", "gateway", "controller", "up"})
 """Freehold's own logs of JSON lines. Any other has lines of a replica, or what one of Freehold's processes left on stderr."""
 _OF_WORKERS = frozenset({ACCESS, "gateway"})
 _WORKER = re.compile(r"-[0-9]+$")

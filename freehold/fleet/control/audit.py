@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from freehold.core.clock import wall_s
+from freehold.core.plain_text import json_line
 from freehold.fleet.control.peer import Peer
 from freehold.telemetry.writer import FileTarget
 
@@ -42,7 +43,10 @@ def append(logs: Path, act: str, *, peer: Peer, detail: Mapping[str, object]) ->
         "by": peer.who(),
         "origin": peer.origin(),
     }
-    line = msgspec.json.encode(head | {name: told[name] for name in told.keys() - head.keys()}) + b"\n"
+    line = (
+        json_line(msgspec.json.encode(head | {name: told[name] for name in told.keys() - head.keys()}))
+        + b"\n"
+    )
     for folder in (logs.parent, logs):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(logs):
