@@ -87,6 +87,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The adapters that it has loaded."""
     kind: str = ""
     """Of an external server: the engine by whose file it behaves; empty: not known, or the same as `engine`."""
+    reuse_on_ask: bool = False
+    """It uses what it kept of a prompt only for requests that ask for that."""
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,8 +29,6 @@ COUNT_PATHS = frozenset(
     {"/v1/chat/completions/input_tokens", "/v1/messages/count_tokens", "/v1/responses/input_tokens"}
 )
 """The gateway paths on which an engine counts a prompt with its own tokenizer and generates nothing."""
-SALTED_PATHS = ALL_PATHS - {"/v1/messages"}
-"""The gateway paths on which `cache_salt` is heeded. Source: vLLM 0.32 and SGLang, entrypoints/anthropic/protocol.py drops it."""
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 """The gateway path whose body is a form with a file."""
 MEDIA_PATHS = frozenset({TRANSCRIPTIONS, "/v1/audio/speech", "/v1/images/generations"})
@@ -411,6 +409,8 @@ class Engine:
     """Gateway paths on which it heeds the salt, or the slot's number."""
     apart_options: Mapping[str, Value] = field(default_factory=dict)
     """What it is started with where prefix caches are kept apart, unless its `engine_options` say otherwise."""
+    reuse_on_ask: Callable[[Mapping[str, Value]], bool] = lambda _options: False
+    """Whether with these `engine_options` and `apart_options` it uses a prompt again only for requests that ask for that."""
     fetches: Callable[[Mapping[str, Value]], bool] | None = None
     """Whether it fetches addresses of pictures in requests under these options; None: it may, that is for its weights to say."""
     usage_per_answer: bool = False

@@ -18,7 +18,15 @@ from functools import partial
 
 import msgspec
 
-from freehold.engines._llama_cpp_options import CELL_TOKENS, DEFAULTS, OPTIONS, complete, conflicts, to_words
+from freehold.engines._llama_cpp_options import (
+    CELL_TOKENS,
+    DEFAULTS,
+    OPTIONS,
+    complete,
+    conflicts,
+    sleeps,
+    to_words,
+)
 from freehold.engines.base import (
     ALL_PATHS,
     COUNT_PATHS,
@@ -313,7 +321,9 @@ ENGINE = Engine(
     prefix_cache=PrefixCache.SLOTS,
     apart_paths=_HEEDS_SLOT,
     # What a slot held is saved in main memory and put back into whatever slot a prompt like it comes to, also by number.
-    apart_options={"cache_ram": 0},
+    # A path that drops `cache_prompt` gets the default, so that is off.
+    apart_options={"cache_ram": 0, "cache_prompt": False},
+    reuse_on_ask=lambda options: "cache_prompt" not in options and not sleeps(options),
     fetches=lambda options: "mmproj" in options,  # without a projector it refuses pictures unseen
     adapter_formats=(Format.GGUF,),
     ask_adapter=_ask_adapter,

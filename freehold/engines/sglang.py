@@ -19,7 +19,6 @@ from types import MappingProxyType
 
 from freehold.engines.base import (
     ALL_PATHS,
-    SALTED_PATHS,
     TORCH_VARIABLES,
     Adapter,
     ApiError,
@@ -182,7 +181,7 @@ ENGINE = Engine(
     shared_memory=True,
     stream_to_abort=False,
     prefix_cache=PrefixCache.SALT,
-    apart_paths=SALTED_PATHS,
+    apart_paths=ALL_PATHS - {"/v1/messages"},  # its entrypoints/anthropic/protocol.py drops the salt
     options=(*_DATA.options, *to_options(FLAGS.flags, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved={**other_names(FLAGS.flags), "model": _DATA.reserved["model_path"], **_DATA.reserved},
     command=_command,

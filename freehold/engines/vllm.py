@@ -17,7 +17,6 @@ from math import prod
 
 from freehold.engines.base import (
     ALL_PATHS,
-    SALTED_PATHS,
     TORCH_VARIABLES,
     TRANSCRIPTIONS,
     Adapter,
@@ -334,7 +333,7 @@ ENGINE = Engine(
     shared_memory=True,
     stream_to_abort=False,
     prefix_cache=PrefixCache.SALT,
-    apart_paths=SALTED_PATHS,
+    apart_paths=ALL_PATHS,  # /v1/messages since 0.32 at least: entrypoints/anthropic/protocol.py
     options=(*_DATA.options, *to_options(FLAGS, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved=_DATA.reserved,
     command=_command,

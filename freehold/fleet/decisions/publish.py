@@ -112,6 +112,7 @@ def _endpoint(plan: ReplicaPlan, replica: Replica) -> Endpoint:
         api_key=plan.api_key,
         adapters=tuple(_asks(plan)),
         kind=capacity.kind,
+        reuse_on_ask=plan.reuse_on_ask,
     )
 
 

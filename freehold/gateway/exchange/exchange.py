@@ -96,7 +96,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def start_here(self, now_s: float) -> None:
         """Begin at a target of this stack, or wait for one."""
         self.context.retry_budget.requests += 1
-        if self.context.quarantine.bars(self, now_s):
+        if self._is_barred(now_s):
             self.turn_away(errors.last_replica(self.model.entry.name))
             return
         target = self.model.admission.enter(self, now_s)
@@ -113,11 +113,15 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         now_s = self.context.now_s()
         if not self.attempts:
             self._begun_s = now_s
-        if self.context.quarantine.bars(self, now_s):
+        if self._is_barred(now_s):
             target.gate.leave(self.cost_tokens, began=False)
             self.reject(errors.last_replica(self.model.entry.name))
             return
         self._ask(target, now_s)
+
+    def _is_barred(self, now_s: float) -> bool:
+        quarantine = self.context.quarantine
+        return (self.suspected or not quarantine.is_empty) and quarantine.bars(self, now_s)
 
     def turn_away(self, rejection: Rejection) -> None:
         """Reject the request, which waited in vain; no engine saw it."""

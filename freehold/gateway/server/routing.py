@@ -92,10 +92,11 @@ def _admit(gateway: Gateway, exchange: Exchange) -> Rejection | None:
     request was granted.
     """
     context, request, name = gateway.context, exchange.request, exchange.model.entry.name
-    rejection = context.quarantine.refuse(name, request.body, context.tick_s)
-    if rejection is not None or gateway.authenticator is None:
-        return rejection
-    return gateway.authenticator.admit(request, model=name)
+    if not context.quarantine.is_empty:
+        rejection = context.quarantine.refuse(name, request.body, context.tick_s)
+        if rejection is not None:
+            return rejection
+    return None if gateway.authenticator is None else gateway.authenticator.admit(request, model=name)
 
 
 def _keep_apart(request: Request, caller: Caller, fields: BodyFields) -> None:
