@@ -14,7 +14,7 @@ EXTERNAL = "external"
 """The one engine that Freehold does not start: its endpoints run elsewhere."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 """A model's name: it becomes a label of metrics, an id and part of file names. Limit 63: a DNS label (RFC 1035, 2.3.4)."""
-LOG_NAMES = frozenset({"access", "audit", "controller", "gateway", "health", "up"})
+LOG_NAMES = frozenset({"access", "audit", "audit-rejected", "controller", "gateway", "health", "up"})
 """Freehold's own logs, which `freehold logs` trusts. Of two workers the second has `gateway-1.log`, as a replica `gateway-1` would."""
 SHA256_PATTERN = r"^[0-9A-Fa-f]{64}$"
 """256 bits in hexadecimal digits (FIPS 180-4)."""
