@@ -113,6 +113,7 @@ class Placement:
     """Verified local weights, a file or a folder as the engine's `formats` say; None for engines that bring their own."""
     host: str
     port: int
+    """Its address, unless `socket` is."""
     options: Mapping[str, Value]
     """The user's `engine_options`, already checked."""
     threads: int = 1
@@ -123,6 +124,10 @@ class Placement:
     """The GPUs that it will see, as the fleet sets CUDA_VISIBLE_DEVICES for it; None: nobody knows, it sees all."""
     adapters: tuple[Adapter, ...] = ()
     """What it has to load beside the weights, for requests that name it."""
+    socket: str = ""
+    """Path of the Unix socket to listen on, ends with `.sock`; empty: `host` and `port`."""
+    key: str = field(default="", repr=False)
+    """Bearer key to require of clients, never in `Command.argv`, which all users can read; empty: none."""
 
 
 TORCH_VARIABLES = (
@@ -399,6 +404,8 @@ class Engine:
     """Environment variables that it inherits besides those of all engines: names or, with `_` at the end, prefixes."""
     shared_memory: bool = False
     """True: its processes share memory through /dev/shm."""
+    unix_socket: bool = False
+    """True: its command listens on `Placement.socket`, which no other user of the machine can reach."""
     recipes: tuple[Recipe, ...] = ()
     """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool

@@ -59,7 +59,7 @@ def _command(placement: Placement) -> Command:
     """Return the wheel's child or the user's llama-server, with the same flags; weights are required."""
     assert placement.weights is not None, "llama-cpp needs weights; the spec refuses a model without a source"
     options = complete(placement.options, placement.threads, sleeping=bool(placement.adapters))
-    flags = ["--host", placement.host, "--port", str(placement.port)]
+    flags = ["--host", placement.socket or placement.host, "--port", str(placement.port)]
     flags += ["--model", str(placement.weights), "--alias", placement.model]
     links = {_link(place): str(adapter.path) for place, adapter in enumerate(placement.adapters)}
     if links:  # before the user's own: it numbers adapters as they come, and a request names them by number
@@ -316,6 +316,7 @@ ENGINE = Engine(
     # `"a"? "a"? …`, 300 times, stops all slots for minutes; 100 repetitions take a second (measured on 2026.10.11549).
     constraint_limits=ConstraintLimits(repeats=100),
     variables=("GGML_", "LLAMA_"),
+    unix_socket=True,
     stream_to_abort=True,
     usage_per_answer=True,
     prefix_cache=PrefixCache.SLOTS,

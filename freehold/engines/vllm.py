@@ -96,7 +96,8 @@ def _command(placement: Placement) -> Command:
     assert placement.weights is not None, "vllm needs weights; the spec refuses a model without a source"
     options = {"max_num_seqs": _MAX_NUM_SEQS, "shutdown_timeout": _SHUTDOWN_TIMEOUT_S, **placement.options}
     words = ["serve", str(placement.weights), "--served-model-name", placement.model]
-    words += ["--host", placement.host, "--port", str(placement.port)]
+    address = ["--host", placement.host, "--port", str(placement.port)]
+    words += ["--uds", placement.socket] if placement.socket else address
     words += ["--enable-request-id-headers", "--enable-server-load-tracking"]
     words += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     words += render_flags(FLAGS, {**_adapter_options(placement.adapters), **options})
@@ -331,6 +332,7 @@ ENGINE = Engine(
     recipes=(_CUDA_RECIPE, _CPU_RECIPE),
     variables=("VLLM_", "RAY_", *TORCH_VARIABLES),
     shared_memory=True,
+    unix_socket=True,
     stream_to_abort=False,
     prefix_cache=PrefixCache.SALT,
     apart_paths=ALL_PATHS,  # /v1/messages since 0.32 at least: entrypoints/anthropic/protocol.py

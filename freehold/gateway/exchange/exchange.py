@@ -202,8 +202,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if self.done:
             return
         was_asked = reason == "lost" or (reason == "connect" and self.lost_at is attempt.target)
-        inquest = self.context.inquest
-        if not (was_asked and inquest is not None and inquest.takes(self, attempt.target)):
+        if not (was_asked and self.context.may_have_crashed(self, attempt.target)):
             self.move_on(reason)
 
     def move_on(self, reason: str = "lost") -> None:
@@ -215,7 +214,6 @@ class Exchange(QueuedRequest[UpstreamTarget]):
             self.no_other_target()
 
     def _move(self, reason: str) -> None:
-        """Give up the attempt and begin another one."""
         assert self.attempt is not None
         self.context.metrics.retried(self.model.entry.name, reason)
         self.tried = self.tried | {self.attempt.target}
@@ -446,9 +444,12 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         assert attempt is not None
         if status >= 500:
             attempt.note_error(f"status_{status}", body)
-        if status == 500 and attempt.count_broken(body) and self._may_move(attempt.target):
-            self._move("status_500")
-            return
+        if status == 500 and attempt.count_broken(body):
+            if self.context.may_have_crashed(self, attempt.target):  # vLLM answers so just before it ends
+                return
+            if self._may_move(attempt.target):
+                self._move("status_500")
+                return
         self.reject(errors.from_answer(attempt.target.engine, status, body=body, retry_after_s=retry_after_s))
 
     def finish_assembled(self, answer: bytes) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from freehold.engines import all_engines
 from freehold.fleet.control.state_dir import StateDir
-from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.environments.lookup import MANIFEST, Manifest, path_of
-from freehold.fleet.processes.launch_process import _placement
+from freehold.fleet.processes.launch_process import ProcessLauncher
 from freehold.spec.load import load_text
 from freehold.stack.config import Config
 from freehold.stack.decide.replicas import LocalModel, planned_replicas
@@ -117,4 +117,5 @@ models:
     (plan,) = replicas(config, tmp_path)
     assert plan.environment == folder
     assert plan.engine.command is not None
-    assert _placement(plan, 1).environment == folder
+    launcher = ProcessLauncher(FleetSettings(log_dir=tmp_path))
+    assert launcher._placement(plan, "0" * 32).environment == folder
