@@ -46,8 +46,10 @@ def append(logs: Path, act: str, *, peer: Peer, detail: Mapping[str, object]) ->
         "by": peer.who(),
         "origin": peer.origin(),
     }
-    line = json_line(msgspec.json.encode(head | {name: kept[name] for name in kept.keys() - head.keys()})) + b"
-"
+    line = (
+        json_line(msgspec.json.encode(head | {name: kept[name] for name in kept.keys() - head.keys()}))
+        + b"\n"
+    )
     for folder in (logs.parent, logs):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(logs):
