@@ -111,8 +111,15 @@ def test_an_engine_that_is_killed_loses_no_request(box: Box) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("gateway", [KEYS, ""], ids=["of a key", "without keys"])
-def test_twenty_deadly_requests_leave_one_engine_to_the_others(box: Box, gateway: str) -> None:
+@pytest.mark.parametrize(
+    ("gateway", "shaped"),
+    [(KEYS, True), ("", True), ("", False)],
+    ids=["of a key", "without keys", "small and without keys"],
+)
+def test_twenty_deadly_requests_leave_one_engine_to_the_others(
+    box: Box, gateway: str, *, shaped: bool
+) -> None:
+    """Each body differs from the others by a number."""
     deadly_engines(box, gateway)
     keys = {"anna": "", "mallory": ""}
     if gateway:
@@ -123,13 +130,32 @@ def test_twenty_deadly_requests_leave_one_engine_to_the_others(box: Box, gateway
         others = Others(stack, keys["anna"])
         with others.asking(4):
             for number in range(20):
-                answer = ask(mallory, stack, "hi", grammar=DEADLY, seed=number)
+                more = {"grammar": DEADLY} if shaped else {"user": DEADLY}
+                answer = ask(mallory, stack, "hi", seed=number, **more)
                 assert answer.status_code in {502, 503}, answer.text
                 threading.Event().wait(0.9)
         assert others.ready_min >= 1
         assert list(others.statuses) == [200], others.statuses
         assert others.statuses[200] > 100
         assert stack.end() == 0
+
+
+def test_all_workers_reject_what_one_has_blocked(box: Box) -> None:
+    """New connections go to the worker that has fewer of them."""
+    deadly_engines(box, "gateway: {workers: 2}\n")
+    with box.foreground() as stack, contextlib.ExitStack() as clients:
+        first = ask(clients.enter_context(http()), stack, "hi", grammar=DEADLY)
+        assert (first.status_code, first.json()["error"]["code"]) == (502, "engine_crashed")
+        for _ in range(8):
+            again = ask(clients.enter_context(http()), stack, "hi", grammar=DEADLY)
+            assert (again.status_code, again.json()["error"]["code"]) == (400, "request_quarantined")
+        wait_until(lambda: all_ready(stack), timeout_s=20, what="the engine's restart")
+        assert engines_ended(stack) == 1
+        assert stack.end() == 0
+
+
+def all_ready(stack: Stack) -> bool:
+    return all(replica["state"] == "ready" for replica in stack.replicas())
 
 
 def time_for_some(others: Others) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from freehold.core.events import EngineEnd
 from freehold.engines.base import ExitKind
+from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.gateway.exchange.crash_retry import CrashRetry
-from freehold.gateway.exchange.quarantine import Quarantine
+from freehold.gateway.exchange.quarantine import LARGE_BYTES, Quarantine
+from freehold.gateway.exchange.shared_quarantine import SharedQuarantine
 from freehold.gateway.wire.errors import Rejection
 
 
@@ -224,11 +226,67 @@ def test_a_caller_that_has_just_ended_an_engine_is_the_first_cause_and_gets_no_l
     stage.clock.pass_s(61)
     assert not stage.quarantine.bars(again, stage.clock.now_s)
     stage.quarantine.tidy(stage.clock.now_s + 600)
-    assert repr(stage.quarantine) == "<Quarantine 0 bodies, 0 callers>"
+    assert repr(stage.quarantine) == "<Quarantine 0 hashes, 0 bodies>"
 
 
-def test_without_keys_no_caller_is_barred(stage: Stage) -> None:
-    (deadly,) = stage.asked(b'{"a":1}')
+@pytest.mark.parametrize(
+    ("body", "bars"),
+    [
+        (b'{"content":"end the engine","seed":7}', True),
+        (b'{"content":"end the engine","seed":12345678}', True),
+        (b'{"content":"end the engine","seed":923456789}', False),
+        (b'{"content":"and the engine","seed":1}', True),
+        (b'{"content":"and the engine","seed":2}', False),
+        (b'{"content":"hi","seed":1}', False),
+        (b'{"content":"end the engine","seed":1}' * 2, False),
+        (b"", False),
+    ],
+)
+def test_without_keys_a_small_body_bars_those_that_differ_in_one_place(
+    body: bytes, *, bars: bool, stage: Stage
+) -> None:
+    (deadly,) = stage.asked(b'{"content":"end the engine","seed":1}')
+    stage.lose([deadly], ExitKind.CRASHED)
+    (other,) = stage.asked(body)
+    assert not stage.quarantine.bars(other, stage.clock.now_s)  # two are ready
+    stage.model.ready = 1
+    assert stage.quarantine.bars(other, stage.clock.now_s) is bars
+    assert not stage.quarantine.bars(other, stage.clock.now_s + 61)
+
+
+@pytest.mark.parametrize("more", [b',"tools":[]', b',"grammar":"x"', b" " * LARGE_BYTES])
+def test_without_keys_constrained_requests_are_one_caller_and_large_ones_another(
+    more: bytes, stage: Stage
+) -> None:
+    deadly, alike, other = stage.asked(b'{"a":1' + more + b"}", b'{"b":"quite another"' + more + b"}", b"{}")
     stage.lose([deadly], ExitKind.CRASHED)
     stage.model.ready = 1
-    assert not stage.quarantine.bars(stage.asked(b"{}")[0], stage.clock.now_s)
+    assert stage.quarantine.bars(alike, stage.clock.now_s)
+    assert not stage.quarantine.bars(other, stage.clock.now_s)
+
+
+def test_a_worker_that_is_restarted_knows_what_was_blocked_before() -> None:
+    memory = SharedCounters.create(2)
+    woken: list[int] = []
+
+    def new(index: int) -> SharedQuarantine:
+        counters = SharedCounters(memory.fd, workers=2, index=index)
+        counters.join()
+        return SharedQuarantine(counters, lambda: woken.append(index))
+
+    first, second = new(0), new(1)
+    for number in range(40):  # more than are shared
+        first.add("m", b"%d" % number, caller="mallory", now_s=100.0)
+    assert woken == [0] * 40
+    second.read_others(100.0)
+    assert [bool(second.refuse("m", b"%d" % number, 100.0)) for number in (0, 20, 39)] == [False, True, True]
+    memory.clear(0)
+    again = new(0)
+    assert not again.refuse("m", b"39", 100.0)
+    again.tidy(101.0)
+    assert again.refuse("m", b"39", 101.0)
+    assert not again.refuse("n", b"39", 101.0)
+    assert not again.refuse("m", b"39", 701.0)
+    request: Any = Asked(Model(ready=1), 0.0, b"other", "mallory")
+    assert again.bars(request, 101.0)
+    assert not again.bars(request, 161.0)
