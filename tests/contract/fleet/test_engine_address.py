@@ -17,14 +17,16 @@ import pytest
 
 from freehold.core.events import ReplicaState as State
 from freehold.core.events import Snapshot, socket_path
-from freehold.engines import llama_cpp
+from freehold.engines import llama_cpp, vllm
 from freehold.engines.base import Command, Engine
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.environments.lookup import Environment
 from freehold.fleet.processes import cage, proc_files
 from freehold.fleet.processes.cage_rules import scratch_folder
 from freehold.fleet.processes.launch_process import Ports
 from freehold.fleet.run import Fleet
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
+from freehold.weights.convert import Converted
 from waiting import until
 
 TO_NOBODY = """
@@ -35,6 +37,8 @@ os.setuid(65534)
 """
 """First with everything imported: another user may not be able to read the interpreter's libraries."""
 STARTS = 100
+LISTENS = "0A"
+"""Source: TCP_LISTEN, linux/include/net/tcp_states.h."""
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="a second user's process needs root to be started")
 INTRUDE = """
 url = sys.argv[1]
@@ -67,12 +71,13 @@ def as_nobody(code: str, *words: str) -> "subprocess.Popen[str]":
 
 
 def intrude(url: str, pid: int) -> object:
-    """Return what another user can do to an engine, and which ports it listens on."""
+    """Return what another user can do to an engine, and on which ports its processes listen."""
     with as_nobody(INTRUDE, url) as intruder:
         assert intruder.stdout is not None
         found = json.loads(intruder.stdout.read())
-    own, rows = proc_files.sockets([pid]), Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return found, [row for row in rows if row.split()[9] in own]
+    own = proc_files.sockets(proc_files.family(pid))
+    rows = [row for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return found, [row for row in rows if row.split()[9] in own and row.split()[3] == LISTENS]
 
 
 @pytest.fixture(autouse=True)
@@ -87,21 +92,22 @@ def shared_folder(
         yield
 
 
-async def ready(fleet: Fleet) -> str:
-    await until(lambda: fleet.statuses() and fleet.statuses()[0].state is State.READY, what="ready")
+async def ready(fleet: Fleet, wait_s: float) -> str:
+    await until(
+        lambda: fleet.statuses() and fleet.statuses()[0].state is State.READY,
+        what="ready",
+        timeout_s=wait_s,
+    )
     return fleet.statuses()[0].url
 
 
-@root_only
-@pytest.mark.real_model
-def test_no_engine_answers_another_user(tmp_path: Path, weights_path: Path) -> None:
+def reached_by_another_user(plan: ReplicaPlan, folder: Path, wait_s: float) -> object:
+    """Start an engine and return what another user could do to it once it was ready."""
+
     async def run() -> object:
-        plan = ReplicaPlan(
-            id="m-0", model="m", engine=llama_cpp.ENGINE, weights=weights_path, options={"n_ctx": 512}
-        )
-        fleet = Fleet([plan], FleetSettings(log_dir=tmp_path), on_snapshot=lambda _: None)
+        fleet = Fleet([plan], FleetSettings(log_dir=folder), on_snapshot=lambda _: None)
         running = asyncio.create_task(fleet.run())
-        url = await ready(fleet)
+        url = await ready(fleet, wait_s)
         pid = fleet.statuses()[0].pid
         assert pid is not None
         found = await asyncio.to_thread(intrude, url, pid)
@@ -110,7 +116,31 @@ def test_no_engine_answers_another_user(tmp_path: Path, weights_path: Path) -> N
         assert not Path(socket_path(url)).parent.exists()
         return found
 
-    assert asyncio.run(run()) == (["PermissionError"] * 5, [])
+    return asyncio.run(run())
+
+
+@root_only
+@pytest.mark.real_model
+def test_no_engine_answers_another_user(tmp_path: Path, weights_path: Path) -> None:
+    plan = ReplicaPlan(
+        id="m-0", model="m", engine=llama_cpp.ENGINE, weights=weights_path, options={"n_ctx": 512}
+    )
+    assert reached_by_another_user(plan, tmp_path, 30.0) == (["PermissionError"] * 5, [])
+
+
+@root_only
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not os.environ.get("ENGINES"), reason="a minute of a real server: make engines")
+def test_nor_does_vllm(tmp_path: Path, vllm_environment: Environment, vllm_weights: Converted) -> None:
+    plan = ReplicaPlan(
+        id="m-0",
+        model="m",
+        engine=vllm.ENGINE,
+        weights=vllm_weights.path,
+        options={"max_model_len": 512, "enforce_eager": True, "cpu_kv_cache_gib": 1, "cpu_threads": 1},
+        environment=vllm_environment.path,
+    )
+    assert reached_by_another_user(plan, tmp_path, 250.0) == (["PermissionError"] * 5, [])
 
 
 SQUAT = """
