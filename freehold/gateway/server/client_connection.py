@@ -8,6 +8,7 @@ import asyncio
 import socket
 import struct
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from freehold.gateway.exchange.exchange import Exchange
@@ -17,7 +18,7 @@ from freehold.gateway.server.keyed_reader import KeyedReader
 from freehold.gateway.server.keyless import KeylessConnections
 from freehold.gateway.server.request_ids import unnamed
 from freehold.gateway.server.request_reader import RequestReader
-from freehold.gateway.server.routing import begin
+from freehold.gateway.server.routing import begin, begin_large, is_large, read
 from freehold.gateway.wire import errors, headers
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request import Request
@@ -40,7 +41,7 @@ _NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER on with 0 s: a close is a rese
 class ClientConnection(asyncio.Protocol):
     """One client."""
 
-    __slots__ = ("_context", "_gateway", "_idle", "_keyless", "_known", "_reader", "_stepping", "_write_paused", "closing",
+    __slots__ = ("_being_read", "_context", "_gateway", "_idle", "_keyless", "_known", "_reader", "_stepping", "_write_paused", "closing",
                  "exchange", "transport", "unsent", "write")  # fmt: skip
 
     transport: asyncio.Transport
@@ -59,6 +60,8 @@ class ClientConnection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.closing = False
         self.unsent = b""
+        self._being_read: asyncio.Future[Exchange | Rejection] | None = None
+        """The look at the request's large body, in a thread; None: there is none."""
         self._idle = True
         self._known: KnownHead | None = None
         """The head that was last known here: pooled clients send the same with each request."""
@@ -170,7 +173,7 @@ class ClientConnection(asyncio.Protocol):
         if self.closing:
             return
         reader = self._reader
-        busy = self.exchange is not None or reader.queue or self._write_paused
+        busy = self.exchange is not None or self._being_read or reader.queue or self._write_paused
         if busy or reader.held or reader.waiting:
             reader.hold(data)
         else:
@@ -235,7 +238,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _step(self) -> bool:
         """Do the next thing and return whether another may follow."""
-        if self.exchange is not None or self.closing:
+        if self.exchange is not None or self._being_read or self.closing:
             return False
         if self._write_paused:
             self._await_client()
@@ -270,10 +273,25 @@ class ClientConnection(asyncio.Protocol):
             return
         if request.caller is not None and self._keyless is not None:
             self._key_came()
-        exchange = begin(self._gateway, self, request)
+        if is_large(request):
+            self._being_read = self._gateway.in_thread(partial(read, self._gateway, self, request))
+            self._being_read.add_done_callback(partial(self._read_large, request))
+        else:
+            self._start(begin(self._gateway, self, request))
+
+    def _start(self, exchange: Exchange | None) -> None:
         if exchange is not None:
             self.exchange = exchange
             exchange.start()
+
+    def _read_large(self, request: Request, done: "asyncio.Future[Exchange | Rejection]") -> None:
+        """Go on with a request whose body was read in a thread."""
+        self._being_read = None
+        if self.closing:
+            return
+        if done.exception() is not None:
+            self.abort()
+        self._start(begin_large(self._gateway, self, request, done.result()))
 
     def answered(self) -> None:
         """Take the next request: the exchange wrote its answer's last byte."""
@@ -395,7 +413,7 @@ class ClientConnection(asyncio.Protocol):
         """Enforce the time limits; called about twice a second."""
         if self.exchange is not None:
             self.exchange.check(now_s)
-        elif now_s < self._reader.deadline_s:
+        elif self._being_read is not None or now_s < self._reader.deadline_s:
             return
         elif self.closing or self._write_paused:
             self.abort()
