@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from stack import CannotMeasureError, quantile
 
+from freehold.core.events import socket_path
+
 SLOTS = 4
 TOKENS = 16
 PATIENCE_S = 8.0
@@ -141,8 +143,11 @@ async def ask(url: str, caller: Caller) -> Caller:
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(PATIENCE_S):
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-            writer.write(request(parts.netloc, caller.key))
+            if path := socket_path(url):
+                reader, writer = await asyncio.open_unix_connection(path)
+            else:
+                reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            writer.write(request(parts.netloc or "localhost", caller.key))
             await listen(reader, caller, started_s)
     except TimeoutError:
         caller.fate = "left"

@@ -51,8 +51,8 @@ def at(results: Results, *path: str) -> Any:
     return found
 
 
-def ratio(shape: str, what: str, peer: str) -> Callable[[Results], Reading]:
-    return lambda results: at(results, "shapes", shape, "ratios", what, peer)
+def ratio(shape: str, what: str, peer: str, part: str = "shapes") -> Callable[[Results], Reading]:
+    return lambda results: at(results, part, shape, "ratios", what, peer)
 
 
 def ours(*path: str) -> Callable[[Results], Reading]:
@@ -94,8 +94,19 @@ BEFORE = tuple(
     for shape in (REQUESTS, STEP, SPREAD)
 )
 """What a change of the structure may cost."""
+TLS = tuple(
+    Bar(
+        name=f"CPU per chunk over TLS, {shape}, to nginx with TLS",
+        part="tls",
+        read=ratio(shape, "cpu", "nginx", "tls"),
+        plain=1.5,
+        full=1.5,
+    )
+    for shape in (STEP, SPREAD)
+)
 BARS = (
     *BEFORE,
+    *TLS,
     Bar(
         name="CPU per request, to nginx",
         part="load",

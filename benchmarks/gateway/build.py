@@ -1,7 +1,7 @@
-"""Compile the three C programs of the benchmark: mock engine, load client, relay.
+"""Compile the C programs of the benchmark: mock engine, load client, relay, and the client with TLS.
 
-They are plain C without dependencies, so that they cost a small part of what any proxy costs. Rebuilt only when a
-source is newer than its program. Deliberately no build system: three commands are enough.
+They are plain C without dependencies (but OpenSSL for the last), so that they cost a small part of what any proxy costs. Rebuilt only when a
+source is newer than its program. Deliberately no build system: a few commands are enough.
 """
 
 import shutil
@@ -30,16 +30,21 @@ def is_fresh(program: Path, source: Path) -> bool:
     return program.exists() and program.stat().st_mtime >= newest
 
 
-def compile_one(name: str) -> None:
-    source, program = HERE / f"{name}.c", BIN / name
+def compile_one(name: str, program_name: str = "", *more: str) -> None:
+    source, program = HERE / f"{name}.c", BIN / (program_name or name)
     if is_fresh(program, source):
         return
-    unfinished = BIN / f"{name}.new"
-    command = [compiler(), *FLAGS, "-o", str(unfinished), str(source)]
+    unfinished = BIN / f"{program.name}.new"
+    command = [compiler(), *FLAGS, "-o", str(unfinished), str(source), *more]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CannotMeasureError(f"{source.name} does not compile:\n{done.stderr}")
     unfinished.replace(program)
+
+
+def build_tls_client() -> None:
+    """Compile the load client with TLS; raises CannotMeasureError where OpenSSL's headers are missing."""
+    compile_one("client", "client_tls", "-DTLS", "-lssl", "-lcrypto")
 
 
 def build() -> Path:

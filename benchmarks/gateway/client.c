@@ -12,10 +12,15 @@
  *   think_us=N                  a pause between an answer and the next request
  *   cpu=PID,PID                 processes whose CPU time within the counted time is reported (all their threads)
  *   tag=N                       streams are tagged N, N+1, … for the mock's abort list
- * Deliberately no TLS, no pipelining, no open-loop arrivals: rates here measure the proxy, not a service level.
+ * Compiled with TLS (as `client_tls`), each connection speaks it and checks no certificate.
+ * Deliberately no pipelining, no open-loop arrivals: rates here measure the proxy, not a service level.
  */
 #include "wire.h"
 #include <dirent.h>
+#ifdef TLS
+#include <openssl/ssl.h>
+static SSL_CTX *tls;
+#endif
 
 #define READ_BYTES 262144
 #define HEAD_BYTES 8192
@@ -36,6 +41,9 @@ struct conn {
     long chunks, tag;
     int64_t started_ns, first_ns, again_ns; /* again_ns: when a thinking connection sends next; 0 = not thinking */
     size_t request_bytes, request_sent, head_bytes, event_bytes;
+#ifdef TLS
+    SSL *ssl;
+#endif
     char line[32];
     char request[REQUEST_BYTES], head[HEAD_BYTES + 1], event[EVENT_BYTES + 1];
 };
@@ -146,7 +154,29 @@ static void write_request(struct conn *conn) {
         "Content-Length: %d\r\n\r\n%s", ask.port, body_bytes, body);
 }
 
+/* As send(2) and recv(2), through TLS where it is compiled in. */
+#ifdef TLS
+static ssize_t outcome_of(struct conn *conn, int done) {
+    if (done > 0) return done;
+    int why = SSL_get_error(conn->ssl, done);
+    if (why == SSL_ERROR_ZERO_RETURN) return 0;
+    errno = why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE ? EAGAIN : ECONNRESET;
+    return -1;
+}
+static ssize_t put(struct conn *conn, const char *from, size_t count) {
+    return outcome_of(conn, SSL_write(conn->ssl, from, (int)count));
+}
+static ssize_t get(struct conn *conn) { return outcome_of(conn, SSL_read(conn->ssl, buffer, READ_BYTES)); }
+#else
+static ssize_t put(struct conn *conn, const char *from, size_t count) { return send(conn->fd, from, count, 0); }
+static ssize_t get(struct conn *conn) { return recv(conn->fd, buffer, READ_BYTES, 0); }
+#endif
+
 static void leave(struct conn *conn) {
+#ifdef TLS
+    SSL_free(conn->ssl);
+    conn->ssl = NULL;
+#endif
     if (conn->fd >= 0) close(conn->fd);
     conn->fd = -1;
 }
@@ -154,21 +184,29 @@ static void leave(struct conn *conn) {
 static void finish(struct conn *conn, enum outcome outcome, int64_t now);
 
 static void send_request(struct conn *conn) {
-    ssize_t sent = send(conn->fd, conn->request + conn->request_sent, conn->request_bytes - conn->request_sent, 0);
+    ssize_t sent = put(conn, conn->request + conn->request_sent, conn->request_bytes - conn->request_sent);
     if (sent < 0 && errno != EAGAIN) {
         complain("send failed, errno", errno);
         finish(conn, BROKEN, now_ns());
         return;
     }
     if (sent > 0) conn->request_sent += (size_t)sent;
-    watch(epoll_fd, EPOLL_CTL_MOD, conn->fd,
-          conn->request_sent < conn->request_bytes ? EPOLLIN | EPOLLOUT : EPOLLIN, conn);
+    int more = conn->request_sent < conn->request_bytes;
+#ifdef TLS
+    more = more && !SSL_want_read(conn->ssl);  /* a handshake that waits for the proxy */
+#endif
+    watch(epoll_fd, EPOLL_CTL_MOD, conn->fd, more ? EPOLLIN | EPOLLOUT : EPOLLIN, conn);
 }
 
 static void open_connection(struct conn *conn) {
     conn->fd = connect_to((int)ask.port);
     if (conn->fd < 0) fail("connect");
     conn->connecting = conn->fresh = 1;
+#ifdef TLS
+    conn->ssl = need(SSL_new(tls));
+    SSL_set_fd(conn->ssl, conn->fd);
+    SSL_set_connect_state(conn->ssl);
+#endif
     watch(epoll_fd, EPOLL_CTL_ADD, conn->fd, EPOLLIN | EPOLLOUT, conn);
 }
 
@@ -387,11 +425,17 @@ static void on_close(struct conn *conn, int64_t now) {
 }
 
 static void read_from(struct conn *conn) {
-    ssize_t got = recv(conn->fd, buffer, READ_BYTES, 0);
-    if (got < 0 && errno == EAGAIN) return;
-    int64_t now = now_ns();
-    if (got <= 0) on_close(conn, now);
-    else if (conn->busy) on_bytes(conn, buffer, (size_t)got, now);
+    int again = 0;
+    do {
+        ssize_t got = get(conn);
+        if (got < 0 && errno == EAGAIN) return;
+        int64_t now = now_ns();
+        if (got <= 0) on_close(conn, now);
+        else if (conn->busy) on_bytes(conn, buffer, (size_t)got, now);
+#ifdef TLS
+        again = conn->fd >= 0 && SSL_has_pending(conn->ssl);
+#endif
+    } while (again);
 }
 
 static void handle(struct conn *conn, uint32_t events) {
@@ -399,9 +443,12 @@ static void handle(struct conn *conn, uint32_t events) {
     if (conn->connecting && events & EPOLLOUT) {
         conn->connecting = 0;
         send_request(conn);
-    } else if (events & EPOLLOUT) {
+    } else if (events & EPOLLOUT || (events & EPOLLIN && conn->busy && conn->request_sent < conn->request_bytes)) {
         send_request(conn);
     }
+#ifdef TLS
+    if (conn->busy && conn->request_sent < conn->request_bytes) return; /* what came was the handshake's */
+#endif
     if (conn->fd >= 0 && events & (EPOLLIN | EPOLLERR | EPOLLHUP)) read_from(conn);
 }
 
@@ -564,6 +611,10 @@ int main(int argc, char **argv) {
     }
     for (int i = 2; i < argc; i++) take(argv[i]);
     settle_in();
+#ifdef TLS
+    tls = need(SSL_CTX_new(TLS_client_method()));
+    SSL_CTX_set_mode(tls, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+#endif
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     conns = need(calloc((size_t)ask.conns, sizeof *conns));
     for (long i = 0; i < ask.conns; i++) {

@@ -79,6 +79,7 @@ class Bench:
     turn_s: float
     mock: Running
     features: tuple[str, ...] = ()  # what our gateway runs with
+    tls: tuple[str, str] | None = None  # files of a certificate and its key, for gateways started from now on
     gateways: list[Running] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)  # which gateway, and what was wrong
@@ -107,6 +108,7 @@ def setting(bench: Bench, name: str, engines: list[int]) -> peers.Setting:
         venv=bench.venv,
         may_install=bench.may_install,
         features=peers.STAGES.get(name, bench.features),
+        tls=bench.tls,
     )
 
 
@@ -179,9 +181,9 @@ def lagged(shape: Shape, per_s: float) -> bool:
 
 def take_turn(bench: Bench, gateway: Running, shape: Shape) -> Turn:
     cpu = ",".join(map(str, tree(gateway.process.pid)))
-    report = run_client(
-        "load", bench.cores.load, port=gateway.port, cpu=cpu, **arguments(shape, bench.turn_s)
-    )
+    program = "client_tls" if bench.tls else "client"
+    words = {"port": gateway.port, "cpu": cpu, **arguments(shape, bench.turn_s)}
+    report = run_client("load", bench.cores.load, program=program, **words)
     must_be_whole(shape, report)
     done = report["window_requests"] if shape.unit == "request" else report["window_chunks"]
     return Turn(

@@ -45,7 +45,7 @@ http {{
         keepalive_requests 100000000;
     }}
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} backlog=4096{tls};
         location / {{
             proxy_pass http://engines;
             proxy_http_version 1.1;
@@ -68,6 +68,7 @@ class Setting:
     venv: Path
     may_install: bool
     features: tuple[str, ...] = ()  # of FEATURES and IN_MODEL, for our own gateway
+    tls: tuple[str, str] | None = None  # files of a certificate and its key; None: plain HTTP
 
 
 @dataclass(kw_only=True, slots=True)
@@ -91,7 +92,8 @@ def nginx(setting: Setting) -> Launch:
     program = need_tool("nginx", "nginx-light")
     servers = " ".join(f"server 127.0.0.1:{port};" for port in setting.engines)
     config = setting.folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=setting.folder, port=setting.port, servers=servers))
+    tls = " ssl; ssl_certificate {}; ssl_certificate_key {}".format(*setting.tls) if setting.tls else ""
+    config.write_text(NGINX.format(folder=setting.folder, port=setting.port, servers=servers, tls=tls))
     return Launch(command=[program, "-p", str(setting.folder), "-c", str(config)], env={})
 
 
@@ -206,6 +208,8 @@ def freehold(setting: Setting, root: Path = ROOT) -> Launch:
     for name in setting.features:
         settings |= FEATURES[name](setting.folder) if name in FEATURES else {}
         model |= IN_MODEL.get(name, {})
+    if setting.tls is not None:
+        settings["tls"] = dict(zip(("certificate", "key"), setting.tls, strict=True))
     listen = f"127.0.0.1:{setting.port}"
     config.write_text(json.dumps({"listen": listen, "models": [model], "settings": settings}))
     alone = root / "tests" / "gateway_rig" / "standalone.py"
@@ -239,6 +243,15 @@ STAGES = {
 """Our gateway with one part after another switched on."""
 
 
+def certificate(folder: Path) -> tuple[str, str]:
+    """Make the kind of certificate that most have now, by a key on P-256, and return its file and its key's."""
+    files = str(folder / "tls.pem"), str(folder / "tls.key")
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost"]
+    command = [need_tool("openssl", "openssl"), "req", "-x509", *kind, "-out", files[0], "-keyout", files[1]]
+    subprocess.run(command, capture_output=True, check=True)
+    return files
+
+
 def inside(core: int) -> dict[str, float]:
     """Measure our gateway's own code with inside.py; microseconds by what was measured."""
     command = pinned(core, [freehold_python(), str(Path(__file__).with_name("inside.py"))])
@@ -260,7 +273,7 @@ def start(name: str, setting: Setting, core: int) -> Running:
     log = setting.folder / "log"
     process = spawn(launch.command, log=log, core=core, env=launch.env)
     try:
-        wait_ready(process, setting.port, log)
+        wait_ready(process, setting.port, log, tls=setting.tls is not None)
     except CannotMeasureError:
         stop(process)
         raise

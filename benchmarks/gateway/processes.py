@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -124,9 +125,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def ask(port: int, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
+def ask(port: int, path: str, body: dict[str, Any] | None = None, *, tls: bool = False) -> tuple[int, bytes]:
     """One request on its own connection; returns status and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    if tls:
+        unchecked = ssl.create_default_context()
+        unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE  # it signed its own
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=unchecked)
     try:
         if body is None:
             connection.request("GET", path)
@@ -139,18 +144,20 @@ def ask(port: int, path: str, body: dict[str, Any] | None = None) -> tuple[int, 
         connection.close()
 
 
-def answers(port: int) -> bool:
+def answers(port: int, *, tls: bool = False) -> bool:
     body = {"model": "m", "messages": [{"role": "user", "content": "bench:bytes=400"}], "stream": False}
     try:
-        return ask(port, "/v1/chat/completions", body)[0] == 200
+        return ask(port, "/v1/chat/completions", body, tls=tls)[0] == 200
     except (OSError, http.client.HTTPException):
         return False
 
 
-def wait_ready(process: subprocess.Popen[bytes], port: int, log: Path, *, deadline_s: float = 30.0) -> None:
+def wait_ready(
+    process: subprocess.Popen[bytes], port: int, log: Path, *, deadline_s: float = 30.0, tls: bool = False
+) -> None:
     """Until a completion comes back through `port`; raises CannotMeasureError with the log's end."""
     end = time.monotonic() + deadline_s
-    while not answers(port):
+    while not answers(port, tls=tls):
         if process.poll() is not None or time.monotonic() > end:
             tail = log.read_text(errors="replace").strip().splitlines()[-3:]
             raise CannotMeasureError("did not come up: " + " | ".join(tail))
@@ -165,10 +172,10 @@ def start_mock(folder: Path, core: int) -> Running:
     return Running(name="mock", port=port, process=process, log=log)
 
 
-def run_client(way: str, core: int, **arguments: object) -> dict[str, Any]:
+def run_client(way: str, core: int, *, program: str = "client", **arguments: object) -> dict[str, Any]:
     """Run the load client to its end; returns what it printed."""
     words = [f"{name}={value}" for name, value in arguments.items()]
-    command = pinned(core, [str(BIN / "client"), way, *words])
+    command = pinned(core, [str(BIN / program), way, *words])
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         raise CannotMeasureError(f"client {way} failed: {done.stderr.strip()}")

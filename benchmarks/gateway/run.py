@@ -5,6 +5,7 @@
     python benchmarks/gateway/run.py --only load  one part: load, memory, slow, failures
     python benchmarks/gateway/run.py --bars full  our gateway with ledger, keys and limits, access log, continuation
     python benchmarks/gateway/run.py --only before --before DIR   this checkout's gateway and an older one's, in turns
+    python benchmarks/gateway/run.py --only tls   requests and streams over TLS, against nginx with TLS
     python benchmarks/gateway/run.py --only parts what each of these costs, switched on one after another, and admission
 
 Needs Linux, two cores, gcc and taskset. nginx and vllm-router are compared with when they can be had; vllm-router
@@ -33,13 +34,13 @@ from typing import Any
 import bars
 import measure
 import peers
-from build import BIN, CannotMeasureError, build
+from build import BIN, CannotMeasureError, build, build_tls_client
 from processes import Cores, start_mock, stop
 
 RESULTS = peers.ROOT / "benchmarks" / "results"
 SHM = Path("/dev/shm")
 PARTS = ("load", "memory", "slow", "failures")
-STAGES, BEFORE = "parts", "before"  # asked for by name only
+STAGES, BEFORE, TLS = "parts", "before", "tls"  # asked for by name only
 SCALE = ("tcp-relay", "nginx", "vllm-router", peers.BEFORE)
 FAILOVER = ("nginx", "vllm-router", "freehold")
 
@@ -52,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds per load shape that has a bar (the others: half)")
     parser.add_argument("--turn-s", type=float, help="counted seconds per turn")
     parser.add_argument(
-        "--only", choices=(*PARTS, STAGES, BEFORE), action="append", help="one part (may be given again)"
+        "--only", choices=(*PARTS, STAGES, BEFORE, TLS), action="append", help="one part (may be given again)"
     )
     parser.add_argument(
         "--peers", default=",".join(peers.PEERS), help="comma-separated (default: %(default)s)"
@@ -208,6 +209,21 @@ def run_stages(bench: measure.Bench, rounds: int) -> dict[str, Any]:
     return found
 
 
+def run_tls(bench: measure.Bench, rounds: int) -> dict[str, Any]:
+    """The shapes that have bars, with TLS between clients and gateways; on fresh processes."""
+    build_tls_client()
+    for running in bench.gateways:
+        stop(running.process)
+    bench.gateways.clear()
+    bench.tls = peers.certificate(bench.folder)
+    measure.start_gateways(bench, ["nginx", bars.OURS])
+    found: dict[str, Any] = {}
+    for shape in (measure.SHAPES[0], measure.SHAPES[1], measure.SHAPES[3]):
+        say(f"tls: {shape.name}, {rounds} rounds")
+        found[shape.name] = summarise(shape, measure.rotation(bench, shape, rounds))
+    return found
+
+
 def run_inside(bench: measure.Bench) -> dict[str, float]:
     """What cannot be switched off, or is too small for turns, as time per call on the gateways' core."""
     say("parts: admission, routing and continuation from inside")
@@ -230,6 +246,8 @@ def run_parts(bench: measure.Bench, options: argparse.Namespace) -> dict[str, An
         run_slow(bench, results, options.rounds)
     if "failures" in options.only:
         run_failures(bench, results)
+    if TLS in options.only:
+        results["tls"] = run_tls(bench, options.rounds)
     if STAGES in options.only:
         results["stages"] = run_stages(bench, options.rounds)
         results["inside"] = run_inside(bench)
@@ -347,7 +365,8 @@ def measure_all(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def show(results: dict[str, Any], verdicts: list[bars.Verdict]) -> None:
-    for name, shape in results.get("shapes", {}).items():
+    over_tls = {f"{name}, over TLS": shape for name, shape in results.get("tls", {}).items()}
+    for name, shape in (results.get("shapes", {}) | over_tls).items():
         print_shape(name, shape)
     print_rest(results)
     for name, reason in results["skipped"].items():

@@ -60,6 +60,7 @@ COMMANDS = {
         "freehold.cli.choose.review", "What the stack's tokens really cost, and whether owning still pays."
     ),
     "key": Lazy("freehold.cli.serve.key", "API keys: create, list, revoke."),
+    "ca": Lazy("freehold.cli.node.ca", "The certificates of nodes: init, issue, show."),
     "model": Lazy("freehold.cli.node.model", "The weight store: pull, list, verify, hash, convert, record."),
     "engine": Lazy("freehold.cli.node.engine", "The programs that run models: list, install, check, remove."),
     "completion": Lazy(

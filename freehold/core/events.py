@@ -60,6 +60,19 @@ class AdapterAsk(msgspec.Struct, frozen=True):
     """JSON object: what the body sent to this endpoint says in place of what the client's says."""
 
 
+_UNIX = "unix:"
+
+
+def socket_path(url: str) -> str:
+    """Return the path of the Unix socket that a replica's `url` names; empty: it names a host."""
+    return url[len(_UNIX) :] if url.startswith(_UNIX) else ""
+
+
+def socket_url(path: str) -> str:
+    """Return the `url` of a server that listens on the Unix socket at `path`."""
+    return _UNIX + path
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A replica's address with its state, as the gateway sees it."""
 
@@ -68,7 +81,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     """The model name that clients ask for."""
     url: str
-    """`http://host:port` or `https://host:port`, no path (external servers may add a path prefix)."""
+    """`unix:/path` (HTTP over that socket), `http://host:port` or `https://host:port` (external servers may add a path prefix)."""
     engine: str
     """Engine name as in freehold.yaml, for example `llama-cpp`."""
     state: ReplicaState
@@ -87,6 +100,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The adapters that it has loaded."""
     kind: str = ""
     """Of an external server: the engine by whose file it behaves; empty: not known, or the same as `engine`."""
+    reuse_on_ask: bool = False
+    """It uses what it kept of a prompt only for requests that ask for that."""
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,9 +50,14 @@ def complete(options: Options, threads: int, *, sleeping: bool = False) -> dict[
         full = {"spec_type": "draft-simple", **full}
     if full.get("embeddings"):  # see _POOLED_WHOLE
         full = {"kv_unified": _POOLED_WHOLE, **full}
-    if sleeping or _SLEEPING.search(str(options.get("lora_scaled", ""))):
+    if sleeping or sleeps(options):
         full = {**full, "cache_prompt": options.get("cache_prompt", False)}
     return {"n_threads_batch": full["n_threads"], **full}
+
+
+def sleeps(options: Options) -> bool:
+    """Return whether an adapter of the user's own waits for requests that ask for it."""
+    return _SLEEPING.search(str(options.get("lora_scaled", ""))) is not None
 
 
 _POOLED_WHOLE = True

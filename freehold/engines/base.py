@@ -29,8 +29,6 @@ COUNT_PATHS = frozenset(
     {"/v1/chat/completions/input_tokens", "/v1/messages/count_tokens", "/v1/responses/input_tokens"}
 )
 """The gateway paths on which an engine counts a prompt with its own tokenizer and generates nothing."""
-SALTED_PATHS = ALL_PATHS - {"/v1/messages"}
-"""The gateway paths on which `cache_salt` is heeded. Source: vLLM 0.32 and SGLang, entrypoints/anthropic/protocol.py drops it."""
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 """The gateway path whose body is a form with a file."""
 MEDIA_PATHS = frozenset({TRANSCRIPTIONS, "/v1/audio/speech", "/v1/images/generations"})
@@ -115,6 +113,7 @@ class Placement:
     """Verified local weights, a file or a folder as the engine's `formats` say; None for engines that bring their own."""
     host: str
     port: int
+    """Its address, unless `socket` is."""
     options: Mapping[str, Value]
     """The user's `engine_options`, already checked."""
     threads: int = 1
@@ -125,6 +124,10 @@ class Placement:
     """The GPUs that it will see, as the fleet sets CUDA_VISIBLE_DEVICES for it; None: nobody knows, it sees all."""
     adapters: tuple[Adapter, ...] = ()
     """What it has to load beside the weights, for requests that name it."""
+    socket: str = ""
+    """Path of the Unix socket to listen on, ends with `.sock`; empty: `host` and `port`."""
+    key: str = field(default="", repr=False)
+    """Bearer key to require of clients, never in `Command.argv`, which all users can read; empty: none."""
 
 
 TORCH_VARIABLES = (
@@ -401,6 +404,8 @@ class Engine:
     """Environment variables that it inherits besides those of all engines: names or, with `_` at the end, prefixes."""
     shared_memory: bool = False
     """True: its processes share memory through /dev/shm."""
+    unix_socket: bool = False
+    """True: its command listens on `Placement.socket`, which no other user of the machine can reach."""
     recipes: tuple[Recipe, ...] = ()
     """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool
@@ -411,6 +416,8 @@ class Engine:
     """Gateway paths on which it heeds the salt, or the slot's number."""
     apart_options: Mapping[str, Value] = field(default_factory=dict)
     """What it is started with where prefix caches are kept apart, unless its `engine_options` say otherwise."""
+    reuse_on_ask: Callable[[Mapping[str, Value]], bool] = lambda _options: False
+    """Whether with these `engine_options` and `apart_options` it uses a prompt again only for requests that ask for that."""
     fetches: Callable[[Mapping[str, Value]], bool] | None = None
     """Whether it fetches addresses of pictures in requests under these options; None: it may, that is for its weights to say."""
     usage_per_answer: bool = False

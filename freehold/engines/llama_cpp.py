@@ -18,7 +18,15 @@ from functools import partial
 
 import msgspec
 
-from freehold.engines._llama_cpp_options import CELL_TOKENS, DEFAULTS, OPTIONS, complete, conflicts, to_words
+from freehold.engines._llama_cpp_options import (
+    CELL_TOKENS,
+    DEFAULTS,
+    OPTIONS,
+    complete,
+    conflicts,
+    sleeps,
+    to_words,
+)
 from freehold.engines.base import (
     ALL_PATHS,
     COUNT_PATHS,
@@ -51,7 +59,7 @@ def _command(placement: Placement) -> Command:
     """Return the wheel's child or the user's llama-server, with the same flags; weights are required."""
     assert placement.weights is not None, "llama-cpp needs weights; the spec refuses a model without a source"
     options = complete(placement.options, placement.threads, sleeping=bool(placement.adapters))
-    flags = ["--host", placement.host, "--port", str(placement.port)]
+    flags = ["--host", placement.socket or placement.host, "--port", str(placement.port)]
     flags += ["--model", str(placement.weights), "--alias", placement.model]
     links = {_link(place): str(adapter.path) for place, adapter in enumerate(placement.adapters)}
     if links:  # before the user's own: it numbers adapters as they come, and a request names them by number
@@ -308,12 +316,15 @@ ENGINE = Engine(
     # `"a"? "a"? …`, 300 times, stops all slots for minutes; 100 repetitions take a second (measured on 2026.10.11549).
     constraint_limits=ConstraintLimits(repeats=100),
     variables=("GGML_", "LLAMA_"),
+    unix_socket=True,
     stream_to_abort=True,
     usage_per_answer=True,
     prefix_cache=PrefixCache.SLOTS,
     apart_paths=_HEEDS_SLOT,
     # What a slot held is saved in main memory and put back into whatever slot a prompt like it comes to, also by number.
-    apart_options={"cache_ram": 0},
+    # A path that drops `cache_prompt` gets the default, so that is off.
+    apart_options={"cache_ram": 0, "cache_prompt": False},
+    reuse_on_ask=lambda options: "cache_prompt" not in options and not sleeps(options),
     fetches=lambda options: "mmproj" in options,  # without a projector it refuses pictures unseen
     adapter_formats=(Format.GGUF,),
     ask_adapter=_ask_adapter,

@@ -13,13 +13,14 @@ What its source says of it, and what follows:
   only the log tells it from one that was asked for.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from freehold.engines.base import (
     ALL_PATHS,
-    SALTED_PATHS,
+    FOLDER,
     TORCH_VARIABLES,
     Adapter,
     ApiError,
@@ -64,7 +65,13 @@ def _command(placement: Placement) -> Command:
     words += [f"--host={placement.host}", f"--port={placement.port}"]
     words += render_flags(FLAGS.flags, {**placement.options, **_BOOL_SET})
     words += _adapter_words(placement.adapters)
-    return Command(argv=(*_program(placement), *words), env=_QUIET)
+    words += ["--config", f"{FOLDER}/{_KEY_FILE}"] if placement.key else []
+    files = {_KEY_FILE: json.dumps({"api-key": placement.key})} if placement.key else {}
+    return Command(argv=(*_program(placement), *words), env=_QUIET, files=files)
+
+
+_KEY_FILE = "key.yaml"
+"""More flags, in a file that other users cannot read. Source: SGLang, server_args_config_parser.py."""
 
 
 def _adapter_words(adapters: tuple[Adapter, ...]) -> list[str]:
@@ -182,7 +189,7 @@ ENGINE = Engine(
     shared_memory=True,
     stream_to_abort=False,
     prefix_cache=PrefixCache.SALT,
-    apart_paths=SALTED_PATHS,
+    apart_paths=ALL_PATHS - {"/v1/messages"},  # its entrypoints/anthropic/protocol.py drops the salt
     options=(*_DATA.options, *to_options(FLAGS.flags, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved={**other_names(FLAGS.flags), "model": _DATA.reserved["model_path"], **_DATA.reserved},
     command=_command,

@@ -76,7 +76,7 @@ def _command(placement: Placement) -> Command:
         "transformers needs weights; the spec refuses a model without a source"
     )
     options = {"threads": placement.threads, **placement.options}
-    words = ["-I", str(_CHILD), "--host", placement.host, "--port", str(placement.port)]
+    words = ["-I", str(_CHILD), "--host", placement.socket or placement.host, "--port", str(placement.port)]
     words += ["--model", str(placement.weights), "--name", placement.model]
     for name, flag in _FLAGS.items():
         if name in options:
@@ -139,6 +139,7 @@ ENGINE = Engine(
     formats=(Format.SAFETENSORS,),
     recipes=(_RECIPE,),
     variables=TORCH_VARIABLES,
+    unix_socket=True,
     stream_to_abort=False,
     options=load_engine_data("transformers").options,
     conflicts=_conflicts,

@@ -17,7 +17,6 @@ from math import prod
 
 from freehold.engines.base import (
     ALL_PATHS,
-    SALTED_PATHS,
     TORCH_VARIABLES,
     TRANSCRIPTIONS,
     Adapter,
@@ -97,7 +96,8 @@ def _command(placement: Placement) -> Command:
     assert placement.weights is not None, "vllm needs weights; the spec refuses a model without a source"
     options = {"max_num_seqs": _MAX_NUM_SEQS, "shutdown_timeout": _SHUTDOWN_TIMEOUT_S, **placement.options}
     words = ["serve", str(placement.weights), "--served-model-name", placement.model]
-    words += ["--host", placement.host, "--port", str(placement.port)]
+    address = ["--host", placement.host, "--port", str(placement.port)]
+    words += ["--uds", placement.socket] if placement.socket else address
     words += ["--enable-request-id-headers", "--enable-server-load-tracking"]
     words += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     words += render_flags(FLAGS, {**_adapter_options(placement.adapters), **options})
@@ -332,9 +332,10 @@ ENGINE = Engine(
     recipes=(_CUDA_RECIPE, _CPU_RECIPE),
     variables=("VLLM_", "RAY_", *TORCH_VARIABLES),
     shared_memory=True,
+    unix_socket=True,
     stream_to_abort=False,
     prefix_cache=PrefixCache.SALT,
-    apart_paths=SALTED_PATHS,
+    apart_paths=ALL_PATHS,  # /v1/messages since 0.32 at least: entrypoints/anthropic/protocol.py
     options=(*_DATA.options, *to_options(FLAGS, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved=_DATA.reserved,
     command=_command,

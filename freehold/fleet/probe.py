@@ -14,6 +14,7 @@ from typing import Protocol
 import httpx2
 import msgspec
 
+from freehold.core.events import socket_path
 from freehold.engines.base import Capacity, HttpCheck
 from freehold.engines.shared.metrics_page import read_metrics, shows_progress
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
@@ -75,9 +76,7 @@ class HttpProber:
 
     def __init__(self, settings: FleetSettings) -> None:
         self._settings = settings
-        self._client = httpx2.AsyncClient(
-            trust_env=False, timeout=None, limits=httpx2.Limits(max_keepalive_connections=0)
-        )
+        self._client = http_client()
 
     async def ask(self, plan: ReplicaPlan, url: str) -> ReadinessAnswer:
         """Return whether a managed engine answers its completion, or an external one lists its models.
@@ -169,16 +168,39 @@ class HttpProber:
         content = None if check.body is None else msgspec.json.encode(check.body)
         if content is not None:
             headers["content-type"] = "application/json"
-        base = url.rstrip("/")
+        base = base_url(url).rstrip("/")
         # As the gateway does: an endpoint `https://host/x/v1` serves `/x/v1/...`.
         target = base + (check.path.removeprefix("/v1") if base.endswith("/v1") else check.path)
-        body = b""
-        async with self._client.stream(check.method, target, headers=headers, content=content) as response:
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) >= limit_bytes:
-                    break
-        return response.status_code, body[:limit_bytes]
+        request = httpx2.Request(check.method, target, headers=headers, content=content)
+        if not socket_path(url):
+            return await _send(self._client, request, limit_bytes)
+        async with http_client(url) as client:
+            return await _send(client, request, limit_bytes)
+
+
+async def _send(client: httpx2.AsyncClient, request: httpx2.Request, limit_bytes: int) -> tuple[int, bytes]:
+    body, response = b"", await client.send(request, stream=True)
+    try:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) >= limit_bytes:
+                break
+    finally:
+        await response.aclose()
+    return response.status_code, body[:limit_bytes]
+
+
+def http_client(url: str = "") -> httpx2.AsyncClient:
+    """Return a client without proxies, redirects, kept connections and time limits; for a Unix socket if `url` names one."""
+    path, limits = socket_path(url), httpx2.Limits(max_keepalive_connections=0)
+    # verify=False: else each client would read every certificate of the system, for a socket without TLS.
+    transport = httpx2.AsyncHTTPTransport(uds=path, verify=False, limits=limits) if path else None
+    return httpx2.AsyncClient(transport=transport, trust_env=False, timeout=None, limits=limits)
+
+
+def base_url(url: str) -> str:
+    """Return what an engine's pages are asked under in HTTP: its `url`, or any host for a Unix socket."""
+    return "http://localhost" if socket_path(url) else url
 
 
 def _tokens(page: Mapping[str, float]) -> float | None:

@@ -368,7 +368,9 @@ class Fleet:
     def _reported(self, order: Launch, report: Report) -> None:
         about = (order.id, order.incarnation)
         if isinstance(report, EngineStarted):
-            self._post(Started(id=about[0], incarnation=about[1], pid=report.pid, url=report.url))
+            self._post(
+                Started(id=about[0], incarnation=about[1], pid=report.pid, url=report.url, key=report.key)
+            )
         elif isinstance(report, EngineEnding):
             cause = self._explain(order.id, report)
             self._post(MainProcessGone(id=about[0], incarnation=about[1], cause=cause))
@@ -415,9 +417,9 @@ class Fleet:
         mistake = ReadinessAnswer(
             ok=False, reason="could not be checked: a bug of Freehold's own, see the log"
         )
-        answer = await self._total(self._world.prober.ask(self._by_id[order.id], url), mistake)
+        answer = await self._total(self._ask_own(order.id, url), mistake)
         if answer.ok:
-            plan, capacity = self._by_id[order.id], None
+            plan, capacity = self._keyed(order.id), None
             if order.look:
                 capacity = await self._total(self._world.prober.capacity(plan, url), None)
             self._post(Answered(id=order.id, incarnation=order.incarnation, capacity=capacity))
@@ -426,8 +428,21 @@ class Fleet:
                 Unanswered(id=order.id, incarnation=order.incarnation, reason=answer.reason, hint=answer.hint)
             )
 
+    async def _ask_own(self, replica_id: str, url: str) -> ReadinessAnswer:
+        """Ask the replica, unless another program listens where its engine was to listen."""
+        launch = self._launches.get(replica_id)
+        closed = await launch.why_closed() if launch is not None else ""
+        if closed:
+            return ReadinessAnswer(ok=False, reason=closed)
+        return await self._world.prober.ask(self._keyed(replica_id), url)
+
+    def _keyed(self, replica_id: str) -> ReplicaPlan:
+        """Return a replica's plan with the key of its present launch."""
+        plan, replica = self._by_id[replica_id], self._view.find(replica_id)
+        return replace(plan, api_key=replica.key) if replica and replica.key else plan
+
     async def _measure(self, order: ReadCounters, url: str) -> None:
-        reading = await self._total(self._world.prober.measure(self._by_id[order.id], url), CounterReading())
+        reading = await self._total(self._world.prober.measure(self._keyed(order.id), url), CounterReading())
         self._post(
             CountersRead(
                 id=order.id,

@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from freehold.gateway.process.listener import BACKLOG
+from freehold.gateway.process.listener import BACKLOG, url_of
 from freehold.gateway.process.messages import (
     LINE_BYTES_MAX,
     AgentMessage,
@@ -52,8 +52,7 @@ class GatewayProcess:
         self.gateway = gateway
         self.listener = listener
         self.stopping = asyncio.Event()
-        host, port = listener.getsockname()[:2]
-        gateway.listening = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        gateway.listening = url_of(listener, tls=gateway.context.settings.tls is not None)
 
     async def serve(self) -> bool:
         """Serve until asked to stop, drain, and return whether every stream was finished."""
@@ -63,7 +62,8 @@ class GatewayProcess:
             loop.add_signal_handler(number, self.stopping.set)
         gateway = self.gateway
         server: asyncio.Server | Acceptor
-        if gateway.group is None:
+        tls = gateway.context.settings.tls
+        if gateway.group is None and tls is None:
             server = await loop.create_server(
                 lambda: ClientConnection(gateway), sock=self.listener, backlog=BACKLOG
             )
@@ -71,6 +71,8 @@ class GatewayProcess:
             server = Acceptor(
                 lambda: ClientConnection(gateway), gateway, group=gateway.group, listener=self.listener
             )
+            if tls is not None:
+                server.secure(tls)
         self._allow_connections()
         gc.collect()
         gc.freeze()

@@ -43,6 +43,15 @@ class AccessLogSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep: int = 3
 
 
+class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the files of the listener's TLS are, as `gateway.tls:` in freehold.yaml describes them."""
+
+    certificate: str
+    key: str
+    client_ca: str = ""
+    """Empty: clients are asked for no certificate."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one gateway process; times in seconds, sizes in bytes. freehold.yaml documents each."""
 
@@ -79,6 +88,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The keys file; empty: no key is needed."""
     budgets_path: str = ""
     """Where what keys have spent of their monthly budgets is kept; not empty where `keys_path` is not."""
+    tls: TlsSettings | None = None
+    """None: plain HTTP."""
     fallbacks: tuple[FallbackSettings, ...] = ()
     """Fallback providers, in the order in which they are asked."""
     fallback_spent_path: str = ""

@@ -74,6 +74,19 @@ class AccessLogSpec(Section):
     in all, as for the other logs."""
 
 
+class TlsSpec(Section):
+    """TLS on the gateway's own listener."""
+
+    certificate: PlainText = Field(examples=["/etc/freehold/tls/fullchain.pem"])
+    """PEM file with the certificate and, after it, its intermediates; a relative path is beside this file. It is read again
+    when it changes: new connections get the new one, open ones are not cut. No default: without it there is no TLS."""
+    key: PlainText = Field(examples=["/etc/freehold/tls/privkey.pem"])
+    """PEM file with the certificate's private key, without a passphrase. No default."""
+    client_ca: PlainText = text(examples=["/etc/freehold/tls/clients-ca.pem"])
+    """PEM file with the CA of client certificates. A client that shows one signed by it needs no API key: the certificate's
+    common name is the id of the key whose caller it is. Default: none are asked for. Only with `auth: keys`."""
+
+
 class GatewaySpec(Section):
     """The HTTP side: what clients connect to."""
 
@@ -92,6 +105,8 @@ class GatewaySpec(Section):
     """Where the hashes of API keys are kept; a relative path is beside this file. Default: a file of this
     configuration's own in the user's configuration folder (`freehold key list` shows it), since keys must outlive the
     state folder, and stay out of version control. Only with `auth: keys`."""
+    tls: TlsSpec | None = None
+    """TLS 1.2 and 1.3 on this listener. Default: plain HTTP."""
     share_cache: Annotated[str, OneOf(values=("key", "all"))] = "key"
     """Whose prompts an engine's prefix cache may serve. `key`, the default: those of the same API key, since what is cached tells
     by time and by `cached_tokens` what others asked. `all`: everybody's. Only with `auth: keys`."""

@@ -190,6 +190,10 @@ def _reach(tree: Tree) -> Iterator[Mistake]:
     if "keys_file" in gateway:
         message = " is only read with auth: keys"
         yield tree.at_key(("gateway", "keys_file"), message, "write auth: keys or remove the line")
+    tls = gateway.get("tls")
+    if isinstance(tls, dict) and "client_ca" in tls:
+        message = " is only read with auth: keys"
+        yield tree.at_key(("gateway", "tls", "client_ca"), message, "write auth: keys or remove the line")
 
 
 def _loops(tree: Tree, models: dict[int, dict[str, object]]) -> Iterator[Mistake]:

@@ -26,6 +26,7 @@ from freehold.fleet.control.state_dir import Running, StateDir
 from freehold.fleet.control.state_keeper import StateKeeper
 from freehold.fleet.processes.start_progress import StartWatch
 from freehold.fleet.run import Fleet
+from freehold.gateway.process.listener import url_of
 from freehold.gateway.process.worker_set import WorkerSet
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME
@@ -56,10 +57,9 @@ class Opened:
     """Where clients reach the listener; kept, since a drain closes the listener while the status still shows it."""
 
     @classmethod
-    def of(cls, state: StateDir, listener: socket.socket) -> Self:
+    def of(cls, state: StateDir, listener: socket.socket, *, tls: bool) -> Self:
         """Return both with the listener's address."""
-        host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        url = url_of(listener, tls=tls)
         return cls(state=state, listener=listener, url=url)
 
 

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.decisions.rollout import HeldReplica
 from freehold.fleet.gpus.pools import NodeGpus
-from freehold.gateway.settings import Settings, settings_from, with_fallbacks
+from freehold.gateway.settings import Settings, TlsSettings, settings_from, with_fallbacks
+from freehold.gateway.storage.tls_files import server_context
 from freehold.ledger.spool import spool_folder
 from freehold.spec.model import ModelSpec
 from freehold.stack.blueprint import Blueprint, read_blueprint
@@ -84,7 +86,10 @@ def resolve(
 def resolve_config(
     config: Config, state: StateDir, *, parent: Resolved | None = None
 ) -> Resolved | list[Problem]:
-    """Return the blueprint for a configuration that has been read already, or why this node cannot give its GPUs."""
+    """Return the blueprint for a configuration that has been read already, or why this node cannot give its GPUs or TLS files."""
+    problems = _tls_problems(config)
+    if problems:
+        return problems
     known = _known_weights(config, parent) if parent else {}
     models = _local_models(config, known)
     node = _node_gpus(config, models, parent)
@@ -225,6 +230,7 @@ def _gateway_settings(config: Config, state: StateDir) -> Settings:
         log_path=str(state.logs / "gateway.log"),
         access_path=str(state.logs / ACCESS_LOG),
     )
+    settings = msgspec.structs.replace(settings, tls=_tls_settings(config))
     settings = with_fallbacks(
         settings, config.spec, api_keys={}, spent_path=str(state.path / "fallback.json")
     )
@@ -232,3 +238,26 @@ def _gateway_settings(config: Config, state: StateDir) -> Settings:
         return settings
     keys_path, budgets_path = str(keys_path_for(config)), str(state.path / "budgets.json")
     return msgspec.structs.replace(settings, keys_path=keys_path, budgets_path=budgets_path)
+
+
+def _tls_settings(config: Config) -> TlsSettings | None:
+    """Return the listener's TLS with the paths of its files; None: plain HTTP."""
+    tls = config.spec.gateway.tls
+    if tls is None:
+        return None
+    paths = {
+        name: str(config.base_dir / Path(path).expanduser()) if path else ""
+        for name, path in tls.model_dump().items()
+    }
+    return TlsSettings(**paths)
+
+
+def _tls_problems(config: Config) -> list[Problem]:
+    """Return what is wrong with the files of the listener's TLS."""
+    tls = _tls_settings(config)
+    try:
+        if tls is not None:
+            server_context(tls)
+    except Permanent as exc:
+        return [Problem(where=config.where(("gateway", "tls")), message=exc.message, hint=exc.hint)]
+    return []

@@ -68,7 +68,7 @@ def run(resolved: Resolved, state: StateDir, observer: Observer) -> None:
     Raises Permanent if the gateway's address cannot be listened on.
     """
     spool = Path(resolved.blueprint.gateway.spool_path)
-    opened = Opened.of(state, _listener(resolved.config))
+    opened = Opened.of(state, _listener(resolved.config), tls=resolved.blueprint.gateway.tls is not None)
     make_folder(spool)
     write_blueprint(resolved.blueprint, state.path)
     log = logs.configure(state.logs / "controller.log")

@@ -85,6 +85,7 @@ _PLACE = Placement(
     options={},
     threads=3,
 )
+_SOCKET, _KEY = "/run/freehold-0/engine.sock", "key-of-one-launch"
 _ADAPTERS = (
     Adapter(name="first", path=Path("/adapters/first"), rank=8),
     Adapter(name="second", path=Path("/adapters/second, 2:0")),
@@ -235,6 +236,19 @@ def _check_adapters(engine: Engine) -> Iterator[str]:
             for adapter in _ADAPTERS
             if str(adapter.path) not in said
         )
+
+
+def _check_address(engine: Engine) -> Iterator[str]:
+    """Find an engine that listens elsewhere than its file says, or that shows its key to every user."""
+    if engine.command is None:
+        return
+    argv = engine.command(replace(_PLACE, socket=_SOCKET)).argv
+    if any(_SOCKET in word for word in argv) is not engine.unix_socket:
+        yield "its command must hold the Unix socket if and only if unix_socket is true"
+    if engine.unix_socket and any(_PLACE.host in word for word in argv):
+        yield "it has a Unix socket and listens on the host besides"
+    if any(_KEY in word for word in engine.command(replace(_PLACE, key=_KEY)).argv):
+        yield "argv, which every user can read, holds its key: write it into a file or the environment"
 
 
 def _check_argv(argv: tuple[str, ...]) -> Iterator[str]:
@@ -390,6 +404,7 @@ _CHECKS: tuple[Callable[[Engine], Iterator[str]], ...] = (
     _check_options,
     _check_command,
     _check_adapters,
+    _check_address,
     _check_options_matter,
     _check_ready,
     _check_metrics,

@@ -37,12 +37,21 @@ class SglangDouble(FakeServer):
     def __init__(self, settings: FakeSettings, flags: argparse.Namespace) -> None:
         super().__init__(settings, model=flags.served_model_name)
         self._flags = flags
+        self._key = json.loads(Path(flags.config).read_text())["api-key"] if flags.config else ""
         self.routes |= {
             ("GET", "/metrics"): self._counters if flags.enable_metrics else self._nothing,
             ("GET", "/health_generate"): self.routes["GET", "/health"],
             ("GET", "/server_info"): self._info,
             ("GET", "/v1/models"): self._cards,
         }
+
+    async def handle(self, connection: Connection, request: FakeRequest) -> None:
+        """Answer one request, as its `add_api_key_middleware` lets it through."""
+        is_open = request.target.startswith(("/health", "/metrics")) or not self._key
+        if is_open or ("Authorization", f"Bearer {self._key}") in _titled(request.headers):
+            await super().handle(connection, request)
+        else:
+            connection.respond(401, {"error": "Unauthorized"})
 
     def error_body(self, status: int, message: str, *, kind: str) -> dict[str, Any]:
         """Return SGLang's ErrorResponse: the fields at the top."""
@@ -85,6 +94,10 @@ class SglangDouble(FakeServer):
     async def _cards(self, connection: Connection, _request: FakeRequest) -> None:
         card = {**answers.models(self.model)["data"][0], "max_model_len": self.settings.context_tokens}
         connection.respond(200, {"object": "list", "data": [card]})
+
+
+def _titled(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(name.title(), value) for name, value in headers]
 
 
 class TensorrtLlmDouble(FakeServer):
@@ -166,7 +179,7 @@ def _vllm(settings: FakeSettings, words: list[str]) -> tuple[FakeServer, str, in
     parser = flag_parser(load_flags("vllm-0.32.0.json"))
     parser.add_argument("model")
     flags = parser.parse_args(words[words[:1] == ["serve"] :])
-    return FakeServer(settings, model=flags.served_model_name[0]), flags.host, flags.port
+    return FakeServer(settings, model=flags.served_model_name[0]), flags.uds or flags.host, flags.port
 
 
 def _as_click_says(message: str) -> NoReturn:

@@ -109,7 +109,7 @@ def _wait_for_url(process: "subprocess.Popen[str]", timeout_s: float) -> str:
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM or SIGINT; exit code 2 for wrong flags, or what `exit_at_start` says."""
     parser = argparse.ArgumentParser(prog="fake engine", allow_abbrev=False)
-    parser.add_argument("--host", default="127.0.0.1", choices=("127.0.0.1", "::1"))
+    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1, ::1 or the path of a Unix socket")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--model", default="fake")
     parser.add_argument("--end-with-stdin", action="store_true")
@@ -134,6 +134,10 @@ async def serve(server: FakeServer, host: str, *, port: int, end_with_stdin: boo
         loop.add_signal_handler(number, functools.partial(_on_signal, loop, server))
     if end_with_stdin:
         loop.add_reader(0, _end_at_eof)
+    if host.endswith(".sock"):
+        on_socket = await loop.create_unix_server(lambda: Connection(server), host, backlog=_BACKLOG)
+        print(f"{READY_WORDS}unix:{host}", flush=True)  # noqa: T201
+        await on_socket.serve_forever()
     listening = await loop.create_server(lambda: Connection(server), host, port, backlog=_BACKLOG)
     port = listening.sockets[0].getsockname()[1]
     host = f"[{host}]" if ":" in host else host

@@ -17,6 +17,8 @@ CRASH_EXIT_CODE = 70
 # Our own choices: past every server's and client's limit on heads (8 to 64 KiB); more than the body that comes.
 _HUGE_HEADER_BYTES = 1 << 20
 _PROMISED_BYTES = 1000
+_LAST_S = 0.1
+"""How long a process lives on after its last answer, seconds. Source: our own choice: the answer has left by then."""
 
 
 async def hang() -> None:
@@ -41,6 +43,11 @@ async def _status(connection: Connection, settings: FakeSettings) -> None:
     wait_s = settings.fault_retry_after_s
     lines = [f"Retry-After: {wait_s}"] if wait_s else []
     connection.respond(status, error_body(status, "the fake was told to say so", kind="server_error"), *lines)
+
+
+async def _status_crash(connection: Connection, settings: FakeSettings) -> None:
+    await _status(connection, settings)
+    asyncio.get_running_loop().call_later(_LAST_S, os._exit, CRASH_EXIT_CODE)
 
 
 async def _bad_head(connection: Connection, _settings: FakeSettings) -> None:
@@ -84,6 +91,7 @@ INSTEAD: dict[Fault, Act] = {
     "crash": _crash,
     "close": _close,
     "status": _status,
+    "status_crash": _status_crash,
     "bad_head": _bad_head,
     "huge_headers": _huge_headers,
     "two_lengths": _two_lengths,

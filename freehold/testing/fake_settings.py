@@ -16,6 +16,7 @@ Fault = Literal[
     "crash",  # the process dies before it answers
     "close",  # close the connection without an answer
     "status",  # answer `fault_status`
+    "status_crash",  # the same, and a moment later the process dies
     "bad_head",  # a response head that is no HTTP
     "huge_headers",  # a response head of over 1 MB
     "two_lengths",  # Content-Length twice, with different values

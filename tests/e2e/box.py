@@ -22,6 +22,7 @@ import httpx2
 import msgspec
 import psutil
 
+from freehold.core.events import socket_path
 from freehold.fleet.environments.lookup import engines_root
 from freehold.ledger.spool import spool_folder
 from freehold.stack.status import running_status
@@ -229,6 +230,14 @@ def listening() -> socket.socket:
 def http(timeout_s: float = 30.0) -> httpx2.Client:
     """Return a client that goes through no proxy."""
     return httpx2.Client(trust_env=False, timeout=timeout_s)
+
+
+def replica_http(url: str, timeout_s: float = 30.0) -> httpx2.Client:
+    """Return a client of a replica itself, by its `url`; it asks for paths."""
+    path = socket_path(url)
+    transport = httpx2.HTTPTransport(uds=path) if path else None
+    base = "http://localhost" if path else url
+    return httpx2.Client(transport=transport, base_url=base, trust_env=False, timeout=timeout_s)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import httpx2
 import openai
 import pydantic
 
-from e2e.box import Stack, http
+from e2e.box import Stack, replica_http
 from freehold.engines import all_engines
 from freehold.engines.shared.metrics_page import read_metrics
 
@@ -92,7 +92,7 @@ def engine_counts(stack: Stack) -> dict[str, float]:
     for replica in stack.replicas():
         if replica["model"] == MODEL:
             engine = all_engines()[replica["engine"]]
-            page = http().get(f"{replica['url']}{engine.metrics_path}").text
+            page = replica_http(replica["url"]).get(str(engine.metrics_path)).text
             for name, value in read_metrics(page, engine.metrics).items():
                 sums[name] = sums.get(name, 0.0) + value
     return sums

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from e2e.box import Box, Stack, http
+from e2e.box import Box, Stack, http, replica_http
 from freehold.health.agent.state_files import read_snapshot
 from waiting import wait_until
 
@@ -22,14 +22,14 @@ def ask(stack: Stack) -> httpx2.Response:
 
 
 def order(replica: dict[str, Any], path: str) -> None:
-    with http() as client:
-        assert client.post(f"{replica['url']}{path}").status_code == 200
+    with replica_http(replica["url"]) as client:
+        assert client.post(path).status_code == 200
 
 
 def taken(replica: dict[str, Any]) -> int:
     """Return how many completions a replica was asked for, by anybody."""
-    with http() as client:
-        return int(client.get(f"{replica['url']}/_fake").json()["counts"]["requests"])
+    with replica_http(replica["url"]) as client:
+        return int(client.get("/_fake").json()["counts"]["requests"])
 
 
 def until_states(stack: Stack, *states: str) -> None:

@@ -63,6 +63,9 @@ def cached(client: httpx2.Client, header: dict[str, str], path: str, **more: Any
     answer = client.post(path, json=body, headers=header)
     assert answer.status_code == 200, answer.text
     usage = answer.json()["usage"]
+    if path == "/v1/messages":
+        found = usage["cache_read_input_tokens"]
+        return found, found + usage["input_tokens"]
     return usage["prompt_tokens_details"]["cached_tokens"], usage["prompt_tokens"]
 
 
@@ -81,6 +84,16 @@ def test_one_key_learns_nothing_of_what_another_one_asked(
     own, prompt = cached(client, ben, path)
     assert own >= 0.95 * prompt
     assert cached(client, anna, path)[0] in {0, own}  # nothing but its own
+
+
+def test_a_path_that_drops_the_slot_shows_no_key_what_another_one_asked(
+    stack: Stack, client: httpx2.Client
+) -> None:
+    anna, ben = (new_key(stack, client, f"{name}-m") for name in ("anna", "ben"))
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        cached(client, anna, path)
+        assert cached(client, ben, "/v1/messages")[0] == 0, path
+    assert cached(client, ben, "/v1/chat/completions")[0] == 0
 
 
 def test_an_empty_prompt_makes_no_slot_its_senders_own(stack: Stack, client: httpx2.Client) -> None:

@@ -67,14 +67,18 @@ def engines_ended(stack: Stack) -> int:
     return sum(int(replica["restarts"]) for replica in stack.replicas())
 
 
-def deadly_engines(box: Box, more: str = "") -> None:
-    box.fake_config(
-        replicas=3, fault="crash", fault_on=f'"{DEADLY}"', health="lie", tokens_per_s=100, more=more
-    )
+def deadly_engines(box: Box, more: str = "", **fault: object) -> None:
+    options = {"fault": "crash"} | fault
+    box.fake_config(replicas=3, fault_on=f'"{DEADLY}"', health="lie", tokens_per_s=100, more=more, **options)
 
 
-def test_one_deadly_request_ends_one_engine_and_is_then_rejected(box: Box) -> None:
-    deadly_engines(box)
+@pytest.mark.parametrize(
+    "fault",
+    [{"fault": "crash"}, {"fault": "status_crash", "fault_status": 500}],
+    ids=["without an answer", "after a 500"],
+)
+def test_one_deadly_request_ends_one_engine_and_is_then_rejected(box: Box, fault: dict[str, object]) -> None:
+    deadly_engines(box, **fault)
     with box.foreground() as stack, http() as client:
         others = Others(stack)
         with others.asking(6):

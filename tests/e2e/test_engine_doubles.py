@@ -54,6 +54,8 @@ def test_both_serve_behind_the_gateway(tmp_path: Path) -> None:
                 answer = client.post(f"{stack.url}/v1/chat/completions", json=body).json()
                 assert answer["choices"][0]["message"]["content"] == " w0 w1 w2 w3"
                 assert answer["model"] == f"m-{engine}"
+            (sglang,) = [each for each in stack.replicas() if each["engine"] == "sglang"]
+            assert client.get(f"{sglang['url']}/v1/models").status_code == 401, "a local user has no key"
             (file,) = (tmp_path / "state" / "logs").glob("m-tensorrt-llm-0.files/llm_args.yaml")
             assert json.loads(file.read_text())["return_perf_metrics"] is True
     finally:

@@ -1,15 +1,19 @@
 """Keys from end to end: the command makes them, the running stack follows, the official client is let in or not."""
 
 import json
+import shutil
+import ssl
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import psutil
 import pytest
-from openai import AuthenticationError, OpenAI, RateLimitError
+from openai import AuthenticationError, DefaultHttpxClient, OpenAI, RateLimitError
 
 from e2e.box import Box, Stack, http
+from gateway_rig.tls import Ca, needs_openssl
 from waiting import wait_until
 
 HI: Any = [{"role": "user", "content": "hi"}]
@@ -55,6 +59,49 @@ def test_a_stack_that_all_the_world_can_reach(box: Box):
     logs = "".join(path.read_text() for path in (box.home / "state").rglob("*.log"))
     assert "keys_loaded" in logs
     assert anna_key not in logs
+
+
+@needs_openssl
+def test_a_stack_with_tls_on_ipv6(box: Box, tmp_path: Path):
+    ca = Ca(tmp_path / "ca")
+    for name, file in zip(("certificate", "key"), ca.issue("gateway"), strict=True):
+        shutil.copy(file, box.home / f"{name}.pem")
+    tls = f"tls: {{certificate: certificate.pem, key: key.pem, client_ca: {ca.certificate}}}"
+    box.fake_config(more=f"gateway: {{auth: keys, keys_file: keys.json, {tls}}}\n")
+    made = box.run("key", "create", "anna", "--json").said
+    with box.foreground("--listen", "[::]:0") as stack:
+        assert stack.url.startswith("https://[::]:")
+        trusting = ssl.create_default_context(cafile=str(ca.certificate))
+        port = urlsplit(stack.url).port
+        with DefaultHttpxClient(verify=trusting) as secure:
+            anna = OpenAI(base_url=f"https://[::1]:{port}/v1", api_key=made["key"], http_client=secure)
+            assert chat(anna)
+        trusting.load_cert_chain(*ca.issue(made["id"]))
+        with httpx2.Client(verify=trusting, trust_env=False) as shown:
+            assert shown.get(f"https://127.0.0.1:{port}/v1/models").status_code == 200
+        assert stack.end() == 0
+
+
+@needs_openssl
+def test_up_rejects_a_key_of_tls_that_others_can_read(box: Box, tmp_path: Path):
+    certificate, key = Ca(tmp_path / "ca").issue("gateway")
+    Path(key).chmod(0o644)
+    box.fake_config(more=f"gateway: {{tls: {{certificate: {certificate}, key: {key}}}}}\n")
+    told = box.run("up", "--listen", "127.0.0.1:0")
+    assert told.code == 2
+    assert f"{key} can be read by others" in told.err
+    assert f"chmod 600 {key}" in told.err
+
+
+def test_up_warns_of_plain_http_and_shows_three_ways_out(box: Box):
+    box.fake_config(more=KEYS)
+    box.run("key", "create", "anna")
+    with box.starting("--listen", "0.0.0.0:0") as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().decode() for _ in range(4)]
+        assert "WARNING: 0.0.0.0:0 is plain HTTP" in lines[0]
+        for words, line in zip(("gateway.tls", "examples/03-web-server", "ssh -L"), lines[1:], strict=True):
+            assert words in line
 
 
 def test_a_running_stack_follows_the_command(box: Box):

@@ -12,7 +12,7 @@ import openai
 import psutil
 import pytest
 
-from e2e.box import EXAMPLE, Box, Stack, http
+from e2e.box import EXAMPLE, Box, Stack, http, replica_http
 from freehold.ledger.spool import spool_folder
 from waiting import wait_until
 
@@ -26,7 +26,7 @@ def usage(box: Box, *flags: str) -> Any:
 
 
 def counted(replica: dict[str, Any], name: str) -> int:
-    page = http().get(f"{replica['url']}/metrics").text
+    page = replica_http(replica["url"]).get("/metrics").text
     return int(float(re.findall(rf"^llamacpp:{name} (\S+)$", page, re.MULTILINE)[0]))
 
 
@@ -49,6 +49,10 @@ def ask_everything(url: str) -> int:
         for thread in threads:
             thread.join()
         list(api.completions.create(model=MODEL, prompt="One, two,", max_tokens=5, stream=True))
+        list(api.completions.create(model=MODEL, prompt="Once upon", max_tokens=5, stream=True, n=2))
+        whole = api.completions.create(model=MODEL, prompt="Once upon", max_tokens=5, n=2)
+        assert whole.usage is not None
+        assert whole.usage.completion_tokens > 5
         said = {
             "model": MODEL,
             "messages": [{"role": "user", "content": "hi"}],
@@ -58,7 +62,7 @@ def ask_everything(url: str) -> int:
         assert transport.post(f"{url}/v1/messages", json=said).status_code == 200
         assert transport.post(f"{url}/v1/messages", json=said | {"stream": False}).status_code == 200
         assert api.responses.create(model=MODEL, input="hi", max_output_tokens=16).usage is not None
-    return 12
+    return 14
 
 
 @pytest.mark.timeout(180)

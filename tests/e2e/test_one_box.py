@@ -17,7 +17,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from e2e.box import EXAMPLE, READY_S, Box, Stack, http
+from e2e.box import EXAMPLE, READY_S, Box, Stack, http, replica_http
+from freehold.core.events import socket_path
 from waiting import wait_until
 
 MODEL = "smollm2-135m"
@@ -55,7 +56,7 @@ def raw(stack: Stack) -> Iterator[httpx2.Client]:
 
 def running(replica: dict[str, Any]) -> float:
     """Return how many requests an engine works on by its own word."""
-    page = http().get(f"{replica['url']}/metrics").text
+    page = replica_http(replica["url"]).get("/metrics").text
     return float(re.findall(r"^llamacpp:requests_processing (\S+)$", page, re.MULTILINE)[0])
 
 
@@ -77,15 +78,17 @@ def test_health(raw: httpx2.Client) -> None:
     assert health["models"][MODEL] == {"ready": 2, "wanted": 2, "ejected": 0, "in_flight": 0, "queue": queue}
 
 
-def test_everything_listens_on_loopback_only(stack: Stack) -> None:
+def test_only_the_gateway_listens_on_a_port(stack: Stack) -> None:
     listening = {
         process.pid: {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
         for process in stack.box.living()
     }
     assert set.union(*listening.values()) == {"127.0.0.1"}
-    engines = {replica["pid"] for replica in stack.replicas()}
-    assert len(engines) == 2
-    assert all(listening[pid] for pid in engines)
+    replicas = stack.replicas()
+    assert len(replicas) == 2
+    assert not any(listening[replica["pid"]] for replica in replicas)
+    folders = [Path(socket_path(replica["url"])).parent for replica in replicas]
+    assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700] * 2
 
 
 @dataclass(kw_only=True)

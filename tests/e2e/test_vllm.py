@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from e2e import dying
-from e2e.box import Box, Stack, http
+from e2e.box import Box, Stack, replica_http
 from e2e.client_asks import MODEL
 from e2e.client_suite import ClientSuite
 from freehold.fleet.environments.lookup import Environment, engines_root
@@ -117,7 +117,7 @@ def generating(stack: Stack) -> list[dict[str, Any]]:
 
 def counter(replica: dict[str, Any], name: str) -> float:
     """Return what a replica's own page says of a counter, all its labels together."""
-    page = http().get(f"{replica['url']}/metrics").text
+    page = replica_http(replica["url"]).get("/metrics").text
     return sum(float(value) for value in re.findall(rf"^{name}\{{.*\}} (\S+)$", page, re.MULTILINE))
 
 
@@ -133,7 +133,7 @@ def test_its_start_told_how_far_it_was(stack: Stack, start_told: list[str]) -> N
 def test_it_tells_its_load(stack: Stack) -> None:
     assert [replica["engine"] for replica in stack.replicas()] == ["vllm"] * 3
     for replica in generating(stack):
-        assert http().get(f"{replica['url']}/load").json() == {"server_load": 0}
+        assert replica_http(replica["url"]).get("/load").json() == {"server_load": 0}
 
 
 class TestClients(ClientSuite):
@@ -149,7 +149,7 @@ def test_more_than_its_cache_holds_is_taken_back_and_answered_all_the_same(stack
 
     def ask(number: int) -> None:
         body = {"model": MODEL, "prompt": f"Story {number}:", "max_tokens": 450, "ignore_eos": True}
-        answers.append(http(240.0).post(f"{replica['url']}/v1/completions", json=body).json())
+        answers.append(replica_http(replica["url"], 240.0).post("/v1/completions", json=body).json())
 
     asking = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
     for thread in asking:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from e2e.box import Stack, data_here, http, serving
+from e2e.box import Stack, data_here, http, replica_http, serving
 from freehold.fleet.environments.lookup import Environment
 from freehold.weights.convert import Converted
 from lora_folder import write_adapter_folder
@@ -61,8 +61,7 @@ def stack(
 @pytest.fixture
 def engine(stack: Stack) -> Iterator[httpx2.Client]:
     """Give a client of the replica itself."""
-    with http(60.0) as client:
-        client.base_url = stack.replicas()[0]["url"]
+    with replica_http(stack.replicas()[0]["url"], 60.0) as client:
         yield client
 
 

@@ -47,12 +47,12 @@ class Answer:
 class Client:
     """One connection to the gateway; strict in what it reads."""
 
-    def __init__(self, port: int, *, receive_bytes: int = 0) -> None:
-        self.socket = socket.socket()
+    def __init__(self, port: int, *, receive_bytes: int = 0, host: str = "127.0.0.1") -> None:
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.settimeout(TIMEOUT_S)
         if receive_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        self.socket.connect(("127.0.0.1", port))
+        self.socket.connect((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.unread = b""
 

@@ -85,6 +85,9 @@ class Wire(asyncio.Transport):
             if self.on_write is not None:
                 self._loop.call_soon(self.on_write)
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write_eof(self) -> None:
         self.half_closed = True
 

@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,18 @@ class Gateway:
     """A gateway process in front of fixed endpoints."""
 
     def __init__(
-        self, folder: Path, models: Sequence[dict[str, Any]], *, patch: str = "", **settings: Any
+        self,
+        folder: Path,
+        models: Sequence[dict[str, Any]],
+        *,
+        patch: str = "",
+        listen: str = "127.0.0.1:0",
+        new_client: Callable[[int], Client] = Client,
+        **settings: Any,
     ) -> None:
         self._folder = folder
-        config = {"listen": "127.0.0.1:0", "models": list(models), "settings": settings}
+        self._new_client = new_client
+        config = {"listen": listen, "models": list(models), "settings": settings}
         (folder / "gateway.json").write_text(json.dumps(config))
         self.log_path = folder / "gateway.log"
         # `patch` lowers a bound that would take too long to reach as it is; all else is the process as shipped.
@@ -59,7 +67,7 @@ class Gateway:
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
     def client(self) -> "Client":
-        return Client(self.port)
+        return self._new_client(self.port)
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels; 0 when there is none."""

@@ -30,6 +30,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
     adapters: tuple[AdapterAsk, ...] = ()
     media_urls: bool = True
     allow_keys: tuple[str, ...] = ()
+    reuse_on_ask: bool = False
 
     def snapshot_parts(self) -> tuple[ModelEntry, list[Endpoint]]:
         """Return this model's part of a snapshot."""
@@ -46,7 +47,8 @@ class StandaloneModel(msgspec.Struct, frozen=True):
         )
         return entry, [
             Endpoint(id=f"{self.name}-{i}", model=self.name, url=url, engine=self.engine, state=ReplicaState.READY,
-                     slots=self.slots, kv_tokens=self.kv_tokens, adapters=self.adapters)
+                     slots=self.slots, kv_tokens=self.kv_tokens, adapters=self.adapters,
+                     reuse_on_ask=self.reuse_on_ask)
             for i, url in enumerate(self.endpoints)
         ]  # fmt: skip
 

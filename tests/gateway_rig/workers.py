@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,18 @@ from waiting import wait_until
 class Workers:
     """A gateway of several workers in front of one endpoint of model `m`."""
 
-    def __init__(self, folder: Path, engine: Engine, *, slots: int, workers: int, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engine: Engine,
+        *,
+        slots: int,
+        workers: int,
+        new_client: Callable[[int], Client] = Client,
+        **settings: Any,
+    ) -> None:
         self.folder = folder
+        self._new_client = new_client
         self.count = workers
         listener = listen("127.0.0.1", 0)
         self.port = int(listener.getsockname()[1])
@@ -61,7 +71,7 @@ class Workers:
         return spoken and self.health()["workers"] == {"live": self.count, "wanted": self.count}
 
     def client(self) -> Client:
-        return Client(self.port)
+        return self._new_client(self.port)
 
     def health(self) -> Any:
         with self.client() as client:

@@ -54,6 +54,9 @@ class DiceLaunch:
         if self.ends:
             asyncio.get_running_loop().call_later(self.dice.rng.uniform(0, grace_s), self.die, -15)
 
+    async def why_closed(self) -> str:
+        return ""
+
     def kill(self) -> None:
         asyncio.get_running_loop().call_later(0.01, self.die, -9)
 

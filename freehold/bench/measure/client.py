@@ -13,6 +13,7 @@ import msgspec
 
 from freehold.bench.analysis.load import ScheduledRequest
 from freehold.bench.analysis.sample import Fate, RequestSample
+from freehold.gateway.exchange.upstream import connect_unix
 
 _DETAIL_CHARS = 200
 """Of an error's words, what is kept: a line."""
@@ -31,6 +32,8 @@ class BenchTarget:
     model: str
     """As the engine or gateway knows it."""
     path: str = "/v1/chat/completions"
+    socket: str = ""
+    """Path of a Unix socket to reach it by; empty: `host` and `port`."""
 
     def request(self, text: str, answer_tokens: int) -> bytes:
         """Return a request for exactly so many tokens, greedy and streamed with usage.
@@ -197,7 +200,11 @@ async def send(
     try:
         async with asyncio.timeout(max(0.0, timing.intended_s + timing.timeout_s - sent_s)):
             loop = asyncio.get_running_loop()
-            transport, _ = await loop.create_connection(lambda: reader, target.host, target.port)
+            if target.socket:
+                sock = await connect_unix(target.socket)
+                transport, _ = await loop.create_unix_connection(lambda: reader, sock=sock)
+            else:
+                transport, _ = await loop.create_connection(lambda: reader, target.host, target.port)
             transport.write(request)
             await reader.closed.wait()
     except TimeoutError:

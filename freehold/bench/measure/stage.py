@@ -18,8 +18,9 @@ from freehold.bench.analysis.results import Through
 from freehold.bench.measure.client import BenchTarget
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
-from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
+from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot, socket_path
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.probe import base_url, http_client
 from freehold.fleet.run import Fleet
 from freehold.gateway.process.listener import listen
 from freehold.gateway.process.worker_set import WorkerSet
@@ -82,6 +83,8 @@ async def staged(
 
 
 def _target(url: str, model: str) -> BenchTarget:
+    if path := socket_path(url):
+        return BenchTarget(host="localhost", port=80, socket=path, model=model)
     host, _, port = url.removeprefix("http://").rpartition(":")
     return BenchTarget(host=host, port=int(port), model=model)
 
@@ -109,10 +112,10 @@ def _argv(pid: int) -> tuple[str, ...]:
 
 async def _versions(url: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    async with httpx2.AsyncClient(trust_env=False, timeout=_PAGE_S) as client:
+    async with http_client(url) as client:
         for page, name in _VERSION_PAGES.items():
             with contextlib.suppress(httpx2.HTTPError, msgspec.MsgspecError):
-                answer = await client.get(url + page)
+                answer = await client.get(base_url(url) + page, timeout=_PAGE_S)
                 reported = msgspec.json.decode(answer.content) if answer.status_code == 200 else None
                 if isinstance(reported, dict):
                     found |= {

@@ -26,6 +26,11 @@ from freehold.stack.key_file import read_keys_of
 from freehold.stack.resolve import Resolved, fetch, resolve, restore
 from freehold.stack.run import claimed, run
 
+_WAYS_OUT = """keys and prompts can be read on the network. Three ways out:
+  1. gateway.tls: {certificate: FILE, key: FILE} in freehold.yaml
+  2. listen on 127.0.0.1 and put nginx or Caddy with TLS in front (examples/03-web-server)
+  3. listen on 127.0.0.1 and use a tunnel: ssh -L 8000:127.0.0.1:8000 HOST"""
+
 
 @click.command("up")
 @stack_options
@@ -76,11 +81,9 @@ def _check_keys(config: Config) -> None:
     """Print warnings about API keys before anything starts; raise Permanent if their file is damaged."""
     if not any(not why_refused(record, wall_s()) for record in read_keys_of(config)):
         click.echo("No API key is accepted yet. Next: freehold key create NAME", err=True)
-    if not config.spec.gateway.address.loopback:
-        warning = (
-            "is plain HTTP, so keys and prompts can be read on the network: put TLS in front if that matters."
-        )
-        click.echo(f"{config.spec.gateway.listen} {warning}", err=True)
+    gateway = config.spec.gateway
+    if not gateway.address.loopback and gateway.tls is None:
+        click.echo(f"WARNING: {gateway.listen} is plain HTTP: {_WAYS_OUT}", err=True)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 EXIT_NO_WEIGHTS, EXIT_NO_PORT, EXIT_NO_DEVICE, EXIT_NO_PACKAGE = 3, 4, 5, 127
@@ -404,6 +405,16 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 1024
 
 
+class UnixServer(Server):
+    """The same on a Unix socket, whose path stands for the host."""
+
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        """Bind, without looking the path up as a host's name."""
+        TCPServer.server_bind(self)
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """Return the flags; a wrong one ends the process with exit code 2."""
     parser = argparse.ArgumentParser(prog="transformers", allow_abbrev=False)
@@ -431,11 +442,14 @@ def main(argv: list[str]) -> int:
     Handler.name, Handler.counters = flags.name, ServerCounters()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: os._exit(0))
+    on_socket = flags.host.endswith(".sock")
+    address = flags.host if on_socket else f"{flags.host}:{flags.port}"
     try:
-        server = Server((flags.host, flags.port), Handler)
+        listens_at: Any = flags.host if on_socket else (flags.host, flags.port)
+        server = (UnixServer if on_socket else Server)(listens_at, Handler)
     except OSError as exc:
-        return _fail(f"cannot listen on {flags.host}:{flags.port}: {exc}", EXIT_NO_PORT)
-    print(f"transformers listens on {flags.host}:{flags.port}", flush=True)  # noqa: T201
+        return _fail(f"cannot listen on {address}: {exc}", EXIT_NO_PORT)
+    print(f"transformers listens on {address}", flush=True)  # noqa: T201
     server.serve_forever()
     return 0
 

@@ -4,7 +4,7 @@ Both are events to `state.apply`: a given order is a fact from then on. Nothing 
 obtained or how an order is carried out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from freehold.engines.base import Capacity, ExitCause
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
@@ -26,6 +26,8 @@ class Started(About):
 
     pid: int
     url: str
+    key: str = field(default="", repr=False)
+    """Bearer key that it requires; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,8 @@ class ReplicaPlan:
     """Requests may hold addresses of pictures that the engine fetches."""
     allow_keys: tuple[str, ...] = ()
     """Keys of requests that are the engine's own, and pass all the same."""
+    reuse_on_ask: bool = False
+    """It uses what it kept of a prompt only for requests that ask for that."""
     affinity: bool = True
     """Conversations return to the replica that has their beginning in its cache."""
     gpus: tuple[GpuId, ...] | None = None

@@ -109,9 +109,10 @@ def _endpoint(plan: ReplicaPlan, replica: Replica) -> Endpoint:
         kv_tokens=capacity.kv_tokens,
         incarnation=replica.incarnation,
         upstream_model=plan.upstream_model,
-        api_key=plan.api_key,
+        api_key=replica.key or plan.api_key,
         adapters=tuple(_asks(plan)),
         kind=capacity.kind,
+        reuse_on_ask=plan.reuse_on_ask,
     )
 
 

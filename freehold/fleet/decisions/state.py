@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import singledispatch
 
-from freehold.core.events import EngineEnd, ReplicaState
+from freehold.core.events import EngineEnd, ReplicaState, socket_path
 from freehold.engines.base import Capacity, ExitCause, ExitKind
 from freehold.fleet.decisions.events import (
     Abandon,
@@ -95,6 +95,8 @@ class Replica:
     metered: bool = True
     """Its engine has counters to read."""
     url: str = ""
+    key: str = field(default="", repr=False)
+    """Bearer key of its present process; empty: it requires none, or the plan has it."""
     state: State = State.PENDING
     since_s: float = 0.0
     incarnation: int = 0
@@ -325,7 +327,13 @@ def _(_event: Settle, replica: Replica, _settings: FleetSettings, now_s: float) 
 def _(event: Started, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
     if replica.process is None:
         return replica
-    return replace(replica, process=replace(replica.process, pid=event.pid), url=event.url, ask_due_s=now_s)
+    return replace(
+        replica,
+        process=replace(replica.process, pid=event.pid),
+        url=event.url,
+        key=event.key,
+        ask_due_s=now_s,
+    )
 
 
 @_change.register
@@ -377,8 +385,13 @@ def _port_taken(replica: Replica, cause: ExitCause, settings: FleetSettings, now
 
 
 _ASLEEP = "its engine was put to sleep"
-_WAKE = "POST /wake_up at its address lets it serve again"
 _SLOW = "its log shows how far it came; large weights and a first compilation take minutes: raise fleet.ready_timeout"
+
+
+def _wake(url: str) -> str:
+    path = socket_path(url)
+    where = f"--unix-socket {path} http://localhost" if path else url
+    return f"run `curl -X POST {where}/wake_up`, and it serves again"
 
 
 def _failed(
@@ -461,7 +474,7 @@ def _(event: CountersRead, replica: Replica, settings: FleetSettings, now_s: flo
     )
     changed = replace(replica, meter=meter)
     if replica.state is State.READY and event.asleep:
-        return _to(replace(changed, stalled="", reason=_ASLEEP, hint=_WAKE), State.ASLEEP, now_s)
+        return _to(replace(changed, stalled="", reason=_ASLEEP, hint=_wake(replica.url)), State.ASLEEP, now_s)
     if replica.state is State.ASLEEP and event.asleep is False:
         return _to(replace(changed, reason="", hint=""), State.READY, now_s)
     return changed

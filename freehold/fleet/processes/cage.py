@@ -1,9 +1,9 @@
 """The cage: what an engine's process gives up before its program starts, so that it reaches its weights and nothing of Freehold.
 
-It runs in the minder's fork, so it imports only the standard library. The kernel keeps all of it over exec and for every
+It runs in the minder's fork, so it imports little beside the standard library. The kernel keeps all of it over exec and for every
 descendant. Which files an engine may reach beside those named here: `cage_rules`. It does not limit TCP connections, memory or CPU time.
 """
-# ruff: noqa: PTH100, PTH102, PTH103, PTH110, PTH112, PTH114, PTH118, PTH119, PTH120, PTH123, PTH208, S606
+# ruff: noqa: PTH100, PTH102, PTH103, PTH110, PTH112, PTH114, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208, S606
 # Why: pathlib would add half to the minder's start-up.
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import errno
 import os
 import resource
 import struct
+
+from freehold.core.trust import why_distrusted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,13 +88,23 @@ def _may_mount() -> bool:
     return bool(int(held, 16) >> _CAP_SYS_ADMIN & 1)
 
 
+def make_folders(rules: dict[str, Any]) -> None:
+    """Make an engine's own folder and the scratch folder of its launch, for this user alone.
+
+    Raises OSError if the second exists, or if other users could put another one in its place.
+    """
+    os.makedirs(rules["folder"], mode=0o700, exist_ok=True)
+    above = os.path.dirname(rules["scratch"])
+    if said := why_distrusted(os.stat(above)):
+        raise PermissionError(errno.EPERM, f"it {said}: set TMPDIR to a folder of this user", above)
+    os.mkdir(rules["scratch"], mode=0o700)
+
+
 def confine(rules: dict[str, Any], argv: list[str], libc: ctypes.CDLL) -> None:
     """Confine this process, for good, to `rules` (see `cage_rules.cage_of`); raise OSError if the kernel rejects them.
 
     Without Landlock everything else still holds; `freehold doctor` reports it.
     """
-    os.makedirs(rules["folder"], mode=0o700, exist_ok=True)
-    os.mkdir(rules["scratch"], mode=0o700)
     _load_uvm()
     _limit()
     own_shm = rules["shared_memory"] and _mount_own_shm(libc)

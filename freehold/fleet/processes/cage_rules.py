@@ -59,15 +59,29 @@ def engine_env(
     return {**kept, **user_base, **added, MARK: token}
 
 
+_ROOT_CHARS = 48
+"""Longest path of the folder for temporary files. A socket's path has room for 107 bytes (unix(7)), and those that vLLM makes in
+the scratch folder have names of 36."""
+
+
+def scratch_folder(token: str) -> str:
+    """Return the folder of a launch: short, for this user alone, made at its start and removed at its end.
+
+    Its name cannot be guessed, so no other user can make it first. `cage.make_folders` rejects a folder above it that others may write to.
+    """
+    root = tempfile.gettempdir()
+    return f"{root if len(root) <= _ROOT_CHARS else '/tmp'}/freehold-{token[:16]}"  # noqa: S108 (see above)
+
+
 def cage_of(plan: ReplicaPlan, env: Mapping[str, str], *, folder: Path) -> dict[str, object]:
     """Return the rules that `cage.confine` applies, for a launch with this environment.
 
     Of the paths, `run` are programs, `read` is only read, `write` is changed, and `named` are files to read or folders to
-    change. The scratch folder has a short path: sockets that vLLM makes there have room for 107 bytes.
+    change.
     """
     return {
         "folder": str(folder),
-        "scratch": f"{tempfile.gettempdir()}/freehold-{env[MARK][:12]}",
+        "scratch": scratch_folder(env[MARK]),
         "environment": None if plan.environment is None else str(plan.environment),
         "run": [*_freehold(), *_listed(env, _LIBRARIES)],
         "read": [*_weights(plan), *_listed(env, _CERTIFICATES), *_named(plan, changed=False)],

@@ -14,7 +14,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -22,13 +22,14 @@ import msgspec
 
 import freehold
 from freehold.core.errors import Temporary
+from freehold.core.events import socket_url
 from freehold.core.plain_text import one_line
 from freehold.engines.base import Command, Placement
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan, files_dir, log_path
 from freehold.fleet.gpus.assign import visible_env, visible_names
 from freehold.fleet.processes import proc_files
 from freehold.fleet.processes.cage import remove_scratch
-from freehold.fleet.processes.cage_rules import MARK, cage_of, engine_env
+from freehold.fleet.processes.cage_rules import MARK, cage_of, engine_env, scratch_folder
 
 HOST = "127.0.0.1"
 _MINDER = "freehold.fleet.processes.minder"
@@ -59,6 +60,8 @@ class EngineStarted:
 
     pid: int
     url: str
+    key: str = field(default="", repr=False)
+    """Bearer key of this launch; empty: its Unix socket needs none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,10 @@ class EngineLaunch(Protocol):
         """SIGKILL to everything of the launch, without asking the minder."""
         ...
 
+    async def why_closed(self) -> str:
+        """Return why no request may go to its URL yet; empty: what listens there are processes of the launch."""
+        ...
+
 
 class Launcher(Protocol):
     """Starts engines in one kind of runtime."""
@@ -122,27 +129,43 @@ class ProcessLauncher:
         self._launches: set[ProcessLaunch] = set()
 
     def launch(self, plan: ReplicaPlan, report: Callable[[Report], None]) -> EngineLaunch:
-        """Start an engine on a fresh port under a minder of its own.
+        """Start an engine under a minder of its own, on a Unix socket of the launch or a fresh port.
 
         Raises Temporary when no port is free; a later failure is reported as EngineExited.
         """
         if plan.engine.command is None:
             raise AssertionError(f"{plan.engine.name} is not an engine that can be started")
-        port = self._ports.take()
-        folder = files_dir(self._settings.log_dir, plan.id)
-        command = plan.engine.command(_placement(plan, port)).in_folder(str(folder))
+        token, folder = secrets.token_hex(16), files_dir(self._settings.log_dir, plan.id)
+        place = self._placement(plan, token)
+        command = plan.engine.command(place).in_folder(str(folder))
         added = {**command.env, **visible_env(plan.gpus, uuids=plan.engine.gpu_uuids)}
-        env = engine_env(os.environ, added, token=secrets.token_hex(16), variables=plan.engine.variables)
-        cage = cage_of(plan, env, folder=folder)
+        env = engine_env(os.environ, added, token=token, variables=plan.engine.variables)
         launch = ProcessLaunch(
-            {**self._spec(plan, command), "folder": str(folder), "cage": cage},
+            {**self._spec(plan, command), "folder": str(folder), "cage": cage_of(plan, env, folder=folder)},
             report,
-            url=f"http://{HOST}:{port}",
-            env={**env, "HOME": str(folder), "TMPDIR": str(cage["scratch"])},
+            place=place,
+            env={**env, "HOME": str(folder), "TMPDIR": scratch_folder(token)},
         )
         self._launches.add(launch)
         launch.task.add_done_callback(lambda _: self._launches.discard(launch))
         return launch
+
+    def _placement(self, plan: ReplicaPlan, token: str) -> Placement:
+        """Return where it is to run: on a Unix socket of the launch, else on a fresh port with a key of its own."""
+        on_socket = plan.engine.unix_socket
+        return Placement(
+            model=plan.model,
+            weights=plan.weights,
+            host=HOST,
+            port=0 if on_socket else self._ports.take(),
+            socket=f"{scratch_folder(token)}/engine.sock" if on_socket else "",
+            key="" if on_socket else secrets.token_urlsafe(),
+            options=plan.options,
+            threads=plan.threads,
+            adapters=plan.adapters,
+            environment=plan.environment,
+            gpus=None if plan.gpus is None else visible_names(plan.gpus, uuids=plan.engine.gpu_uuids),
+        )
 
     def _spec(self, plan: ReplicaPlan, command: Command) -> dict[str, object]:
         return {
@@ -175,10 +198,15 @@ class ProcessLaunch:
     """One minder and its engine. Orders given before the minder is up are kept for it."""
 
     def __init__(
-        self, spec: dict[str, object], report: Callable[[Report], None], *, url: str, env: Mapping[str, str]
+        self,
+        spec: dict[str, object],
+        report: Callable[[Report], None],
+        *,
+        place: Placement,
+        env: Mapping[str, str],
     ) -> None:
         self._spec = spec
-        self._url = url
+        self._place = place
         self._token = env[MARK]
         self._env = env
         self._report = report
@@ -200,6 +228,17 @@ class ProcessLaunch:
         self._kill_wanted = True
         if self._minder is not None and self._minder.returncode is None:
             self._minder.kill()
+
+    async def why_closed(self) -> str:
+        """See `EngineLaunch`. Its program starts only if it has made the folder of its Unix socket; a port can be taken by any user."""
+        return "" if self._place.socket else await asyncio.to_thread(self._why_port_closed)
+
+    def _why_port_closed(self) -> str:
+        listening = proc_files.listeners(self._place.port)
+        own = proc_files.sockets(proc_files.family(self._minder.pid) if self._minder else ())
+        if listening - own:
+            return f"another process listens on port {self._place.port}"
+        return "" if listening or sys.platform != "linux" else "loading"
 
     def hang_up(self) -> None:
         """End the minder's stdin: it ends the engine with its own grace, then itself."""
@@ -257,7 +296,7 @@ class ProcessLaunch:
                 self._noise.append(line.decode("utf-8", "replace").strip())
             elif report.event == "started":
                 self._pid, self._start_ticks = report.pid, report.start_ticks
-                self._report(EngineStarted(pid=report.pid, url=self._url))
+                self._report(EngineStarted(pid=report.pid, url=_url(self._place), key=self._place.key))
             elif report.event == "ending":
                 self._report(
                     EngineEnding(code=report.code, tail=tuple(map(one_line, report.tail)), asked=report.asked)
@@ -371,15 +410,5 @@ def _ephemeral_low() -> int:
     return 0
 
 
-def _placement(plan: ReplicaPlan, port: int) -> Placement:
-    return Placement(
-        model=plan.model,
-        weights=plan.weights,
-        host=HOST,
-        port=port,
-        options=plan.options,
-        threads=plan.threads,
-        adapters=plan.adapters,
-        environment=plan.environment,
-        gpus=None if plan.gpus is None else visible_names(plan.gpus, uuids=plan.engine.gpu_uuids),
-    )
+def _url(place: Placement) -> str:
+    return socket_url(place.socket) if place.socket else f"http://{place.host}:{place.port}"

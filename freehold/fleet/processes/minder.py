@@ -96,8 +96,10 @@ def _become_engine(spec: dict[str, Any], out_fd: int, libc: ctypes.CDLL | None, 
         _fill_folder(spec["folder"], spec.get("files", {}), spec.get("links", {}))
     if spec.get("cwd"):
         os.chdir(spec["cwd"])
-    if libc is not None and spec.get("cage"):
-        cage.confine(spec["cage"], spec["argv"], libc)
+    if spec.get("cage"):
+        cage.make_folders(spec["cage"])
+        if libc is not None:
+            cage.confine(spec["cage"], spec["argv"], libc)
     os.execvp(spec["argv"][0], spec["argv"])
 
 

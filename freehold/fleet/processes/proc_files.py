@@ -148,6 +148,40 @@ def kill_carriers(variable: str, value: str) -> bool:
     return bool(found)
 
 
+_LISTEN = "0A"
+_LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F")
+"""127.0.0.1 as proc(5) writes it on a little-endian machine, in `tcp` and in `tcp6`."""
+_ANY = ("0" * 8, "0" * 32)
+
+
+def listeners(port: int) -> set[str]:
+    """Return the inodes of the sockets that connections to a port of 127.0.0.1 reach.
+
+    Those that listen on every address count only if none listens on 127.0.0.1 itself, as for the kernel.
+    """
+    found: dict[str, set[str]] = {}
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (_PROC / "net" / name).read_text().splitlines()[1:]:
+                fields = line.split()
+                address, _, number = fields[1].partition(":")
+                if fields[3] == _LISTEN and int(number, 16) == port:
+                    found.setdefault(address, set()).add(fields[9])
+    exact, anywhere = (set().union(*(found.get(each, ()) for each in group)) for group in (_LOOPBACK, _ANY))
+    return exact or anywhere
+
+
+def sockets(pids: Iterable[int]) -> set[str]:
+    """Return the inodes of the sockets that processes have open; none of those of other users."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for descriptor in (_PROC / str(pid) / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return found
+
+
 def _environ(pid: int) -> list[bytes]:
     with contextlib.suppress(OSError):
         return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")

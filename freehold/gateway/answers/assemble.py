@@ -87,8 +87,10 @@ class Assembler:
 
     def _take_event(self, event: Json) -> None:
         try:
-            if self._choices and event.get("usage") and event.get("choices") == []:
-                self._usages.append(event["usage"])
+            usage, choices = event.get("usage"), event.get("choices")
+            ends = choices is not None and all(choice.get("finish_reason") for choice in choices)
+            if self._choices and usage and ends:
+                self._usages.append(usage)
                 event["usage"] = _of_answers(self._usages, choices=self._choices)
             self._take(self._answer, event)
         except _MISSHAPEN:

@@ -305,7 +305,7 @@ class StreamTap(Tap):
         """Read an event's usage and return whether the event is there for nothing else."""
         found = read_event(event.partition(b"data:")[2].strip())
         usage = find_usage(event) if found is None else found.counts()
-        if usage is not None and self.choices and found is not None and found.only_usage:
+        if usage is not None and self.choices and found is not None and found.ends_answer:
             self._parts.append(usage)
             self.usage = of_answers(self._parts, choices=self.choices)
         elif usage is not None:

@@ -19,6 +19,7 @@ object has some hundred bytes, and what engines put next to it (timings, ids) as
 WHOLE_BYTES_MAX = 64 * 1024
 """Longest answer that is decoded whole, bytes. Source: our own choice: some 30 us, and 16,000 tokens of text took its
 engine minutes."""
+_UNFINISHED = re.compile(rb'"finish_reason"\s*:\s*null')
 _USAGE_KEY = re.compile(rb'"usage"\s*:\s*\{')
 
 
@@ -97,6 +98,12 @@ class AnswerEvent(msgspec.Struct):
         usage = holder.usage.usage()
         # A message that only begins has its prompt counted; what stands there for the answer is no count of it yet.
         return usage if self.type != "message_start" else Usage(usage.prompt_tokens, usage.cached_tokens)
+
+    @property
+    def ends_answer(self) -> bool:
+        """Return whether the usage is that of a whole answer: text completions have it in an answer's last event."""
+        choices = bytes(self.choices)
+        return choices != b"" and _UNFINISHED.search(choices) is None
 
     @property
     def only_usage(self) -> bool:

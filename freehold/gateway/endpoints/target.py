@@ -5,7 +5,7 @@ It opens no connection: `exchange.upstream` does, and gives back those whose ans
 
 from urllib.parse import urlsplit
 
-from freehold.core.events import Endpoint
+from freehold.core.events import Endpoint, socket_path
 from freehold.engines.base import Engine, PrefixCache
 from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.gateway.endpoints.outlier_detection import OutlierState
@@ -24,7 +24,7 @@ class UpstreamTarget:
     """One endpoint; its idle connections are used last in, first out."""
 
     __slots__ = ("_idle", "_starts", "adapters", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
-                 "id", "outlier", "owners", "port", "prefix", "renamed", "slots", "tls")  # fmt: skip
+                 "id", "outlier", "owners", "port", "prefix", "renamed", "slots", "socket", "tls")  # fmt: skip
 
     def __init__(
         self,
@@ -39,11 +39,13 @@ class UpstreamTarget:
         self.engine = engine
         self.id = endpoint.id
         self.slots = endpoint.slots
+        self.socket = socket_path(endpoint.url)
+        """Path of its Unix socket; empty: it has a host and a port."""
         self.tls = parts.scheme == "https"
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if self.tls else 80)
-        self.authority = parts.netloc
-        self.prefix = parts.path.rstrip("/")
+        self.authority = parts.netloc or "localhost"
+        self.prefix = "" if self.socket else parts.path.rstrip("/")
         self.gate = self._gate(endpoint.kv_tokens or endpoint.slots * context_tokens, counters)
         """How many requests may be here at once."""
         self.outlier = OutlierState()

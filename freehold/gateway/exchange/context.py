@@ -8,8 +8,9 @@ from pathlib import Path
 
 from freehold.gateway.answers.stream_log import PackBudget
 from freehold.gateway.counters.request_metrics import GatewayMetrics
+from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.access_log import AccessLog
-from freehold.gateway.exchange.inquest import Inquest
+from freehold.gateway.exchange.inquest import Inquest, Suspect
 from freehold.gateway.exchange.ledger_record import LedgerWriter
 from freehold.gateway.exchange.quarantine import Quarantine
 from freehold.gateway.exchange.retry_budget import RetryBudget
@@ -49,6 +50,10 @@ class ExchangeContext:
             self.ledger.watch(self.metrics.metrics)
         self.write_batch = WriteBatch(None if self.ledger is None else self.ledger.write)
         """What leaves at the end of this turn of the loop."""
+
+    def may_have_crashed(self, request: Suspect, target: UpstreamTarget) -> bool:
+        """Return whether a request waits until it is known whether its engine crashed; then it goes on by itself."""
+        return self.inquest is not None and self.inquest.takes(request, target)
 
     def __repr__(self) -> str:
         return f"<ExchangeContext generation {self.settings.generation}{', draining' * self.draining}>"

@@ -96,7 +96,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def start_here(self, now_s: float) -> None:
         """Begin at a target of this stack, or wait for one."""
         self.context.retry_budget.requests += 1
-        if self.context.quarantine.bars(self, now_s):
+        if self._is_barred(now_s):
             self.turn_away(errors.last_replica(self.model.entry.name))
             return
         target = self.model.admission.enter(self, now_s)
@@ -113,11 +113,15 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         now_s = self.context.now_s()
         if not self.attempts:
             self._begun_s = now_s
-        if self.context.quarantine.bars(self, now_s):
+        if self._is_barred(now_s):
             target.gate.leave(self.cost_tokens, began=False)
             self.reject(errors.last_replica(self.model.entry.name))
             return
         self._ask(target, now_s)
+
+    def _is_barred(self, now_s: float) -> bool:
+        quarantine = self.context.quarantine
+        return (self.suspected or not quarantine.is_empty) and quarantine.bars(self, now_s)
 
     def turn_away(self, rejection: Rejection) -> None:
         """Reject the request, which waited in vain; no engine saw it."""
@@ -198,8 +202,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if self.done:
             return
         was_asked = reason == "lost" or (reason == "connect" and self.lost_at is attempt.target)
-        inquest = self.context.inquest
-        if not (was_asked and inquest is not None and inquest.takes(self, attempt.target)):
+        if not (was_asked and self.context.may_have_crashed(self, attempt.target)):
             self.move_on(reason)
 
     def move_on(self, reason: str = "lost") -> None:
@@ -211,7 +214,6 @@ class Exchange(QueuedRequest[UpstreamTarget]):
             self.no_other_target()
 
     def _move(self, reason: str) -> None:
-        """Give up the attempt and begin another one."""
         assert self.attempt is not None
         self.context.metrics.retried(self.model.entry.name, reason)
         self.tried = self.tried | {self.attempt.target}
@@ -442,9 +444,12 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         assert attempt is not None
         if status >= 500:
             attempt.note_error(f"status_{status}", body)
-        if status == 500 and attempt.count_broken(body) and self._may_move(attempt.target):
-            self._move("status_500")
-            return
+        if status == 500 and attempt.count_broken(body):
+            if self.context.may_have_crashed(self, attempt.target):  # vLLM answers so just before it ends
+                return
+            if self._may_move(attempt.target):
+                self._move("status_500")
+                return
         self.reject(errors.from_answer(attempt.target.engine, status, body=body, retry_after_s=retry_after_s))
 
     def finish_assembled(self, answer: bytes) -> None:

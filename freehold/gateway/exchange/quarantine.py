@@ -31,7 +31,7 @@ class BarredRequest(Protocol):
 class Quarantine:
     """The bodies and callers of one gateway process."""
 
-    __slots__ = ("_bodies", "_callers", "_lengths")
+    __slots__ = ("_bodies", "_callers", "_lengths", "is_empty")
 
     def __init__(self) -> None:
         self._bodies: dict[tuple[str, bytes], float] = {}
@@ -40,12 +40,15 @@ class Quarantine:
         """Until when, by model and caller; the oldest first."""
         self._lengths: frozenset[int] = frozenset()
         """Of the bodies; one that is over may still be among them."""
+        self.is_empty = True
+        """Nothing need be asked: each request looks at this first."""
 
     def __repr__(self) -> str:
         return f"<Quarantine {len(self._bodies)} bodies, {len(self._callers)} callers>"
 
     def add(self, model: str, body: bytes, *, caller: str, now_s: float) -> None:
         """Remember a body that ended an engine, and its caller; the empty caller is no caller in particular."""
+        self.is_empty = False
         _remember(self._bodies, (model, _hash(body)), now_s + _BODY_S)
         self._lengths |= {len(body)}
         if caller:
@@ -60,8 +63,6 @@ class Quarantine:
 
     def bars(self, request: BarredRequest, now_s: float) -> bool:
         """Return whether a request may not be given the last ready replica: it, or one of its caller, may have ended another."""
-        if not (request.suspected or self._callers):
-            return False
         return (request.suspected or self.knows(request, now_s)) and request.model.standing(now_s) < 2
 
     def knows(self, request: BarredRequest, now_s: float) -> bool:
@@ -73,6 +74,7 @@ class Quarantine:
         _forget(self._callers, now_s)
         if self._bodies and _forget(self._bodies, now_s) and not self._bodies:
             self._lengths = frozenset()
+        self.is_empty = not (self._bodies or self._callers)
 
 
 def _hash(body: bytes) -> bytes:

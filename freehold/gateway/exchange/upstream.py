@@ -265,11 +265,39 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+_BACKLOG_S = 0.01
+"""Between two tries while the engine's queue of connections is full. Source: own choice; it accepts thousands a second."""
+
+
+async def connect_unix(path: str) -> socket.socket:
+    """Return a socket that is connected to a Unix socket; raise OSError if no server listens there.
+
+    While the server's queue is full, connect(2) fails with EAGAIN, which loops take for a connection under way.
+    """
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    try:
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                await asyncio.sleep(_BACKLOG_S)
+            else:
+                return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
 async def connect(target: UpstreamTarget, *, timeout_s: float) -> UpstreamConnection:
     """Return a new connection to a target; raise OSError or TimeoutError when there is none in time."""
     loop = asyncio.get_running_loop()
     context = _tls() if target.tls else None
     async with asyncio.timeout(timeout_s):
+        if target.socket:
+            sock = await connect_unix(target.socket)
+            _, connection = await loop.create_unix_connection(lambda: UpstreamConnection(target), sock=sock)
+            return connection
         _, connection = await loop.create_connection(
             lambda: UpstreamConnection(target), target.host, target.port, ssl=context
         )

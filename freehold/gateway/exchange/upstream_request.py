@@ -24,7 +24,9 @@ def body_for(
     `stay`: its slot there; None: it has none. Raises RecursionError for a body that is nested too deeply to be rewritten.
     """
     if request.cache_salt and request.path in target.engine.apart_paths:
-        data = body.in_cache(data, _cache_members(request.cache_salt, stay), replaces=request.sets_cache)
+        data = body.in_cache(
+            data, _cache_members(request.cache_salt, stay, target), replaces=request.sets_cache
+        )
     if request.adapter:
         data = body.rewrite(data, target.adapters[request.adapter], without=target.engine.adapter_keys)
     elif target.renamed:
@@ -47,9 +49,11 @@ def body_for(
     return data, None
 
 
-def _cache_members(salt: str, stay: SlotStay | None) -> bytes:
+def _cache_members(salt: str, stay: SlotStay | None, target: UpstreamTarget) -> bytes:
     """Return the members of a body that choose its cache, each with a comma."""
     if stay is None:
         return b'"cache_salt":"%b",' % salt.encode()
     slot = b'"id_slot":%d,' % stay.slot if stay.slot >= 0 else b""
-    return slot + (b"" if stay.reuses else b'"cache_prompt":false,')
+    if not stay.reuses:
+        return slot + b'"cache_prompt":false,'
+    return slot + (b'"cache_prompt":true,' if target.endpoint.reuse_on_ask else b"")

@@ -7,11 +7,13 @@ rejected from then on; its requests under way continue to their end, unless it w
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from hmac import compare_digest
 from math import inf
 from pathlib import Path
+from ssl import cert_time_to_seconds
+from typing import Any, NamedTuple
 
 from freehold.core.clock import wall_s
 from freehold.gateway.callers.grant import CostReservation, Grant, KeyState, over_usd
@@ -35,6 +37,23 @@ _STUCK_S = (
 )
 _OPEN = frozenset({b"/livez", b"/readyz", b"/health"})
 """Paths that need no key: probes of balancers and supervisors have none."""
+
+
+class ClientCertificate(NamedTuple):
+    """A certificate that the CA of clients has signed, as far as it matters here."""
+
+    key_id: str
+    """Its common name: the id of the key whose caller its holder is."""
+    ends_s: float
+    """When it expires, seconds since 1970: a connection can outlive it."""
+
+
+def certificate_of(shown: Mapping[str, Any] | None) -> ClientCertificate | None:
+    """Return a verified certificate from what `ssl` says of it; None: the client showed none, or one without one name."""
+    if not shown:
+        return None
+    names = [value for part in shown["subject"] for name, value in part if name == "commonName"]
+    return ClientCertificate(names[0], cert_time_to_seconds(shown["notAfter"])) if len(names) == 1 else None
 
 
 class Authenticator:
@@ -102,17 +121,19 @@ class Authenticator:
 
     # For requests
 
-    def identify(self, request: Request) -> Rejection | None:
+    def identify(self, request: Request, certificate: ClientCertificate | None = None) -> Rejection | None:
         """Find out whose request this is, once its head has come; return why it is not taken, or None."""
         digest = request.key_digest
         # Found by a digest that a client cannot choose, and compared in constant time: neither step leaks a key.
         caller = self._by_hash.get(digest) if digest else None
-        if (
-            caller is not None
-            and digest
-            and compare_digest(caller.hash, digest)
-            and self._wall_s < caller.ends_s
-        ):
+        if caller is not None and digest:
+            accepted = compare_digest(caller.hash, digest)
+        elif certificate is not None and digest is None:
+            caller = self._by_id.get(certificate.key_id)
+            accepted = self._wall_s < certificate.ends_s
+        else:
+            accepted = False
+        if caller is not None and accepted and self._wall_s < caller.ends_s:
             request.caller, request.key_id = caller, caller.id
             if request.timeout_s == inf:
                 request.timeout_s = caller.timeout_s

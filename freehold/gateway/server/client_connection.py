@@ -1,17 +1,19 @@
 """A client's connection: one request at a time, backpressure and time limits on every step.
 
 Pipelined requests are answered in order; bytes that come while an answer is under way wait, bounded. What comes in is read
-by `request_reader`. There is no TLS here.
+by `request_reader`. It does no TLS: that is the transport's (`accept`).
 """
 
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import cast
 
 from freehold.gateway.exchange.exchange import Exchange
+from freehold.gateway.server.authenticate import certificate_of
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.server.head_cache import KnownHead
 from freehold.gateway.server.keyed_reader import KeyedReader
@@ -36,6 +38,18 @@ _LINGER_S = (
     2.0  # After a rejection, for so long what still comes is read and dropped. Source: nginx's idea, shorter.
 )
 _NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER on with 0 s: a close is a reset. Source: socket(7).
+
+
+class Handshake:
+    """What a connection has in place of its transport until TLS is agreed: it can only be given up."""
+
+    def __init__(self, give_up: Callable[[], object], peername: object) -> None:
+        self.abort = self.close = give_up
+        self._peername = peername
+
+    def get_extra_info(self, name: str) -> object:
+        """Return the client's address as `peername`; nothing else is known yet."""
+        return self._peername if name == "peername" else None
 
 
 class ClientConnection(asyncio.Protocol):
@@ -82,8 +96,22 @@ class ClientConnection(asyncio.Protocol):
 
     # What asyncio calls
 
+    def await_tls(self, handshake: Handshake) -> None:
+        """Count as a connection before TLS is agreed, so that half handshakes have no more room than half requests."""
+        self.transport = cast("asyncio.Transport", handshake)
+        self._join()
+        if self._keyless is None and len(self._gateway.connections) > self._gateway.connections_max:
+            self.abort()
+
+    def _join(self) -> None:
+        self._gateway.connections.add(self)
+        self._count_keyless()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound what a slow client can make us hold, in this process and in the kernel."""
+        if self.closing:
+            cast("asyncio.Transport", transport).abort()  # it was given up while TLS was agreed
+            return
         # A cast, since uvloop's transports do not derive from asyncio's.
         self.transport = self._reader.transport = transport = cast("asyncio.Transport", transport)
         self.write = transport.write
@@ -92,8 +120,11 @@ class ClientConnection(asyncio.Protocol):
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         connections = self._gateway.connections
-        connections.add(self)
-        self._count_keyless()
+        if self in connections:
+            self._reader.certificate = certificate_of(transport.get_extra_info("peercert"))
+            self._reader.deadline_s = self._context.now_s() + self._context.settings.header_s
+        else:
+            self._join()
         if len(connections) > self._gateway.connections_max:
             full = errors.unavailable("Too many connections.", code="too_many_connections")
             self.reject(replace(full, close=True), unnamed())
@@ -107,6 +138,8 @@ class ClientConnection(asyncio.Protocol):
         self._key_came()
         self._reader.queue.clear()
         self._reader.drop_incoming()
+        if self._being_read is not None:
+            self._being_read.cancel()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_left()
@@ -163,7 +196,7 @@ class ClientConnection(asyncio.Protocol):
         """Answer a request that came whole behind a known head, without the parser, which waits for the next one."""
         self._idle = False
         if self._gateway.authenticator is not None:
-            request.rejection = self._gateway.authenticator.identify(request)
+            request.rejection = self._gateway.authenticator.identify(request, self._reader.certificate)
         if len(request.body) > self._context.settings.max_body_bytes and request.rejection is None:
             request.rejection = self._reader.too_large()
         self._dispatch(request)
@@ -276,10 +309,8 @@ class ClientConnection(asyncio.Protocol):
         if is_large(request):
             self._being_read = self._gateway.in_thread(partial(read, self._gateway, self, request))
             self._being_read.add_done_callback(partial(self._read_large, request))
-        else:
-            self._start(begin(self._gateway, self, request))
-
-    def _start(self, exchange: Exchange | None) -> None:
+            return
+        exchange = begin(self._gateway, self, request)
         if exchange is not None:
             self.exchange = exchange
             exchange.start()
@@ -291,7 +322,10 @@ class ClientConnection(asyncio.Protocol):
             return
         if done.exception() is not None:
             self.abort()
-        self._start(begin_large(self._gateway, self, request, done.result()))
+        exchange = begin_large(self._gateway, self, request, done.result())
+        if exchange is not None:
+            self.exchange = exchange
+            exchange.start()
 
     def answered(self) -> None:
         """Take the next request: the exchange wrote its answer's last byte."""
@@ -398,7 +432,8 @@ class ClientConnection(asyncio.Protocol):
             self._reader.drop_incoming()
             self._reader.deadline_s = self._context.now_s() + _LINGER_S
             self._reader.start_reading()
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # TLS has no half-close here
+                self.transport.write_eof()
 
     def abort(self, *, reset: bool = False) -> None:
         """Close at once; what is not sent is lost, and the client sees a cut, with `reset` in any case."""

@@ -94,6 +94,8 @@ class Gateway:
         self.keyless = KeylessConnections(self.connections) if settings.keys_path else None
         """Connections that have shown no key; None: no key is needed."""
         self._thread = ThreadPoolExecutor(1, "freehold-large-bodies")  # it starts with the first of them
+        self.tls_failed_total = 0
+        """Connections that ended before TLS was agreed."""
         self.has_parent = True
         self.listening = ""
         self.log_dropped = log_dropped
@@ -128,6 +130,8 @@ class Gateway:
         keyless = self.keyless
         if keyless is not None:
             readings["freehold_gateway_keyless_evicted_total"] = lambda: {(): keyless.evicted_total}
+        if self.context.settings.tls is not None:
+            readings["freehold_gateway_tls_failed_total"] = lambda: {(): self.tls_failed_total}
         if keys is not None:
             readings["freehold_gateway_keys"] = lambda: {(): keys.active}
             readings["freehold_gateway_keys_trouble"] = lambda: {(): bool(keys.trouble)}

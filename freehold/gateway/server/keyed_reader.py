@@ -34,7 +34,7 @@ class KeyedReader(RequestReader):
 
     def check_head(self, request: Request, version: str) -> Rejection | None:
         """Return why a head cannot be served, for want of a key as well, or None."""
-        rejection = request.check_head(version) or self._authenticator.identify(request)
+        rejection = request.check_head(version) or self._authenticator.identify(request, self.certificate)
         if request.caller is not None:
             self._on_key()
         return rejection

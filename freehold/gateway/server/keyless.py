@@ -7,6 +7,7 @@ reads no bytes; a gateway without keys does not use it.
 
 from collections import OrderedDict
 from collections.abc import Sized
+from ipaddress import IPv6Address
 from typing import Protocol
 
 _ROOM = 3 / 4
@@ -38,6 +39,7 @@ class KeylessConnections:
 
     def add(self, connection: Evictable, address: str, *, connections_max: int) -> None:
         """Take the newest connection, which counts among all already; the oldest ones leave where there is no room."""
+        address = _network(address)
         self._address_of[connection] = address
         own = self._by_address.setdefault(address, OrderedDict())
         own[connection] = None
@@ -63,3 +65,10 @@ class KeylessConnections:
         self.discard(connection)
         self.evicted_total += 1
         connection.evict()
+
+
+def _network(address: str) -> str:
+    """Return what counts as one address: of IPv6 the network of 64 bits, since a host has all of one (RFC 4291, 2.5.4)."""
+    if ":" not in address or address.startswith("::ffff:"):
+        return address
+    return IPv6Address(address).packed[:8].hex()

@@ -14,6 +14,7 @@ from dataclasses import replace
 import httptools
 
 from freehold.gateway.queue.body_memory import SMALL_BYTES, Upload, full
+from freehold.gateway.server.authenticate import ClientCertificate
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.server.request_ids import fresh_id_line, unnamed
 from freehold.gateway.wire import errors
@@ -33,7 +34,7 @@ _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer i
 class RequestReader:
     """Reads one client's requests; `on_room` is called when a body that waited has room."""
 
-    __slots__ = ("_chunk_at_bytes", "_gateway", "_head_bytes", "_on_room", "_parser", "_size_line", "deadline_s", "incoming", "queue",
+    __slots__ = ("_chunk_at_bytes", "_gateway", "_head_bytes", "_on_room", "_parser", "_size_line", "certificate", "deadline_s", "incoming", "queue",
                  "reading", "transport", "upload", "waiting")  # fmt: skip
 
     transport: asyncio.Transport
@@ -47,6 +48,8 @@ class RequestReader:
         """Bytes of the body before the chunk whose size came last; None: it is looked at, or there is none."""
         self._size_line = b""
         """The beginning of a chunk's size line that has not come whole."""
+        self.certificate: ClientCertificate | None = None
+        """What the client showed in its TLS handshake; None: nothing."""
         self.incoming: Request | None = None
         """The request that is coming in."""
         self.queue: deque[Request] = deque()

@@ -32,7 +32,12 @@ def begin(gateway: Gateway, client: Client, request: Request) -> Exchange | None
         _answer_here(gateway, client, request)
         return None
     found = read(gateway, client, request)
-    return _begun(client, request, found if isinstance(found, Rejection) else _admit(gateway, found))
+    if not isinstance(found, Rejection):
+        found = _admit(gateway, found) or found
+    if isinstance(found, Rejection):
+        client.reject(found, request)
+        return None
+    return found
 
 
 def is_large(request: Request) -> bool:
@@ -44,13 +49,10 @@ def begin_large(
     gateway: Gateway, client: Client, request: Request, found: Exchange | Rejection
 ) -> Exchange | None:
     """Begin a request that was read in a thread: as `begin`, and what may have changed meanwhile is asked again."""
-    if isinstance(found, Exchange):
+    if not isinstance(found, Rejection):
         elsewhere = found.detour is not None
-        found = _why_not(gateway, found.model, request, elsewhere=elsewhere) or _admit(gateway, found)
-    return _begun(client, request, found)
-
-
-def _begun(client: Client, request: Request, found: Exchange | Rejection) -> Exchange | None:
+        changed = _why_not(gateway, found.model, request, elsewhere=elsewhere)
+        found = changed or _admit(gateway, found) or found
     if isinstance(found, Rejection):
         client.reject(found, request)
         return None
@@ -111,17 +113,18 @@ def read(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejec
     return exchange
 
 
-def _admit(gateway: Gateway, exchange: Exchange) -> Exchange | Rejection:
-    """Return the exchange, admitted, or why it is not.
+def _admit(gateway: Gateway, exchange: Exchange) -> Rejection | None:
+    """Return why a request is not admitted, or None.
 
     Asked last: what is rejected for another reason costs no caller anything, and from here on the exchange gives back what the
     request was granted.
     """
     context, request, name = gateway.context, exchange.request, exchange.model.entry.name
-    rejection = context.quarantine.refuse(name, request.body, context.tick_s)
-    if rejection is None and gateway.authenticator is not None:
-        rejection = gateway.authenticator.admit(request, model=name)
-    return rejection or exchange
+    if not context.quarantine.is_empty:
+        rejection = context.quarantine.refuse(name, request.body, context.tick_s)
+        if rejection is not None:
+            return rejection
+    return None if gateway.authenticator is None else gateway.authenticator.admit(request, model=name)
 
 
 def _keep_apart(request: Request, caller: Caller, fields: BodyFields) -> None:

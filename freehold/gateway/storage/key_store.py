@@ -5,23 +5,19 @@ write access to it grants access to the gateway, so a file that others may write
 """
 
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from freehold.core.errors import Permanent, Temporary
-from freehold.core.trust import OTHERS_MAY_WRITE, why_distrusted
 from freehold.core.whole_file import replace_file
 from freehold.gateway.callers.keys import BadKeysError, KeyRecord, KeysFile, read_keys, write_keys
+from freehold.gateway.storage.trusted_file import Mark, check_file, check_folders, mark_of
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
 """Longest keys file, bytes. Source: own bound; KEYS_MAX records with all their limits take about 5 MB."""
 _LOCK_S = 10.0  # A change takes milliseconds: a lock held longer than this is held by something stuck.
-
-Mark = tuple[int, int, int, int, int]
-"""What changes when a file does: device, inode, modification and status change in nanoseconds, size in bytes."""
 
 
 class KeyStore:
@@ -35,11 +31,7 @@ class KeyStore:
 
     def mark(self) -> Mark | None:
         """Return what differs between versions of the file; None: there is none, or it cannot be reached."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+        return mark_of(self.path)
 
     def read(self) -> KeysFile:
         """Return the keys, none where there is no file yet; raise Permanent for a file that cannot be trusted."""
@@ -49,8 +41,8 @@ class KeyStore:
         try:
             # Not blocking, so that a pipe in the file's place delays nothing.
             with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-                _check(os.fstat(file.fileno()), owner)
-                _check_folders(self.path, owner)
+                check_file(os.fstat(file.fileno()), owner)
+                check_folders(self.path, owner)
                 data = file.read(FILE_BYTES_MAX + 1)
         except FileNotFoundError:
             return KeysFile()
@@ -89,18 +81,3 @@ class KeyStore:
 def _owner(path: Path) -> int:
     """Return the uid whose gateway a change is for: root changes a file for its owner, every other user his own."""
     return path.stat().st_uid if os.geteuid() == 0 and path.exists() else os.geteuid()
-
-
-def _check(found: os.stat_result, owner: int) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise Permanent("is not a regular file")
-    if why := why_distrusted(found, owner):
-        chmod = found.st_mode & OTHERS_MAY_WRITE
-        raise Permanent(why, hint="chmod 600" if chmod else "chown it to the user that runs the gateway")
-
-
-def _check_folders(path: Path, owner: int) -> None:
-    """Raise Permanent if others may replace the file, or the link that leads to it."""
-    for folder in {path.parent, Path(os.path.realpath(path)).parent}:
-        if why := why_distrusted(folder.stat(), owner):
-            raise Permanent(f"is in the folder {folder}, which {why}", hint=f"chmod go-w {folder}")

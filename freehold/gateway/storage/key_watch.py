@@ -10,7 +10,8 @@ from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
 from freehold.gateway.callers.keys import KeysFile
 from freehold.gateway.storage.background_loop import BackgroundLoop
-from freehold.gateway.storage.key_store import KeyStore, Mark
+from freehold.gateway.storage.key_store import KeyStore
+from freehold.gateway.storage.trusted_file import Mark
 
 LOOK_EVERY_S = 0.25
 """Source: own choice; with the loop's own work a change holds well within the promised second."""

@@ -114,6 +114,8 @@ class Request:
     """The web page that a browser sends this for; empty: no browser, or a page of this server."""
     passed = b""
     """Header lines that are passed to the engine (trace context and the like), each with CRLF."""
+    is_usual = False
+    """Its head holds only method, path, length and key, so that others may have the same one."""
     id_line = b""
     """The header line of the request's id, for both sides."""
     named = False
@@ -134,15 +136,14 @@ class Request:
         return self.id_line[len(ID_NAME) : -2].decode("ascii")
 
     def name(self, fresh_id_line: Callable[[], bytes]) -> None:
-        """Settle the path and the id, once the head has come."""
+        """Settle the path, the id and whether the head is a usual one, once it has come."""
         url = self.url
         self.path = _KNOWN_PATHS.get(url) or url.partition(b"?")[0].decode("ascii", "replace")
         if not self.id_line:
             self.id_line = fresh_id_line()
+        self.is_usual = self._is_usual()
 
-    @property
-    def is_usual(self) -> bool:
-        """Return whether its head holds only method, path, length and key, so that others may have the same one."""
+    def _is_usual(self) -> bool:
         odd = (
             self.named
             or self.codings

@@ -149,7 +149,7 @@ class EnginesReader:
     async def _counted(
         self, view: EngineView, target: EngineTarget, engine: Engine, known: _EngineMemory
     ) -> EngineView:
-        if engine.metrics_path is None or not target.url.startswith("http://"):
+        if engine.metrics_path is None or target.url.startswith("https://"):
             known.idle = target.running == 0
             return msgspec.structs.replace(view, tokens_total=_NO_COUNTERS, running=_NO_COUNTERS)
         now_s = self._options.clock.monotonic_s()
@@ -173,7 +173,7 @@ class EnginesReader:
                 progress = _plus(progress, engine.unfinished.tokens(slots.body))
         except TimeoutError:
             failed = Reading(state=State.HUNG, detail=f"no answer within {self._options.deadline_s:g} s")
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, FileNotFoundError):
             failed = Reading(state=State.ABSENT, detail="it refuses connections")
         except (OSError, ValueError) as exc:
             failed = Reading(state=State.UNKNOWN, detail=f"{type(exc).__name__}: {exc}"[:200])

@@ -8,6 +8,8 @@ import asyncio
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from freehold.core.events import socket_path
+
 BODY_BYTES_MOST = 4 * 1024 * 1024
 """Longest answer that is read; vLLM's counters have some ten kilobytes, a DCGM exporter's of 16 GPUs 0.5 MB. Source: our own bound, as the fleet's."""
 _HEAD_BYTES_MOST = 64 * 1024  # asyncio's own limit for one line, and more than any engine sends
@@ -26,14 +28,19 @@ async def fetch(url: str, path: str, *, deadline_s: float, body: bytes | None = 
 
     Raises:
         TimeoutError: it took longer than `deadline_s` in all.
-        ConnectionRefusedError: no server listens there.
+        ConnectionRefusedError, FileNotFoundError: no server listens there.
         OSError, ValueError: the connection broke, or the answer is not HTTP.
     """
     async with asyncio.timeout(deadline_s):
         parts = urlsplit(url)
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
+        socket = socket_path(url)
+        if socket:
+            reader, writer = await asyncio.open_unix_connection(socket)
+        else:
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
         try:
-            writer.write(_request(parts.netloc, parts.path.rstrip("/") + path, body, key))
+            target = path if socket else parts.path.rstrip("/") + path
+            writer.write(_request(parts.netloc or "localhost", target, body, key))
             await writer.drain()
             return await _answer(reader)
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as exc:

@@ -65,7 +65,7 @@ async def _try(plan: ReplicaPlan, settings: FleetSettings) -> Check:
         async with asyncio.timeout(settings.ready_timeout_s):
             first = await reports.get()
             if isinstance(first, EngineStarted):
-                ended = asyncio.create_task(_ended(reports))
+                ended, plan = asyncio.create_task(_ended(reports)), replace(plan, api_key=first.key)
                 if await _ready(plan, first.url, prober, ended):
                     capacity = await prober.capacity(plan, first.url)
                     ended.cancel()

@@ -94,6 +94,7 @@ def managed_replica(
         engine=engine,
         weights=facts.weights,
         options={**(engine.apart_options if apart else {}), **model.engine_options},
+        reuse_on_ask=apart and not model.adapters and engine.reuse_on_ask(model.engine_options),
         threads=threads,
         adapters=tuple(adapters),
         environment=environment.path if environment else None,

@@ -105,6 +105,13 @@ BROKEN: dict[str, Engine] = {
     "does not hold the host": without_word("127.0.0.1"),
     "does not hold the port": without_word("54321"),
     "does not hold the model": without_word("some-model"),
+    "if and only if unix_socket is true": dataclasses.replace(GOOD, unix_socket=False),
+    "listens on the host besides": with_command(
+        lambda command: Command(argv=(*command.argv, "--also=127.0.0.1"))
+    ),
+    "which every user can read, holds its key": dataclasses.replace(
+        GOOD, command=lambda placement: Command(argv=("some-engine", placement.key))
+    ),
     "argv goes through /bin/sh": with_command(lambda command: Command(argv=("/bin/sh", "-c", *command.argv))),
     "argv is empty or not all text": with_command(lambda _command: Command(argv=())),
     "only a completion proves": dataclasses.replace(

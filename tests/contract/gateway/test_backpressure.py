@@ -10,6 +10,7 @@ import pytest
 from gateway_rig.client import Client, CutError, ask, get, post
 from gateway_rig.engines import STREAM_HEAD, Call, Engine, chunk, healthy, never, streaming_then
 from gateway_rig.process import Gateway, model, running
+from gateway_rig.tls import Ca, TlsClient, needs_openssl
 from waiting import wait_until
 
 
@@ -62,6 +63,32 @@ def test_a_client_that_does_not_read_holds_little_and_slows_nobody(patient: Gate
         # Kernel buffers on the four sockets' ends included, the engine was stopped long before its 64 MiB.
         assert taken / 8 < 8 * 1024 * 1024
         assert (patient.rss_bytes() - before) / 8 < 1_000_000
+
+
+@needs_openssl
+def test_tls_adds_no_buffer_without_a_bound(engine: Engine, tmp_path: Path) -> None:
+    ca = Ca(tmp_path / "ca")
+    certificate, key = ca.issue("gateway")
+    engine.answer = torrent
+    with running(
+        tmp_path,
+        [model("m", engine)],
+        new_client=lambda port: TlsClient(port, ca),
+        tls={"certificate": certificate, "key": key},
+    ) as gateway:
+        with gateway.client() as warm:
+            warm.send(ask("m", stream=True))
+            warm.read_exactly(5_000_000)
+        before = gateway.rss_bytes()
+        with contextlib.ExitStack() as stack:
+            engine.calls.clear()
+            stuck = [stack.enter_context(gateway.client()) for _ in range(8)]
+            for client in stuck:
+                client.send(ask("m", stream=True))
+            wait_until(lambda: len(engine.calls) == 8)
+            taken = settled(lambda: sum(call.sent_bytes - call.unsent_bytes() for call in engine.calls))
+            assert taken / 8 < 8 * 1024 * 1024
+            assert (gateway.rss_bytes() - before) / 8 < 1_000_000
 
 
 def settled(value: Callable[[], int]) -> int:

@@ -30,6 +30,8 @@ def gateway(the_engine: Engine, keys: Keys, tmp_path_factory: pytest.TempPathFac
     models = [
         model("salted", the_engine, engine="vllm"),
         model("slotted", the_engine, engine="llama-cpp", slots=2) | {"allow_keys": ["id_slot"]},
+        model("on_ask", the_engine, engine="llama-cpp", slots=2) | {"reuse_on_ask": True},
+        model("deaf", the_engine, engine="sglang"),
         model("other", the_engine),
     ]
     with running(tmp_path_factory.mktemp("gateway"), models, **keys.settings) as gateway:
@@ -100,8 +102,16 @@ def test_requests_at_once_take_different_slots(gateway: Gateway, engine: Engine,
 def test_a_path_that_heeds_no_slot_gets_none(client: Client, engine: Engine, keys: Keys):
     body = sent(client, engine, keys, "anna", model="slotted", path="/v1/messages", max_tokens=5)
     assert "id_slot" not in body
-    body = sent(client, engine, keys, "anna", path="/v1/messages", max_tokens=5)
+    body = sent(client, engine, keys, "anna", model="deaf", path="/v1/messages", max_tokens=5)
     assert "cache_salt" not in body
+    assert "cache_salt" in sent(client, engine, keys, "anna", path="/v1/messages", max_tokens=5)
+
+
+def test_an_engine_that_reuses_on_ask_is_asked_for_its_own_keys_prompts_alone(
+    client: Client, engine: Engine, keys: Keys
+):
+    seen = [sent(client, engine, keys, name, model="on_ask") for name in ("anna", "ben", "anna", "ben")]
+    assert [body["cache_prompt"] for body in seen] == [False, False, True, True]
 
 
 def test_a_server_of_unknown_kind_gets_the_body_as_it_came(client: Client, engine: Engine, keys: Keys):

@@ -130,6 +130,20 @@ def test_64000_keys_are_400_at_once(client: Client, engine: Engine) -> None:
     assert not engine.received
 
 
+def test_requests_behind_a_large_one_are_answered_after_it(client: Client, engine: Engine) -> None:
+    client.send(post(SHAPES["a picture"]) + post(SHAPES["keys"]) + get("/livez"))
+    assert [client.read_answer().status for _ in range(3)] == [200, 400, 200]
+    assert engine.received.count(b"POST ") == 1
+
+
+def test_a_client_that_leaves_while_its_body_is_read_asks_no_engine(gateway: Gateway, engine: Engine) -> None:
+    with gateway.client() as client:
+        client.send(post(SHAPES["quotes in a text"]))
+    # Read one after the other: once this one is answered, the one before was read too.
+    assert send(gateway, SHAPES["keys"]) == 400
+    assert not engine.received
+
+
 def test_nothing_above_was_a_bug(gateway: Gateway) -> None:
     assert gateway.metric("freehold_bugs_total") == 0
     with contextlib.suppress(ConnectionError):

@@ -52,3 +52,17 @@ def test_what_is_forgotten_twice_is_forgotten() -> None:
     room.discard(one)
     room.discard(one)
     assert repr(room) == "<KeylessConnections 0 from 0 addresses>"
+
+
+def test_an_ipv6_host_is_its_network_and_an_ipv4_one_is_itself() -> None:
+    connections: set[Connection] = set()
+    room = KeylessConnections(connections)
+    fours = [Connection(room, connections, f"::ffff:10.0.0.{number}") for number in range(11)]
+    many = [Connection(room, connections, f"2001:db8::{number:x}%eth0") for number in range(11)]
+    neighbour = Connection(room, connections, "2001:db8:0:1::1")
+    assert [each.evicted for each in (*fours, neighbour)] == [False] * 12
+    assert [each.evicted for each in many] == [True] + [False] * 10
+    for each in (*fours, *many):
+        room.discard(each)
+    room.discard(neighbour)
+    assert repr(room) == "<KeylessConnections 0 from 0 addresses>"

@@ -58,6 +58,7 @@ def test_the_smallest_file_gets_every_default():
             "workers": 1,
             "auth": "none",
             "keys_file": "",
+            "tls": None,
             "share_cache": "key",
             "queue": {
                 "max_requests": 512,

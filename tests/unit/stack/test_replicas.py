@@ -7,9 +7,9 @@ import pytest
 
 from freehold.engines import all_engines
 from freehold.fleet.control.state_dir import StateDir
-from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.environments.lookup import MANIFEST, Manifest, path_of
-from freehold.fleet.processes.launch_process import _placement
+from freehold.fleet.processes.launch_process import ProcessLauncher
 from freehold.spec.load import load_text
 from freehold.stack.config import Config
 from freehold.stack.decide.replicas import LocalModel, planned_replicas
@@ -66,6 +66,31 @@ gateway: {{{gateway}}}
     assert plan.options.get("cache_ram") == cache_ram
 
 
+@pytest.mark.parametrize(
+    ("gateway", "more", "on_ask"),
+    [
+        ("auth: keys", "", True),
+        ("auth: none", "", False),
+        ("auth: keys", "engine_options: {cache_prompt: true}", False),
+        ("auth: keys", "engine_options: {lora_scaled: '/a.gguf:0'}", False),
+        ("auth: keys", f"adapters: [{{name: b, source: file://y, sha256: '{'0' * 64}'}}]", False),
+    ],
+)
+def test_llama_cpp_reuses_a_prompt_on_ask_unless_its_cache_was_chosen_or_cannot_be_used(
+    gateway: str, more: str, *, on_ask: bool
+) -> None:
+    text = f"""
+version: 1
+models:
+  - {{name: a, engine: llama-cpp, source: file://x, sha256: "{"0" * 64}"{", " * bool(more)}{more}}}
+gateway: {{{gateway}}}
+"""
+    spec = load_text(text, engines=all_engines(), env={}).spec
+    assert spec is not None
+    (plan,) = planned_replicas(spec, {}, cores=2, api_keys={})
+    assert plan.reuse_on_ask is on_ask
+
+
 def test_a_replica_runs_in_the_environment_that_is_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -92,4 +117,5 @@ models:
     (plan,) = replicas(config, tmp_path)
     assert plan.environment == folder
     assert plan.engine.command is not None
-    assert _placement(plan, 1).environment == folder
+    launcher = ProcessLauncher(FleetSettings(log_dir=tmp_path))
+    assert launcher._placement(plan, "0" * 32).environment == folder

@@ -1,0 +1,121 @@
+"""The certificate that the listener shows, its key, and the CA of clients: read, and read again when a file changes.
+
+Files that do not fit together, as in the middle of a renewal, change nothing: the last good ones stay in use. A changed
+certificate counts for connections from then on; those that are open keep theirs. It opens no connection.
+"""
+
+import os
+import ssl
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from freehold.core.errors import Permanent
+from freehold.gateway.settings import TlsSettings
+from freehold.gateway.storage.background_loop import BackgroundLoop
+from freehold.gateway.storage.trusted_file import Mark, check_file, check_folders, mark_of
+from freehold.telemetry.logs import get_logger
+
+LOOK_EVERY_S = 0.5
+"""Seconds between two looks. Source: our own choice: a renewal has days, a test that waits for it has not."""
+_NEXT = "openssl x509 -noout -subject -enddate -in FILE shows a certificate"
+_WITH_ALERT = frozenset({"CERTIFICATE_VERIFY_FAILED", "UNSUPPORTED_PROTOCOL", "NO_SHARED_CIPHER"})
+"""Why a TLS client is rejected with an alert that names the reason (RFC 8446, 6.2), in OpenSSL's words."""
+
+
+class _Handshake(ssl.SSLObject):
+    """A handshake whose alert reaches the client: the event loop sends nothing any more once a handshake has failed.
+
+    So it is reported as one that waits, until the client has answered the alert by leaving, or its time is over.
+    """
+
+    _failed: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+        try:
+            super().do_handshake()
+        except ssl.SSLError as exc:
+            if exc.reason not in _WITH_ALERT:
+                raise
+            self._failed = exc
+            raise ssl.SSLWantReadError from exc
+
+
+def server_context(tls: TlsSettings) -> ssl.SSLContext:
+    """Return what a TLS handshake of this listener needs: TLS 1.2 or newer, HTTP/1.1; raise Permanent for unusable files."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = _Handshake
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    _check_trust(tls)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password="")  # never asks a terminal for one
+    except (OSError, ValueError) as exc:
+        raise Permanent(f"cannot use {tls.certificate} with {tls.key}: {_why(exc)}", hint=_NEXT) from exc
+    if tls.client_ca:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        try:
+            context.load_verify_locations(tls.client_ca)
+        except (OSError, ValueError) as exc:
+            raise Permanent(f"cannot use {tls.client_ca}: {_why(exc)}", hint=_NEXT) from exc
+    return context
+
+
+def _why(exc: Exception) -> object:
+    return getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc
+
+
+def _check_trust(tls: TlsSettings) -> None:
+    """Raise Permanent if another user could have written a file, or could have read the key."""
+    for path in filter(None, (tls.certificate, tls.key, tls.client_ca)):
+        try:
+            found = Path(path).stat()
+            check_file(found, os.geteuid())
+            check_folders(Path(path), os.geteuid())
+        except OSError as exc:
+            raise Permanent(f"cannot read {path}: {exc.strerror}", hint=_NEXT) from exc
+        except Permanent as exc:
+            raise Permanent(f"{path} {exc.message}", hint=f"{exc.hint} {path}") from exc
+        # As PostgreSQL has it for its server's key: a group may read what root owns.
+        readers = stat.S_IROTH if found.st_uid == 0 else stat.S_IRGRP | stat.S_IROTH
+        if path == tls.key and found.st_mode & readers:
+            raise Permanent(f"{path} can be read by others", hint=f"chmod 600 {path}")
+
+
+class TlsFiles:
+    """Watches the files of `tls`; `on_change` gets each new context, in the thread that looks."""
+
+    def __init__(self, tls: TlsSettings, on_change: Callable[[ssl.SSLContext], object]) -> None:
+        self._tls = tls
+        self._on_change = on_change
+        self._log = get_logger("gateway.tls")
+        self._paths = [Path(path) for path in (tls.certificate, tls.key, tls.client_ca) if path]
+        self._seen = self._marks()
+        self._trouble = ""
+        self.first = server_context(tls)
+        self._beside = BackgroundLoop("tls", self.look, period_s=LOOK_EVERY_S)
+
+    def __repr__(self) -> str:
+        return f"<TlsFiles {self._tls.certificate}{', ' * bool(self._trouble)}{self._trouble}>"
+
+    def look(self) -> None:
+        """Read the files if one has changed, or if they could not be used at the last look."""
+        marks = self._marks()
+        if marks == self._seen and not self._trouble:
+            return
+        self._seen = marks
+        try:
+            context = server_context(self._tls)
+        except Permanent as exc:
+            if exc.message != self._trouble:
+                self._log.error("tls_files_unusable", why=exc.message, doing="the last good ones stay in use")
+            self._trouble = exc.message
+            return
+        self._trouble = ""
+        self._on_change(context)
+        self._log.info("tls_files_loaded", certificate=self._tls.certificate)
+
+    def _marks(self) -> list[Mark | None]:
+        return [mark_of(path) for path in self._paths]
