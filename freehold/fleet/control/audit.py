@@ -29,7 +29,7 @@ TEXT_CHARS_MAX = 500
 
 def append(logs: Path, act: str, *, peer: Peer, detail: Mapping[str, object]) -> None:
     """Append an act to the log in this folder and flush it to the disk; raises OSError. Of `detail` texts, numbers and booleans are kept, without `op`."""
-    told = {
+    kept = {
         name: value[:TEXT_CHARS_MAX] if isinstance(value, str) else value
         for name, value in detail.items()
         if isinstance(value, str | int | float) and name != "op"
@@ -42,7 +42,7 @@ def append(logs: Path, act: str, *, peer: Peer, detail: Mapping[str, object]) ->
         "by": peer.who(),
         "origin": peer.origin(),
     }
-    line = msgspec.json.encode(head | {name: told[name] for name in told.keys() - head.keys()}) + b"\n"
+    line = msgspec.json.encode(head | {name: kept[name] for name in kept.keys() - head.keys()}) + b"\n"
     for folder in (logs.parent, logs):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(logs):

@@ -30,7 +30,7 @@ class Peer:
 
     @classmethod
     def of(cls, peer: socket.socket) -> "Peer":
-        """Return who connected; where the kernel does not report it (not Linux), this user: nobody else can open the socket."""
+        """Return the process that connected. Only Linux reports it; elsewhere it is this user, since no other can open the socket."""
         if sys.platform != "linux":
             return cls(pid=0, uid=os.geteuid())
         pid, uid, _gid = struct.unpack("iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))

@@ -59,5 +59,5 @@ def test_without_one_of_ours_nothing_was_measured(name: str, expected: int) -> N
 
 
 def test_every_bar_has_a_part_and_a_bound() -> None:
-    assert {bar.part for bar in bars.BARS} == {"load", "memory", "slow", "failures", "before"}
+    assert {bar.part for bar in bars.BARS} == {"load", "memory", "slow", "failures", "before", "tls"}
     assert all(bar.plain is not None or bar.full is not None for bar in bars.BARS)
