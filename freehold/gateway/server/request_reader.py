@@ -19,7 +19,14 @@ from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.server.request_ids import fresh_id_line, unnamed
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
-from freehold.gateway.wire.request import FIELD_BYTES_MAX, HEADERS_MAX, IGNORED, Request, take_header
+from freehold.gateway.wire.request import (
+    FIELD_BYTES_MAX,
+    HEADERS_MAX,
+    IGNORED,
+    TARGET_BYTES_MAX,
+    Request,
+    take_header,
+)
 
 HEAD_BYTES_MAX = 64 * 1024
 """Longest request head, and longest framing between two bytes of a body (chunk extensions, trailers), bytes. Source:
@@ -122,7 +129,9 @@ class RequestReader:
         """Return why the incoming request, or the number of requests before it, is too much, or None."""
         if self.incoming is not None and self.incoming.rejection is not None:
             return self.incoming.rejection
-        if self.incoming is not None and self._head_bytes > HEAD_BYTES_MAX:
+        if self._head_bytes > HEAD_BYTES_MAX:
+            if self.incoming is not None and len(self.incoming.url) > TARGET_BYTES_MAX:
+                return errors.target_too_long()
             return errors.malformed("The request head, or its body's framing, is too long.", status=431)
         if len(self.queue) > _QUEUED_REQUESTS_MAX:
             return errors.malformed("Too many pipelined requests.")

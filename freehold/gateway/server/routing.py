@@ -90,7 +90,7 @@ def read(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejec
     rejection = (
         _why_not(gateway, model, request, elsewhere=detour is not None)
         or _wrong_body(model, request)
-        or fields.refuse_private(model.entry.allow_keys)
+        or fields.refuse_private(model.entry.allow_keys, request.body)
         or (None if fields.is_usual else _unusual(model, request, fields))
     )
     if rejection is not None:

@@ -57,6 +57,11 @@ def malformed(message: str, *, status: int = 400) -> Rejection:
     return Rejection(error=error, close=True)
 
 
+def target_too_long() -> Rejection:
+    """Return the 414 (RFC 9112 3)."""
+    return malformed("The request target is too long.", status=414)
+
+
 def forbidden(message: str) -> Rejection:
     """Return the 403 for a client that is not allowed here."""
     return Rejection(error=ApiError(status=403, message=message, type="permission_error", code="forbidden"))

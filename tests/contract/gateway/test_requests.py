@@ -205,6 +205,18 @@ BODIES: dict[str, tuple[bytes, int, str | None, str | None]] = {
         for name in PRIVATE_KEYS
         for value in (b"1", b'{"a":1}')
     },
+    "an engine's own key, then null": (
+        b'{"model":"m","chat_template":"x","chat_template":null}',
+        400,
+        "ambiguous_body",
+        "chat_template",
+    ),
+    "an engine's own key as escapes, then null": (
+        b'{"model":"m","\\u0070riority":1,"priority":null}',
+        400,
+        "ambiguous_body",
+        "priority",
+    ),
     "an engine's own key as escapes": (b'{"model":"m","\\u0070riority":1}', 400, "private_key", "priority"),
     "broken UTF-8 behind much text": (
         b'{"model":"m","x":"' + "\u00e9".encode() * 9000 + b'\xc3"}',

@@ -2,7 +2,14 @@
 
 import pytest
 
-from freehold.gateway.wire.bounds import CONTAINERS_MAX, ELEMENTS_MAX, KEYS_MAX, LOOK_BYTES, too_complex
+from freehold.gateway.wire.bounds import (
+    CONTAINERS_MAX,
+    DEPTH_MAX,
+    ELEMENTS_MAX,
+    KEYS_MAX,
+    LOOK_BYTES,
+    too_complex,
+)
 
 
 def keys(count: int, *, more: str = "0") -> bytes:
@@ -22,10 +29,13 @@ ALLOWED = {
     + b'\\\\","y":['
     + b"1," * 1000
     + b"1]}",
+    "backslashes": b'{"x":"' + b"\\\\" * 1_100_000 + b":" * 5000 + b'"}',
+    "a quote behind backslashes": b'{"x":"' + b"\\\\" * 300_000 + b'\\"' + b"{[:" * 5000 + b'"}',
+    "as deep as may be": b"[" * DEPTH_MAX + b" " * LOOK_BYTES + b"]" * DEPTH_MAX,
     "a picture": b'{"x":"data:image/png;base64,' + b"QUJD" * 100_000 + b'"}',
     "a prompt of numbers": b'{"prompt":[' + b"1234," * 200_000 + b"1]}",
     "not JSON": b'"' * (LOOK_BYTES + 1),
-    "closed more often than opened": b"}" * 1000 + b",".join([keys(2000, more='""')] * 3),
+    "closed more often than opened": b"}" * 100 + b",".join([keys(2000, more='""')] * 3),
 }
 
 
@@ -42,10 +52,12 @@ REFUSED = {
     "keys beside a text": (b'{"x":"\\\\\\"{","y":' + keys(KEYS_MAX + 1) + b"}", "keys in one object"),
     "arrays": (b"[" + b"[]," * (CONTAINERS_MAX + 1) + b"1]", "arrays and objects"),
     "objects": (b"[" + b"{}," * (CONTAINERS_MAX + 1) + b"1]", "arrays and objects"),
-    "deep": (b"[" * (CONTAINERS_MAX + 1), "arrays and objects"),
+    "many opened": (b"[" * (CONTAINERS_MAX + 1), "arrays and objects"),
     "elements": (b"[" + b"1," * (ELEMENTS_MAX + 1) + b"1]", "elements"),
     "strings": (b"[" + b'"",' * (ELEMENTS_MAX + 1) + b"1]", "strings"),
-    "backslashes": (b'{"x":"' + b"\\\\" * 1_100_000 + b":" * 5000 + b'"}', "escaped backslashes"),
+    "behind a run of backslashes": (b'{"x":"' + b"\\\\" * 300_000 + b'","y":' + keys(KEYS_MAX + 1) + b"}", "keys in one object"),
+    "nested": (b"[" * (DEPTH_MAX + 1) + b" " * LOOK_BYTES + b"]" * (DEPTH_MAX + 1), "arrays and objects in each other"),
+    "arrays and objects in turn": (b'{"a":"}}","b":' + b'[{"c":' * 1001 + b'"]"' + b"}]" * 1001 + b" " * LOOK_BYTES + b"}", "arrays and objects in each other"),
 }  # fmt: skip
 
 
