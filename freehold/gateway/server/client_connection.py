@@ -20,10 +20,10 @@ from freehold.gateway.server.keyed_reader import KeyedReader
 from freehold.gateway.server.keyless import KeylessConnections
 from freehold.gateway.server.request_ids import unnamed
 from freehold.gateway.server.request_reader import RequestReader
-from freehold.gateway.server.routing import begin, begin_large, is_large, read
+from freehold.gateway.server.routing import LARGE_BYTES, begin, read
 from freehold.gateway.wire import errors, headers
 from freehold.gateway.wire.errors import Rejection
-from freehold.gateway.wire.request import Request
+from freehold.gateway.wire.request import ENGINE_PATHS, Request
 
 SEND_BUFFER_BYTES = 64 * 1024
 """SO_SNDBUF and write high-water mark per client. Source: gateway benchmarks: a client that stops reading holds under
@@ -75,7 +75,7 @@ class ClientConnection(asyncio.Protocol):
         self.closing = False
         self.unsent = b""
         self._being_read: asyncio.Future[Exchange | Rejection] | None = None
-        """The look at the request's large body, in a thread; None: there is none."""
+        """What a thread finds in the large body of the request; None: no thread reads one."""
         self._idle = True
         self._known: KnownHead | None = None
         """The head that was last known here: pooled clients send the same with each request."""
@@ -298,7 +298,15 @@ class ClientConnection(asyncio.Protocol):
             self.data_received(waiting)
         return bool(waiting)
 
-    def _dispatch(self, request: Request) -> None:
+    def _dispatch(self, request: Request, found: Exchange | Rejection | None = None) -> None:
+        """Begin a request, or let a thread read its body first and then come here again with what it found."""
+        large = len(request.body) > LARGE_BYTES and request.path in ENGINE_PATHS
+        if large and found is None and request.rejection is None:
+            self._being_read = self._gateway.in_thread(partial(read, self._gateway, self, request))
+            self._being_read.add_done_callback(partial(self._was_read, request))
+            return
+        if self._reader.upload is not None:
+            self._reader.give_back()
         if request.rejection is not None:
             if request.caller is None and self._keyless is None:
                 self._count_keyless()
@@ -306,26 +314,17 @@ class ClientConnection(asyncio.Protocol):
             return
         if request.caller is not None and self._keyless is not None:
             self._key_came()
-        if is_large(request):
-            self._being_read = self._gateway.in_thread(partial(read, self._gateway, self, request))
-            self._being_read.add_done_callback(partial(self._read_large, request))
-            return
-        exchange = begin(self._gateway, self, request)
+        exchange = begin(self._gateway, self, request, found)
         if exchange is not None:
             self.exchange = exchange
             exchange.start()
 
-    def _read_large(self, request: Request, done: "asyncio.Future[Exchange | Rejection]") -> None:
-        """Go on with a request whose body was read in a thread."""
+    def _was_read(self, request: Request, done: "asyncio.Future[Exchange | Rejection]") -> None:
         self._being_read = None
-        if self.closing:
-            return
-        if done.exception() is not None:
-            self.abort()
-        exchange = begin_large(self._gateway, self, request, done.result())
-        if exchange is not None:
-            self.exchange = exchange
-            exchange.start()
+        if not self.closing:
+            if done.exception() is not None:
+                self.abort()
+            self._dispatch(request, done.result())
 
     def answered(self) -> None:
         """Take the next request: the exchange wrote its answer's last byte."""

@@ -26,33 +26,22 @@ LARGE_BYTES = 256 * 1024
 """Larger bodies are read in a thread. Source: our own choice: the worst of this size takes some 5 ms, measured."""
 
 
-def begin(gateway: Gateway, client: Client, request: Request) -> Exchange | None:
-    """Answer a request here and return None, or return the exchange that will answer it."""
+def begin(
+    gateway: Gateway, client: Client, request: Request, found: Exchange | Rejection | None = None
+) -> Exchange | None:
+    """Answer a request here and return None, or return the exchange that will answer it.
+
+    `found` is what `read` returned in a thread: what may have changed meanwhile is checked again. None: it was not read yet.
+    """
     if request.path not in ENGINE_PATHS:
         _answer_here(gateway, client, request)
         return None
-    found = read(gateway, client, request)
+    if found is None:
+        found = read(gateway, client, request)
+    elif not isinstance(found, Rejection):
+        found = _why_not(gateway, found.model, request, elsewhere=found.detour is not None) or found
     if not isinstance(found, Rejection):
         found = _admit(gateway, found) or found
-    if isinstance(found, Rejection):
-        client.reject(found, request)
-        return None
-    return found
-
-
-def is_large(request: Request) -> bool:
-    """Return whether a request is to be read in a thread (`read`, then `begin_large`): its body would stop the loop for too long."""
-    return len(request.body) > LARGE_BYTES and request.path in ENGINE_PATHS
-
-
-def begin_large(
-    gateway: Gateway, client: Client, request: Request, found: Exchange | Rejection
-) -> Exchange | None:
-    """Begin a request that was read in a thread: as `begin`, and what may have changed meanwhile is asked again."""
-    if not isinstance(found, Rejection):
-        elsewhere = found.detour is not None
-        changed = _why_not(gateway, found.model, request, elsewhere=elsewhere)
-        found = changed or _admit(gateway, found) or found
     if isinstance(found, Rejection):
         client.reject(found, request)
         return None

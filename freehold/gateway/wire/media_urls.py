@@ -78,7 +78,8 @@ def _may_hold(body: bytes) -> bool:
     plain = b'rl"' in body or b'RL"' in body or b'"image"' in body or b'"video"' in body or b'"audio"' in body
     if plain and (has_more(body, b'\\"', _LOOKED_AT) or _SIGN.search(body) is not None):
         return True
-    return b"\\u00" in body and (has_more(body, b"\\u00", _LOOKED_AT) or _ESCAPED.search(body) is not None)
+    escapes = b"u00" in body and b"\\u00" in body
+    return escapes and (has_more(body, b"\\u00", _LOOKED_AT) or _ESCAPED.search(body) is not None)
 
 
 def _first(waiting: list[Any]) -> str | None:
