@@ -143,7 +143,9 @@ def engine_crashed() -> Rejection:
 
 def last_replica(model: str) -> Rejection:
     """Return the 503 for a request that may end an engine while only one of its model is ready."""
-    message = f"Only one replica of {model} is ready, and requests of this caller made an engine crash. Retry later."
+    message = (
+        f"Only one replica of {model} is ready, and a request like this made another one crash. Retry later."
+    )
     return unavailable(message, code="model_not_ready", retry_after_s=5.0)
 
 
