@@ -296,8 +296,7 @@ class RequestReader:
         if request is None or request.rejection is not None:
             return
         # Of framing, each chunk has its share; what is more adds up (RFC 9112 7.1.1).
-        framing_bytes = self._head_bytes - len(data) - _CHUNK_BYTES
-        self._head_bytes = framing_bytes if framing_bytes > 0 else 0
+        self._head_bytes = max(0, self._head_bytes - len(data) - _CHUNK_BYTES)
         request.body_bytes += len(data)
         if request.body_bytes > self._gateway.context.settings.max_body_bytes:
             request.body, request.gathered = b"", None
