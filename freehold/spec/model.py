@@ -72,9 +72,11 @@ class AdapterSpec(Section):
 class ModelSpec(Section):
     """A model and how it is served."""
 
-    name: Annotated[str, Name(hint="for example smollm2-135m")] = Field(examples=["smollm2-135m"])
+    name: Annotated[str, Name(mistake=shapes.model_name_mistake, hint="for example smollm2-135m")] = Field(
+        examples=["smollm2-135m"]
+    )
     """What clients write in `model`. 1 to 63 letters, digits, `.`, `-`, `_`; it is also a metric label and part of
-    ids, so it is unique, also without regard to case. No default."""
+    ids, so it is unique, also without regard to case. The names of Freehold's own logs (`gateway` …) are taken. No default."""
     engine: str = Field(examples=["llama-cpp"])
     """The program that runs the model, or `external` for servers that Freehold does not start. No default: the choice
     decides what the model costs."""

@@ -14,6 +14,8 @@ EXTERNAL = "external"
 """The one engine that Freehold does not start: its endpoints run elsewhere."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 """A model's name: it becomes a label of metrics, an id and part of file names. Limit 63: a DNS label (RFC 1035, 2.3.4)."""
+LOG_NAMES = frozenset({"access", "audit", "audit-rejected", "controller", "gateway", "health", "up"})
+"""Freehold's own logs, which `freehold logs` trusts. Of two workers the second has `gateway-1.log`, as a replica `gateway-1` would."""
 SHA256_PATTERN = r"^[0-9A-Fa-f]{64}$"
 """256 bits in hexadecimal digits (FIPS 180-4)."""
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -101,12 +103,19 @@ def listen_mistake(text: str) -> str:
 
 
 def name_mistake(text: str) -> str:
-    """Return what is wrong with a model's name, or an empty text."""
+    """Return what is wrong with a name, or an empty text."""
     if not re.fullmatch(NAME_PATTERN[1:-1], text):
         return "must be 1 to 63 letters, digits, dots, dashes or underscores and begin with a letter or digit"
     if text.endswith(_EXTERNAL_ID_END):  # `<model>-ext-<index>` is the id of an external endpoint
         return f"must not end in {_EXTERNAL_ID_END}: the ids of external endpoints do"
     return ""
+
+
+def model_name_mistake(text: str) -> str:
+    """Return what is wrong with a model's name, or an empty text: a replica's log `<model>-<index>.log` must not be taken for Freehold's own."""
+    if text.lower() in LOG_NAMES:
+        return f"must not be {text}: Freehold has a log of that name, and a replica's would be taken for it"
+    return name_mistake(text)
 
 
 def sha256_mistake(text: str) -> str:

@@ -22,6 +22,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import shlex
 import shutil
 import stat
 import tempfile
@@ -60,7 +61,11 @@ _PRIVATE = 0o600  # rw------- of chmod(2): only the owner may read rejected byte
 _PRIVATE_FOLDER = 0o700  # rwx------ of chmod(2)
 _FOLDER = 0o755  # rwxr-xr-x of chmod(2), whatever the umask: no other user may swap what is in it
 _RECORD_MODE = 0o644  # rw-r--r-- of chmod(2), whatever the umask
-_MAKE_OURS = "run `chown -R $(id -u) {0}` and `chmod -R go-w {0}`, then `freehold model verify`"
+_MEND = {
+    True: "run `chmod -R go-w {}`",
+    False: "run `chown -R -h $(id -u) {}` if you know who wrote it, or remove it",
+}
+"""The command that mends a store, by whether its files belong to this user. They are hashed again at their next use."""
 _READ_ONLY = (
     0o444  # r--r--r-- of chmod(2): every user of the store may read it, none can write it by accident
 )
@@ -202,8 +207,12 @@ class Blobs:
 
     def _require_ours(self, sha256: str) -> None:
         """Raise `Permanent` if another user could have written a blob, its record or a folder that they are in."""
-        blob = self._blobs / sha256
-        for path in (self._root, self._blobs, blob, *blob.rglob("*")):
+        self._require_private(
+            self._root, self._blobs, self._blobs / sha256, *(self._blobs / sha256).rglob("*")
+        )
+
+    def _require_private(self, *paths: Path) -> None:
+        for path in paths:
             try:
                 seen = path.stat(follow_symlinks=path in (self._root, self._blobs))
             except (FileNotFoundError, NotADirectoryError):
@@ -211,7 +220,21 @@ class Blobs:
             why = "" if stat.S_ISLNK(seen.st_mode) else why_distrusted(seen)  # a link is never loaded
             if why:
                 message = f"{path} {why}, so these weights cannot be trusted"
-                raise Permanent(message, hint=_MAKE_OURS.format(self._root))
+                hint = _MEND[seen.st_uid in {0, os.geteuid()}].format(shlex.quote(str(self._root)))
+                raise Permanent(message, hint=hint)
+
+    def _open_incoming(self, sha256: str) -> Path:
+        """Make the scratch folder of a fetch and return it; no other user reaches what is in it, whatever the mode of its files.
+
+        Raises `Permanent` if another user could have put something into it.
+        """
+        folder = self._incoming / sha256
+        self._root.mkdir(parents=True, exist_ok=True, mode=_FOLDER)
+        self._require_private(self._root, self._incoming, folder)
+        for each in (self._incoming, folder):
+            each.mkdir(exist_ok=True, mode=_PRIVATE_FOLDER)
+        self._incoming.chmod(_PRIVATE_FOLDER)  # an older release let everybody in
+        return folder
 
     def suspect(self, sha256: str) -> Path | None:
         """Return the file or folder stored under a hash whatever its state; None: there is none.
@@ -261,10 +284,7 @@ class Blobs:
 
     def scratch(self, sha256: str, name: str, source: str) -> Path:
         """Return the scratch folder of a fetch of `sha256`, with the partial files of an earlier one."""
-        folder = self._incoming / sha256
-        self._root.mkdir(parents=True, exist_ok=True, mode=_FOLDER)
-        for each in (self._incoming, folder):
-            each.mkdir(exist_ok=True, mode=_FOLDER)
+        folder = self._open_incoming(sha256)
         _write(folder / RECORD, BlobRecord(name=name, source=source, fetched_at=""))
         return folder
 
@@ -281,14 +301,9 @@ class Blobs:
     ) -> Path:
         """Give a file or folder of the right hash its final name, once it and its record are on the disk; return its path."""
         assert fetched.sha256 == sha256, "only a file with the expected hash is committed"
-        ready = self._incoming / sha256 / "ready"
+        # A fetch whose hash nobody knew had another scratch folder.
+        ready = self._open_incoming(sha256) / "ready"
         shutil.rmtree(ready, ignore_errors=True)
-        for each in (
-            self._root,
-            self._incoming,
-            ready.parent,
-        ):  # a fetch whose hash nobody knew had another scratch folder
-            each.mkdir(exist_ok=True, mode=_FOLDER)
         ready.mkdir(mode=_FOLDER)
         blob = fetched.path.rename(ready / name)
         record = BlobRecord(name=name, source=source, fetched_at=_now(), made=made)

@@ -97,7 +97,7 @@ def test_one_deadly_request_ends_one_engine_and_is_then_rejected(box: Box, fault
 
 
 def test_an_engine_that_is_killed_loses_no_request(box: Box) -> None:
-    """The signal came from outside, so no request is suspected: all of them move to other engines at once."""
+    """The signal came from outside, so none of the requests is the cause: all of them move to other engines at once."""
     box.fake_config(replicas=2, first_token_s=0.3, tokens_per_s=100)
     with box.foreground() as stack:
         others = Others(stack)
@@ -111,21 +111,51 @@ def test_an_engine_that_is_killed_loses_no_request(box: Box) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_twenty_deadly_requests_leave_one_engine_to_the_others(box: Box) -> None:
-    deadly_engines(box, KEYS)
-    keys = {name: str(box.run("key", "create", name, "--json").said["key"]) for name in ("anna", "mallory")}
+@pytest.mark.parametrize(
+    ("gateway", "shaped"),
+    [(KEYS, True), ("", True), ("", False)],
+    ids=["of a key", "without keys", "small and without keys"],
+)
+def test_twenty_deadly_requests_leave_one_engine_to_the_others(
+    box: Box, gateway: str, *, shaped: bool
+) -> None:
+    """Each body differs from the others by a number."""
+    deadly_engines(box, gateway)
+    keys = {"anna": "", "mallory": ""}
+    if gateway:
+        keys = {name: str(box.run("key", "create", name, "--json").said["key"]) for name in keys}
     with box.foreground() as stack, http(60.0) as mallory:
-        mallory.headers["authorization"] = f"Bearer {keys['mallory']}"
+        if gateway:
+            mallory.headers["authorization"] = f"Bearer {keys['mallory']}"
         others = Others(stack, keys["anna"])
         with others.asking(4):
             for number in range(20):
-                answer = ask(mallory, stack, "hi", grammar=DEADLY, seed=number)
+                more = {"grammar": DEADLY} if shaped else {"user": DEADLY}
+                answer = ask(mallory, stack, "hi", seed=number, **more)
                 assert answer.status_code in {502, 503}, answer.text
                 threading.Event().wait(0.9)
         assert others.ready_min >= 1
         assert list(others.statuses) == [200], others.statuses
         assert others.statuses[200] > 100
         assert stack.end() == 0
+
+
+def test_all_workers_reject_what_one_has_blocked(box: Box) -> None:
+    """New connections go to the worker that has fewer of them."""
+    deadly_engines(box, "gateway: {workers: 2}\n")
+    with box.foreground() as stack, contextlib.ExitStack() as clients:
+        first = ask(clients.enter_context(http()), stack, "hi", grammar=DEADLY)
+        assert (first.status_code, first.json()["error"]["code"]) == (502, "engine_crashed")
+        for _ in range(8):
+            again = ask(clients.enter_context(http()), stack, "hi", grammar=DEADLY)
+            assert (again.status_code, again.json()["error"]["code"]) == (400, "request_quarantined")
+        wait_until(lambda: all_ready(stack), timeout_s=20, what="the engine's restart")
+        assert engines_ended(stack) == 1
+        assert stack.end() == 0
+
+
+def all_ready(stack: Stack) -> bool:
+    return all(replica["state"] == "ready" for replica in stack.replicas())
 
 
 def time_for_some(others: Others) -> None:

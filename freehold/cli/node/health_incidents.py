@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from freehold.cli.terminal.output import duration_text, styled
 from freehold.cli.terminal.table import Row, paragraph, table
 from freehold.core.findings import Action, Evidence
+from freehold.core.plain_text import one_line
 from freehold.health.model.snapshot import HealthSnapshot, IncidentReport, IncidentState
 
 
@@ -113,4 +114,5 @@ def _whole(one: IncidentReport, now_s: float) -> Iterator[str]:
 def evidence_lines(title: str, entries: Sequence[Evidence]) -> Iterator[str]:
     """Yield a line for each entry, with what is normal behind it where that is known."""
     for entry in entries:
-        yield f"  {title}: {entry.what}: {entry.value}" + (f" ({entry.baseline})" if entry.baseline else "")
+        normal = f" ({entry.baseline})" if entry.baseline else ""
+        yield one_line(f"  {title}: {entry.what}: {entry.value}{normal}")

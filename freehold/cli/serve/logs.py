@@ -31,7 +31,7 @@ ACCESS = "access"
 """The access log's name; its lines would drown the others."""
 HEALTH = "health"
 """The agent's log: every finding that changes is a line, so among other logs only its warnings are shown."""
-_OWN = frozenset({ACCESS, HEALTH, "gateway", "controller", "up"})
+_OWN = frozenset({ACCESS, HEALTH, "audit", "audit-rejected", "gateway", "controller", "up"})
 """Freehold's own logs of JSON lines. Any other has lines of a replica, or what one of Freehold's processes left on stderr."""
 _OF_WORKERS = frozenset({ACCESS, "gateway"})
 _WORKER = re.compile(r"-[0-9]+$")
@@ -86,10 +86,14 @@ def command(
 
 
 def _is_meant(source: str, name: str | None) -> bool:
-    """Return whether a log is shown: each worker of the gateway has its own, and all are shown by the one name."""
+    """Return whether a log is shown: each worker of the gateway has its own, and all are shown by the one name. `audit` has the rejected requests, too."""
     if name is None:
         return _first(source) != ACCESS
-    return source == name or (name in _OF_WORKERS and _first(source) == name)
+    return (
+        source == name
+        or (name in _OF_WORKERS and _first(source) == name)
+        or (name == "audit" and source == "audit-rejected")
+    )
 
 
 def _first(source: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import click
 import msgspec
 
-from freehold.core.plain_text import plain
+from freehold.core.plain_text import json_line, plain, printable
 from freehold.core.problems import Problem, nearest_hint
 
 INTERRUPTED = 130
@@ -60,14 +60,14 @@ def styled(text: str, *, colour: str | None = None, bold: bool = False, dim: boo
 
 
 def show_lines(lines: Iterable[str]) -> None:
-    """Print lines on stdout."""
+    """Print lines on stdout; control characters in them are escaped."""
     for line in lines:
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def say_json(value: object) -> None:
     """Print one value as one line of JSON on stdout, at once."""
-    click.echo(msgspec.json.encode(value))  # flushes, also where stdout was closed before we began
+    click.echo(json_line(msgspec.json.encode(value)))  # flushes, also where stdout was closed before we began
 
 
 def answer(value: object, text: str, *, as_json: bool) -> None:
@@ -75,7 +75,7 @@ def answer(value: object, text: str, *, as_json: bool) -> None:
     if as_json:
         say_json(value)
     else:
-        click.echo(text)
+        click.echo(printable(text))
 
 
 def show_problems(problems: Sequence[tuple[str, str, str]], *, as_json: bool) -> None:

@@ -14,11 +14,15 @@ from pathlib import Path
 import msgspec
 
 from freehold.core.clock import wall_s
+from freehold.core.plain_text import json_line
 from freehold.fleet.control.peer import Peer
 from freehold.telemetry.writer import FileTarget
 
 NAME = "audit.log"
 """The file in the folder of the logs."""
+REJECTED = "rejected"
+"""The act of a request that was rejected. It has a file of its own, so that rejected requests push no act out of the log."""
+REJECTED_NAME = "audit-rejected.log"
 MAX_BYTES = 4 * 1024 * 1024
 """Size of one file. Source: own choice: some 15,000 acts."""
 BACKUPS = 7
@@ -36,17 +40,22 @@ def append(logs: Path, act: str, *, peer: Peer, detail: Mapping[str, object]) ->
     }
     head = {
         "at": datetime.fromtimestamp(wall_s(), UTC).isoformat(timespec="microseconds"),
-        "level": "info",
+        "level": "warning" if act == REJECTED else "info",
         "logger": "audit",
         "event": act,
         "by": peer.who(),
         "origin": peer.origin(),
     }
-    line = msgspec.json.encode(head | {name: kept[name] for name in kept.keys() - head.keys()}) + b"\n"
+    line = (
+        json_line(msgspec.json.encode(head | {name: kept[name] for name in kept.keys() - head.keys()}))
+        + b"\n"
+    )
     for folder in (logs.parent, logs):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(logs):
-        target = FileTarget(logs / NAME, max_bytes=MAX_BYTES, backups=BACKUPS)
+        target = FileTarget(
+            logs / (REJECTED_NAME if act == REJECTED else NAME), max_bytes=MAX_BYTES, backups=BACKUPS
+        )
         try:
             _write(target.open(len(line)), line, owner=logs.stat())
         finally:

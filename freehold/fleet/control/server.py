@@ -157,8 +157,9 @@ class ControlServer:
         is_engine = peer.is_engine
         # Also of a rejected client: an unread request would lose the error.
         request = await _read_request(reader)
+        operation = request.get("op") if request else None
         if is_engine:
-            await _send(writer, {"error": "an engine may not control the stack"})
+            await self._reject(writer, peer, operation, "an engine may not control the stack")
             return
         if refused:
             await _send(writer, {"error": f"{CLIENTS_MAX} clients are being answered: try again"})
@@ -166,14 +167,20 @@ class ControlServer:
         if request is None:
             await _send(writer, {"error": 'one line of JSON is wanted, such as {"op": "status"}'})
             return
-        if why := why_not(request.get("op"), role_of(peer.uid, self._given, own_uid=os.geteuid())):
-            self._log.warning("rejected", operation=request.get("op"), uid=peer.uid, pid=peer.pid, why=why)
-            await _send(writer, {"error": why, "hint": _ROLES_HINT, DENIED: True})
+        if why := why_not(operation, role_of(peer.uid, self._given, own_uid=os.geteuid())):
+            await self._reject(writer, peer, operation, why, hint=_ROLES_HINT)
             return
         if LEAST[request["op"]] >= Role.OPERATOR and not request.get("dry_run"):
             request["by"] = await self.record(request["op"], peer, request)
         async for line in self._answer(request):
             await _send(writer, line)
+
+    async def _reject(
+        self, writer: asyncio.StreamWriter, peer: Peer, operation: object, why: str, *, hint: str = ""
+    ) -> None:
+        """Write a rejected request into the audit log, and answer it."""
+        await self.record(audit.REJECTED, peer, {"operation": str(operation), "why": why})
+        await _send(writer, {"error": why, "hint": hint, DENIED: True})
 
     async def record(self, act: str, peer: Peer, detail: Line) -> str:
         """Write an act into the audit log and return the user's name; a disk that fails or hangs is reported and prevents nothing."""

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import Permanent
-from freehold.core.trust import OTHERS_MAY_WRITE
+from freehold.core.trust import OTHERS_MAY_WRITE, why_distrusted
 from freehold.core.whole_file import replace_file
 from freehold.fleet.processes import proc_files
 from freehold.fleet.processes.proc_files import ProcessMark
@@ -124,7 +124,7 @@ class StateDir:
     def holder(self) -> Running | None:
         """Return the running controller, or None; the file of one that has ended does not count."""
         running = self._read(_RUNNING, Running)
-        return running if running and running.mark and proc_files.is_alive(running.mark) else None
+        return running if running and running.mark and self._is_ours(running.mark) else None
 
     def hidden_holder(self) -> Running | None:
         """Return the controller that has locked the directory though its files here were removed; None: there is none."""
@@ -148,7 +148,7 @@ class StateDir:
     def leftovers(self) -> list[Leftover]:
         """Return the recorded processes that still run, for the controller that claimed the directory to end."""
         recorded = self._recorded().items()
-        return [Leftover(name=name, mark=mark) for name, mark in recorded if proc_files.is_alive(mark)]
+        return [Leftover(name=name, mark=mark) for name, mark in recorded if self._is_ours(mark)]
 
     def end_leftovers(self, *, grace_s: float = 5.0) -> list[str]:
         """End recorded processes that still run, with the groups they lead: SIGTERM, `grace_s`, SIGKILL. Blocks.
@@ -163,6 +163,12 @@ class StateDir:
             while self.leftovers() and self._clock.monotonic_s() < deadline_s:
                 threading.Event().wait(_LOCK_POLL_S)
         return [leftover.name for leftover in found]
+
+    def _is_ours(self, mark: ProcessMark) -> bool:
+        """Return whether a process lives and is of the folder's owner: else a user could have root end any process by its record."""
+        if not proc_files.is_alive(mark):
+            return False
+        return os.geteuid() != 0 or proc_files.user(mark.pid) == self.path.stat().st_uid
 
     def _recorded(self) -> dict[str, ProcessMark]:
         return self._read(_RECORD, dict[str, ProcessMark]) or {}
@@ -206,6 +212,8 @@ class StateDir:
             raise Permanent(f"cannot write to the state directory {self.path}: {exc.strerror}") from exc
 
     def _read(self, name: str, kind: type[_T]) -> _T | None:
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
+        """Return what a file holds; None: there is none, or a user other than the folder's owner and root could have written it."""
+        with contextlib.suppress(OSError, msgspec.MsgspecError), (self.path / name).open("rb") as file:
+            if not why_distrusted(os.fstat(file.fileno()), self.path.stat().st_uid):
+                return msgspec.json.decode(file.read(), type=kind)
         return None

@@ -52,6 +52,14 @@ def end(process: ProcessMark, signal_number: int) -> None:
             os.kill(process.pid, signal_number)
 
 
+def user(pid: int) -> int | None:
+    """Return the user id that a process was started with (its real one); None: it has ended."""
+    with contextlib.suppress(OSError):
+        lines = (_PROC / str(pid) / "status").read_text(errors="replace").splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("Uid:")), None)
+    return None
+
+
 def terminal(pid: int) -> str:
     """Return a process's terminal, such as `pts/3`; empty: it has none, or has ended."""
     fields = _stat(pid)

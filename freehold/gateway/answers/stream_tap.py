@@ -202,9 +202,9 @@ class StreamTap(Tap):
             out = self._pass(payload)
         else:
             out, border = self._pass(self._rest.feed(payload)), False
-        whole = frame.done and self.last_part() is not None
-        if whole:
-            out += self._flush()
+        last = self.last_part() if frame.done else None
+        whole = last is not None
+        out += last or b""
         if self.chunked:
             same = out == payload and border and (frame.at_border or whole)
             out = data[:used] if same else _framed(out, last=whole)
@@ -222,10 +222,10 @@ class StreamTap(Tap):
         return out
 
     def last_part(self) -> bytes | None:
-        """Return nothing where the stream is over, or None where it only stopped, as if its engine had died."""
+        """Return what is kept back, where the stream is over, or None where it only stopped, as if its engine had died."""
         newest = self._newest if self.chunks == self._newest_at else self.last
         over = self.ended or self._path not in _PATHS_WITH_END or _OVER.search(newest)
-        return b"" if over else None
+        return self._flush() if over else None
 
     def end(self) -> Usage | None:
         """Return the usage once no more comes; None: the engine reported none."""
@@ -261,7 +261,8 @@ class StreamTap(Tap):
     def _hold(self, rest: bytes, passed_bytes: int) -> bytes:
         """Keep the beginning of an event until the rest of it comes, and return what of it may be passed on now."""
         out = b""
-        if not (self.hides or self.log or _ERROR.match(rest)) or len(rest) > _HELD_BYTES_MAX:
+        # Half of the last event: an error behind it would come too late.
+        if not (self.hides or self.log or _REMARKABLE.match(rest)) or len(rest) > _HELD_BYTES_MAX:
             out = rest[passed_bytes:]
             if len(rest) > _HELD_BYTES_MAX:
                 rest = rest[:_NAME_BYTES] + rest[_NAME_BYTES - _HELD_BYTES_MAX :]

@@ -412,7 +412,7 @@ class Attempt:
             tokens -= owner.request.max_tokens
         return stall.limit_s(settings.first_byte_s, stall_s, silent_tokens=tokens)
 
-    def suspect_silence(self) -> None:
+    def count_silence(self) -> None:
         """Count a failure where a client gave up on an engine that had not answered any request meanwhile.
 
         A hung engine keeps its connections open and sends nothing; without this, each client that gives up would leave

@@ -10,7 +10,7 @@ from freehold.gateway.answers.stream_log import PackBudget
 from freehold.gateway.counters.request_metrics import GatewayMetrics
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.access_log import AccessLog
-from freehold.gateway.exchange.inquest import Inquest, Suspect
+from freehold.gateway.exchange.crash_retry import CrashRetry, UnansweredRequest
 from freehold.gateway.exchange.ledger_record import LedgerWriter
 from freehold.gateway.exchange.quarantine import Quarantine
 from freehold.gateway.exchange.retry_budget import RetryBudget
@@ -22,7 +22,7 @@ from freehold.telemetry.logs import get_logger
 class ExchangeContext:
     """The shared things of one gateway process."""
 
-    __slots__ = ("access_log", "date_line", "draining", "inquest", "ledger", "log", "metrics", "now_s", "pack_budget",
+    __slots__ = ("access_log", "crash_retry", "date_line", "draining", "ledger", "log", "metrics", "now_s", "pack_budget",
                  "quarantine", "retry_budget", "settings", "tick_s", "write_batch")  # fmt: skip
 
     def __init__(self, settings: Settings, now_s: Callable[[], float]) -> None:
@@ -40,8 +40,8 @@ class ExchangeContext:
         self.retry_budget = RetryBudget(self.tick_s)
         self.pack_budget = PackBudget()
         self.quarantine = Quarantine()
-        self.inquest: Inquest | None = None
-        """Finds out which request made an engine crash; None: there is no fleet that reports how engines end."""
+        self.crash_retry: CrashRetry | None = None
+        """Retries requests whose engine crashed; None: there is no fleet that reports how engines end."""
         self.access_log = AccessLog(settings.access_log)
         self.ledger: LedgerWriter | None = None
         """Writes requests into the ledger; None: there is no ledger."""
@@ -51,9 +51,9 @@ class ExchangeContext:
         self.write_batch = WriteBatch(None if self.ledger is None else self.ledger.write)
         """What leaves at the end of this turn of the loop."""
 
-    def may_have_crashed(self, request: Suspect, target: UpstreamTarget) -> bool:
+    def may_have_crashed(self, request: UnansweredRequest, target: UpstreamTarget) -> bool:
         """Return whether a request waits until it is known whether its engine crashed; then it goes on by itself."""
-        return self.inquest is not None and self.inquest.takes(request, target)
+        return self.crash_retry is not None and self.crash_retry.takes(request, target)
 
     def __repr__(self) -> str:
         return f"<ExchangeContext generation {self.settings.generation}{', draining' * self.draining}>"

@@ -48,7 +48,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     paused_s: float | None = None
     first_s: float | None = None
     lost_at: UpstreamTarget | None = None
-    suspected = False
+    saw_crash = False
     """An engine crashed before it answered this request; it is asked once more at most."""
     rest_body = b""
     resumed_at_bytes = 0
@@ -121,7 +121,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
 
     def _is_barred(self, now_s: float) -> bool:
         quarantine = self.context.quarantine
-        return (self.suspected or not quarantine.is_empty) and quarantine.bars(self, now_s)
+        return (self.saw_crash or not quarantine.is_empty) and quarantine.bars(self, now_s)
 
     def turn_away(self, rejection: Rejection) -> None:
         """Reject the request, which waited in vain; no engine saw it."""
@@ -156,7 +156,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def answer_came(self) -> None:
         """Count an answer of the target."""
         assert self.attempt is not None
-        self.suspected = False
+        self.saw_crash = False
         if self.stay is not None:
             self.stay.answered(self.context.now_s())
         self.model.succeeded(self.attempt.target, self.context.tick_s)
@@ -398,7 +398,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if not whole:
             self.context.metrics.client_left(self.model.entry.name)
             if attempt is not None and self.stay is None:
-                attempt.suspect_silence()
+                attempt.count_silence()
         self._stop_engine()
         self._finish(head.status if whole and head is not None else CLIENT_LEFT)
 

@@ -1,96 +1,145 @@
-"""Which bodies ended an engine, and which callers sent them, for a while: such a body is not sent again. Pure.
+"""Which bodies crashed an engine, and which callers sent them, for a while: such a body is not sent again. Pure.
 
 Bodies are kept as hashes and compared only with those of the same length, so that other requests cost nothing. It does not find
-out which request was to blame: `inquest` does.
+out which request was the cause: `crash_retry` does.
 """
 
 from hashlib import blake2b
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.wire import errors
+from freehold.gateway.wire.constraint_limits import CONSTRAINTS
 from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.request import Request
 
 _BODY_S = 600.0
 """How long a body is rejected, seconds. Source: our own choice: longer than clients retry, short enough for a mistake."""
 _CALLER_S = 60.0
 """How long its caller gets no last ready replica, seconds. Source: our own choice: an engine is ready again by then."""
 _KEPT_MAX = 1000
-"""Bodies and callers remembered; the oldest go first. Source: our own bound: some 200 KB, and engines to end are few."""
-K = TypeVar("K")
+"""Hashes remembered; the oldest go first. Source: our own bound: some 200 KB, and engines to end are few."""
+_SHAPING = tuple(f'"{key}"'.encode() for key in CONSTRAINTS if key != "text")
+"""A body with one of these keys makes an engine parse what its caller wrote; `text` is a usual key of messages too."""
+LARGE_BYTES = 64 * 1024
+"""A body of this size is a likelier cause than a smaller one. Source: our own choice; 16,000 tokens of text."""
+_SMALL_MAX = 16
+"""Small bodies without a caller that are remembered whole. Source: our own bound: 1 MiB, and a comparison with each takes
+microseconds."""
+_CHANGED_BYTES = 8
+"""Bodies that differ in one place of at most so many bytes are alike. Source: our own choice: a counter or a seed."""
 
 
 class BarredRequest(Protocol):
     """A request that may be barred from the last ready replica; `exchange.Exchange` is one."""
 
     model: ServedModel
+    request: Request
     caller: str
-    suspected: bool
+    saw_crash: bool
 
 
 class Quarantine:
     """The bodies and callers of one gateway process."""
 
-    __slots__ = ("_bodies", "_callers", "_lengths", "is_empty")
+    __slots__ = ("_lengths", "_small", "_until_s", "is_empty")
 
     def __init__(self) -> None:
-        self._bodies: dict[tuple[str, bytes], float] = {}
-        """Until when, by model and hash; the oldest first."""
-        self._callers: dict[tuple[str, str], float] = {}
-        """Until when, by model and caller; the oldest first."""
+        self._until_s: dict[int, float] = {}
+        """Until when, by the hash of a model and a body or caller; the oldest first."""
+        self._small: dict[tuple[str, bytes], float] = {}
+        """Until when a body without a caller bars those like it, by model and body; the oldest first."""
         self._lengths: frozenset[int] = frozenset()
         """Of the bodies; one that is over may still be among them."""
         self.is_empty = True
         """Nothing need be asked: each request looks at this first."""
 
     def __repr__(self) -> str:
-        return f"<Quarantine {len(self._bodies)} bodies, {len(self._callers)} callers>"
+        return f"<Quarantine {len(self._until_s)} hashes, {len(self._small)} bodies>"
 
     def add(self, model: str, body: bytes, *, caller: str, now_s: float) -> None:
-        """Remember a body that ended an engine, and its caller; the empty caller is no caller in particular."""
-        self.is_empty = False
-        _remember(self._bodies, (model, _hash(body)), now_s + _BODY_S)
-        self._lengths |= {len(body)}
+        """Remember a body that crashed an engine, and its caller (`sender_of`)."""
+        self.remember(_hash(model, body), now_s + _BODY_S, len(body))
         if caller:
-            _remember(self._callers, (model, caller), now_s + _CALLER_S)
+            self.remember(_hash(model, caller.encode()), now_s + _CALLER_S, 0)
+        else:
+            self._small[model, body] = now_s + _CALLER_S
+            if len(self._small) > _SMALL_MAX:
+                del self._small[next(iter(self._small))]
+
+    def remember(self, key: int, until_s: float, length: int) -> None:
+        """Remember the hash of a body of this length, or of a caller (length 0), until then."""
+        self.is_empty = False
+        self._until_s.pop(key, None)
+        self._until_s[key] = until_s
+        if length:
+            self._lengths |= {length}
+        if len(self._until_s) > _KEPT_MAX:
+            del self._until_s[next(iter(self._until_s))]
 
     def refuse(self, model: str, body: bytes, now_s: float) -> Rejection | None:
-        """Return the 400 for a body that ended an engine, or None."""
-        if len(body) not in self._lengths or self._bodies.get((model, _hash(body)), 0.0) <= now_s:
+        """Return the 400 for a body that crashed an engine, or None."""
+        if len(body) not in self._lengths or not self._holds(_hash(model, body), now_s):
             return None
         message = "An engine crashed on this same request. It is rejected for 10 minutes: change the request."
         return errors.invalid(message, code="request_quarantined")
 
     def bars(self, request: BarredRequest, now_s: float) -> bool:
-        """Return whether a request may not be given the last ready replica: it, or one of its caller, may have ended another."""
-        return (request.suspected or self.knows(request, now_s)) and request.model.standing(now_s) < 2
+        """Return whether a request may not be given the last ready replica: it, or one like it, may have crashed another."""
+        return (request.saw_crash or self.knows(request, now_s)) and request.model.standing(now_s) < 2
 
     def knows(self, request: BarredRequest, now_s: float) -> bool:
-        """Return whether another request of the same caller ended an engine of this model a short time ago."""
-        return self._callers.get((request.model.entry.name, request.caller), 0.0) > now_s
+        """Return whether a request of the same sender, or without one a body like it, crashed an engine of this model lately."""
+        model, sender = request.model.entry.name, sender_of(request)
+        if sender:
+            return self._holds(_hash(model, sender.encode()), now_s)
+        return any(
+            name == model and until_s > now_s and _are_alike(request.request.body, body)
+            for (name, body), until_s in self._small.items()
+        )
+
+    def _holds(self, key: int, now_s: float) -> bool:
+        return self._until_s.get(key, 0.0) > now_s
 
     def tidy(self, now_s: float) -> None:
         """Forget what is over."""
-        _forget(self._callers, now_s)
-        if self._bodies and _forget(self._bodies, now_s) and not self._bodies:
+        if self.is_empty:
+            return
+        self._until_s = {key: until_s for key, until_s in self._until_s.items() if until_s > now_s}
+        self._small = {key: until_s for key, until_s in self._small.items() if until_s > now_s}
+        if not self._until_s:
             self._lengths = frozenset()
-        self.is_empty = not (self._bodies or self._callers)
+        self.is_empty = not (self._until_s or self._small)
 
 
-def _hash(body: bytes) -> bytes:
-    return blake2b(body, digest_size=16).digest()
+def constrains(body: bytes) -> bool:
+    """Return whether a body seems to hold a grammar, a schema or tools."""
+    return any(key in body for key in _SHAPING)
 
 
-def _remember(times: dict[K, float], key: K, until_s: float) -> None:
-    times.pop(key, None)
-    times[key] = until_s
-    if len(times) > _KEPT_MAX:
-        del times[next(iter(times))]
+def sender_of(request: BarredRequest) -> str:
+    """Return its caller. Without keys all that constrain their answers are one, and all other large ones; empty: a small one."""
+    body = request.request.body
+    if request.caller:
+        return request.caller
+    return "(constrained)" if constrains(body) else "(large)" if len(body) >= LARGE_BYTES else ""
 
 
-def _forget(times: dict[K, float], now_s: float) -> bool:
-    """Drop what is over and return whether that was anything."""
-    over = [key for key, until_s in times.items() if until_s <= now_s]
-    for key in over:
-        del times[key]
-    return bool(over)
+def _hash(model: str, what: bytes) -> int:
+    """Return a positive number of 63 bits."""
+    return int.from_bytes(blake2b(what, digest_size=8, key=model.encode()[:64]).digest()) >> 1
+
+
+def _are_alike(one: bytes, other: bytes) -> bool:
+    """Return whether two bodies differ in one place of at most `_CHANGED_BYTES`."""
+    if abs(len(one) - len(other)) > _CHANGED_BYTES:
+        return False
+    same = _same_bytes(one, other) + _same_bytes(one[::-1], other[::-1])
+    return max(len(one), len(other)) - same <= _CHANGED_BYTES
+
+
+def _same_bytes(one: bytes, other: bytes) -> int:
+    """Return how many bytes two bodies have in common at their beginnings."""
+    length = min(len(one), len(other))
+    differ = int.from_bytes(one[:length]) ^ int.from_bytes(other[:length])
+    return length - (differ.bit_length() + 7) // 8

@@ -180,6 +180,8 @@ _ROUTES: dict[str, Callable[[Gateway, Request], Answer | Rejection]] = {
 def answer(gateway: Gateway, request: Request) -> Answer | Rejection:
     """Return the gateway's own answer to a request for a path that no engine serves."""
     path = request.path
+    if path == "*":  # of OPTIONS: a ping (RFC 9110 9.3.7)
+        return 200, b"", JSON
     route = _ROUTES.get(path)
     one_model = path.startswith("/v1/models/") and len(path) > len("/v1/models/")
     if route is None and not one_model:

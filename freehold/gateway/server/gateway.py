@@ -18,8 +18,9 @@ from freehold.gateway.counters.request_metrics import read_at_scrape
 from freehold.gateway.endpoints.directory import Directory
 from freehold.gateway.endpoints.model import ModelAdmission, ServedModel
 from freehold.gateway.exchange.context import ExchangeContext
+from freehold.gateway.exchange.crash_retry import CrashRetry
 from freehold.gateway.exchange.exchange import Exchange
-from freehold.gateway.exchange.inquest import Inquest
+from freehold.gateway.exchange.shared_quarantine import SharedQuarantine
 from freehold.gateway.fallback.registry import Fallbacks
 from freehold.gateway.queue.admission import Admission
 from freehold.gateway.queue.body_memory import BodyMemory
@@ -73,7 +74,11 @@ class Gateway:
         self.group = group
         """The workers that share this address; None: there is only this one."""
         self.directory = new_directory(context, loop, group)
-        context.inquest = Inquest(loop, lambda: self.directory.snapshot.ends, context.quarantine)
+        self._shared_quarantine: SharedQuarantine | None = None
+        """What this worker and the others have blocked; None: there are no others."""
+        if group is not None:
+            context.quarantine = self._shared_quarantine = SharedQuarantine(group.counters, group.wake_others)
+        context.crash_retry = CrashRetry(loop, lambda: self.directory.snapshot.ends, context.quarantine)
         counters = group.counters if group else None
         self.authenticator: Authenticator | None = None
         """Knows the API keys; None: no key is needed."""
@@ -134,7 +139,9 @@ class Gateway:
         read_at_scrape(metrics, readings)
 
     def _pump(self) -> None:
-        """Start requests that wait: another worker has woken this one."""
+        """Start requests that wait and read what is blocked: another worker has woken this one."""
+        if self._shared_quarantine is not None:
+            self._shared_quarantine.read_others(self.context.now_s())
         for model in self.directory.models.values():
             model.admission.pump()
 

@@ -19,7 +19,15 @@ from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.server.request_ids import fresh_id_line, unnamed
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
-from freehold.gateway.wire.request import FIELD_BYTES_MAX, HEADERS_MAX, IGNORED, Request, take_header
+from freehold.gateway.wire.request import (
+    FIELD_BYTES_MAX,
+    HEADERS_MAX,
+    IGNORED,
+    TARGET_BYTES_MAX,
+    Request,
+    refuse_trailer,
+    take_header,
+)
 
 HEAD_BYTES_MAX = 64 * 1024
 """Longest request head, and longest framing between two bytes of a body (chunk extensions, trailers), bytes. Source:
@@ -28,6 +36,7 @@ _QUEUED_REQUESTS_MAX = 32  # Pipelined requests that wait; no official SDK pipel
 _SIZE_CHARS_MAX = (
     64  # Of a chunk's size line: 16 hex digits are 64 bits, and what follows a `;` means nothing here.
 )
+_CHUNK_BYTES = 24  # Framing that each chunk may have: 16 hex digits, two line ends, and a little more.
 _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer is under way.
 
 
@@ -76,7 +85,8 @@ class RequestReader:
             self._after_upgrade(data[exc.args[0] :])
             return None
         except httptools.HttpParserError as exc:
-            return errors.malformed(f"Malformed HTTP request: {exc}.")
+            status = 505 if str(exc) == "Invalid HTTP version" else 400
+            return errors.malformed(f"Malformed HTTP request: {exc}.", status=status)
         incoming = self.incoming
         if incoming is not None and incoming.codings and incoming.method and incoming.rejection is None:
             self._look_at_chunk(incoming, data)
@@ -122,7 +132,9 @@ class RequestReader:
         """Return why the incoming request, or the number of requests before it, is too much, or None."""
         if self.incoming is not None and self.incoming.rejection is not None:
             return self.incoming.rejection
-        if self.incoming is not None and self._head_bytes > HEAD_BYTES_MAX:
+        if self._head_bytes > HEAD_BYTES_MAX:
+            if self.incoming is not None and len(self.incoming.url) > TARGET_BYTES_MAX:
+                return errors.target_too_long()
             return errors.malformed("The request head, or its body's framing, is too long.", status=431)
         if len(self.queue) > _QUEUED_REQUESTS_MAX:
             return errors.malformed("Too many pipelined requests.")
@@ -185,7 +197,12 @@ class RequestReader:
     def culprit(self) -> Request:
         """Return the incoming request, if its head has come, or a stand-in."""
         incoming = self.incoming
-        return incoming if incoming is not None and incoming.method else unnamed()
+        if incoming is not None and incoming.method:
+            return incoming
+        stand_in = unnamed()
+        if incoming is not None and incoming.url:
+            stand_in.method = self._parser.get_method()  # no content follows HEAD (RFC 9110 9.3.2)
+        return stand_in
 
     def too_late(self) -> Rejection:
         """Return why a request whose time is over is rejected."""
@@ -234,13 +251,19 @@ class RequestReader:
             self.incoming.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header; trailers, which come when the method is known, mean nothing here."""
+        """Take one header, or a trailer."""
         request = self.incoming
         if request is None or request.method:
+            self.drop_trailer(name)
             return
         request.header_count += self._field_count(name, value) if self._head_bytes > FIELD_BYTES_MAX else 1
         if name not in IGNORED:
             take_header(request, name, value)
+
+    def drop_trailer(self, name: bytes) -> None:
+        """Forget a trailer, which comes when the method is known, and reject the request for one that others could heed."""
+        if self.incoming is not None and self.incoming.rejection is None:
+            self.incoming.rejection = refuse_trailer(name)
 
     def _field_count(self, name: bytes, value: bytes) -> int:
         """Return as how many fields one counts, in a head that is long enough for one to be too long: that is past the bound."""
@@ -272,7 +295,8 @@ class RequestReader:
         request = self.incoming
         if request is None or request.rejection is not None:
             return
-        self._head_bytes = 0
+        # Of framing, each chunk has its share; what is more adds up (RFC 9112 7.1.1).
+        self._head_bytes = max(0, self._head_bytes - len(data) - _CHUNK_BYTES)
         request.body_bytes += len(data)
         if request.body_bytes > self._gateway.context.settings.max_body_bytes:
             request.body, request.gathered = b"", None

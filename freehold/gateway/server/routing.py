@@ -62,7 +62,7 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
     rejection = (
         _why_not(gateway, model, request, elsewhere=detour is not None)
         or _wrong_body(model, request)
-        or fields.refuse_private(model.entry.allow_keys)
+        or fields.refuse_private(model.entry.allow_keys, request.body)
         or (None if fields.is_usual else _unusual(model, request, fields))
     )
     if rejection is not None:

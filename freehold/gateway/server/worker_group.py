@@ -21,6 +21,7 @@ class WorkerGroup:
 
     def __init__(self, settings: Settings) -> None:
         self._wake_fd = settings.wake_fds[settings.worker]
+        self._wake_fds = settings.wake_fds
         self._logged_full = False
         self._log = get_logger("gateway")
         self.counters = SharedCounters(settings.board_fd, workers=settings.workers, index=settings.worker)
@@ -33,6 +34,12 @@ class WorkerGroup:
         continue_from(metrics, self.counters.published(self.counters.index))
         self.counters.join()
         asyncio.get_running_loop().add_reader(self._wake_fd, self._woken, on_wake)
+
+    def wake_others(self) -> None:
+        """Let all other workers look at the shared counters."""
+        for fd in self._wake_fds:
+            if fd != self._wake_fd:
+                os.eventfd_write(fd, 1)
 
     def _woken(self, on_wake: Callable[[], object]) -> None:
         try:

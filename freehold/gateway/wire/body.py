@@ -105,8 +105,11 @@ class BodyFields(msgspec.Struct):
         answers = self.choices * _prompts(self.prompt)
         return min(_TOKENS_MOST, (limit or ANSWER_TOKENS) * answers) if answers > 1 else limit
 
-    def refuse_private(self, allowed: Collection[str]) -> Rejection | None:
-        """Return the 400 for a body with one of PRIVATE_KEYS that is not allowed, or None; null means nothing anywhere."""
+    def refuse_private(self, allowed: Collection[str], data: bytes) -> Rejection | None:
+        """Return the 400 for a body (`data`) with one of PRIVATE_KEYS that is not allowed, or None.
+
+        Null means nothing anywhere, unless the key stands twice: another parser could take the first.
+        """
         if (
             self.priority
             is self.kv_transfer_params
@@ -121,7 +124,7 @@ class BodyFields(msgspec.Struct):
             n for n in PRIVATE_KEYS if n not in allowed and bytes(getattr(self, n)) not in {b"", b"null"}
         ]
         if not found:
-            return None
+            return _ambiguous(data, next(n for n in PRIVATE_KEYS if getattr(self, n)))
         message = f"{found[0]!r} is the engine's own. The operator can let it pass: `allow_keys: [{found[0]}]` in the model of freehold.yaml."
         return invalid(message, param=found[0], code="private_key")
 
@@ -210,6 +213,11 @@ def _two_models(data: bytes) -> Rejection | None:
     """
     if data.lower().count(b'"model"') == 1 and b"\\u006" not in data and b"\\u004" not in data:
         return None
+    return _ambiguous(data, "model")
+
+
+def _ambiguous(data: bytes, name: str) -> Rejection | None:
+    """Return the 400 for a body in which a key stands twice, or with escapes, or `Model` for `model`; `name` is the key that matters."""
     try:
         keys = _RAW_DECODER.decode(data)
     except RecursionError:
@@ -217,8 +225,8 @@ def _two_models(data: bytes) -> Rejection | None:
     other = [key for key in keys if key != "model" and key.lower() == "model"]
     again = msgspec.json.encode(keys)
     if other or len(again.translate(None, _BLANKS)) != len(data.translate(None, _BLANKS)):
-        message = "The body names its keys once each, 'model' in small letters and without escapes."
-        return invalid(message, param="model", code="ambiguous_body")
+        message = f"The body names its keys once each, {name!r} in small letters and without escapes."
+        return invalid(message, param=name, code="ambiguous_body")
     return None
 
 

@@ -57,6 +57,11 @@ def malformed(message: str, *, status: int = 400) -> Rejection:
     return Rejection(error=error, close=True)
 
 
+def target_too_long() -> Rejection:
+    """Return the 414 (RFC 9112 3)."""
+    return malformed("The request target is too long.", status=414)
+
+
 def forbidden(message: str) -> Rejection:
     """Return the 403 for a client that is not allowed here."""
     return Rejection(error=ApiError(status=403, message=message, type="permission_error", code="forbidden"))
@@ -132,7 +137,9 @@ def engine_crashed() -> Rejection:
 
 def last_replica(model: str) -> Rejection:
     """Return the 503 for a request that may end an engine while only one of its model is ready."""
-    message = f"Only one replica of {model} is ready, and requests of this caller made an engine crash. Retry later."
+    message = (
+        f"Only one replica of {model} is ready, and a request like this made another one crash. Retry later."
+    )
     return unavailable(message, code="model_not_ready", retry_after_s=5.0)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from freehold.catalog.load_evidence import BY_WORDS, THERMAL, EvidenceTable
 from freehold.core.findings import Finding, Verdict
+from freehold.core.plain_text import one_line
 from freehold.engines import all_engines
 from freehold.engines.base import ExitCause, ExitKind
 from freehold.engines.shared.exit_rules import explain_code
@@ -80,12 +81,13 @@ def _engine(table: EvidenceTable, engine: EngineEnd) -> list[SeenSign]:
         at = {"component": f"engine:{engine.replica}", "at_s": engine.at_s}
         found.setdefault(name, see(table, name, value=value, source=source, **at))
 
-    for name, line in log_signs(engine.log_tail):
+    tail = tuple(map(one_line, engine.log_tail))
+    for name, line in log_signs(tail):
         add(name, line, "engine log")
     for name in state_signs(engine.state):
         add(name, engine.state, "engine state")
     if engine.exit_code is not None:
-        cause = explain(engine.engine, engine.exit_code, engine.log_tail)
+        cause = explain(engine.engine, engine.exit_code, tail)
         crashed = cause.kind is ExitKind.UNKNOWN and engine.exit_code
         exit_sign = "engine_crashed" if crashed else _KINDS.get(cause.kind)
         # A cause that was read out of the same lines is no second witness.

@@ -69,6 +69,17 @@ def test_many_writers_lose_and_tear_no_line_over_rotations(
         assert [number for by, number in found if by == writer] == list(range(25))
 
 
+def test_lines_are_only_appended(tmp_path: Path) -> None:
+    before, inode = b"", 0
+    for number in range(20):
+        audit.append(tmp_path, "act", peer=ME, detail={"number": number})
+        after = (tmp_path / audit.NAME).read_bytes()
+        assert after.startswith(before)
+        assert after.count(b"\n") == number + 1
+        assert inode in {0, (tmp_path / audit.NAME).stat().st_ino}
+        before, inode = after, (tmp_path / audit.NAME).stat().st_ino
+
+
 def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "MAX_BYTES", 1000)
     monkeypatch.setattr(audit, "BACKUPS", 2)

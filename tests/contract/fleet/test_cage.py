@@ -18,6 +18,7 @@ import pytest
 import freehold
 from freehold.engines import llama_cpp, vllm
 from freehold.engines.base import Command, Engine, Option, Placement
+from freehold.fleet.control import audit
 from freehold.fleet.control.client import Line
 from freehold.fleet.control.server import ControlServer
 from freehold.fleet.control.state_dir import StateDir
@@ -337,8 +338,11 @@ def test_an_engine_may_not_control_the_stack(owner: Owner) -> None:
             finally:
                 state.release()
 
-    assert asyncio.run(run()).tail == ('ANSWER {"error":"an engine may not control the stack"}',)
+    (said,) = asyncio.run(run()).tail
+    assert '"error":"an engine may not control the stack"' in said
     assert not asked
+    (line,) = (owner.root / "state" / "logs" / audit.REJECTED_NAME).read_text().splitlines()
+    assert json.loads(line)["why"] == "an engine may not control the stack"
 
 
 def test_without_landlock_the_rest_of_the_cage_holds(owner: Owner) -> None:

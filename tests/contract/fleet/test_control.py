@@ -201,6 +201,51 @@ def test_a_second_controller_is_told_who_was_first_and_a_dead_one_is_no_obstacle
         assert state.holder() is None
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_record_of_another_user_is_not_believed(tmp_path: Path) -> None:
+    with child([sys.executable, "-c", HOLDER, str(tmp_path)]) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        StateDir(tmp_path).record("gateway", holder.pid)
+        for path in (tmp_path / "controller.json", tmp_path / "processes.json"):
+            os.chown(path, 12345, -1)
+        assert StateDir(tmp_path).holder() is None
+        assert StateDir(tmp_path).leftovers() == []
+        for path in (tmp_path / "controller.json", tmp_path / "processes.json"):
+            os.chown(path, 0, -1)
+            path.chmod(0o666)
+        assert StateDir(tmp_path).holder() is None
+        assert StateDir(tmp_path).leftovers() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_the_folder_of_another_user_does_not_have_root_end_any_process(tmp_path: Path) -> None:
+    with child([sys.executable, "-c", HOLDER, str(tmp_path)]) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        StateDir(tmp_path).record("gateway", holder.pid)
+        for path in (tmp_path, tmp_path / "controller.json", tmp_path / "processes.json"):
+            os.chown(path, 12345, -1)
+        assert StateDir(tmp_path).holder() is None
+        assert StateDir(tmp_path).end_leftovers(grace_s=0.1) == []
+        assert holder.poll() is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be a second user")
+def test_root_sees_the_stack_of_a_services_user(tmp_path: Path) -> None:
+    script = f"import os, sys; os.chdir('/'); os.setgid(1); os.setuid(1)\n{HOLDER}"
+    os.chown(tmp_path, 1, 1)
+    for folder in tmp_path.parents[:3]:
+        folder.chmod(0o711)
+    early = "from freehold.fleet.control import state_dir\nimport encodings.idna\n"  # it may not read the interpreter's files
+    with child([sys.executable, "-c", early + script, str(tmp_path)]) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        found = StateDir(tmp_path).holder()
+        assert found is not None
+        assert found.pid == holder.pid
+
+
 def test_leftovers_are_exactly_the_recorded_processes_that_still_live(tmp_path: Path) -> None:
     state = StateDir(tmp_path)
     assert state.leftovers() == []

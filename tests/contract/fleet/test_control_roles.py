@@ -79,8 +79,8 @@ async def other(folder: Path, **request: object) -> dict[str, Any]:
     return await asyncio.to_thread(as_other, folder, **request)
 
 
-def audited(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "logs" / audit.NAME
+def audited(folder: Path, name: str = audit.NAME) -> list[dict[str, Any]]:
+    path = folder / "logs" / name
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -178,6 +178,35 @@ def test_a_request_that_does_not_exist_reaches_nothing(folder: Path) -> None:
         assert not answer.requests
 
     served(folder, story)
+
+
+@SECOND_USER
+def test_rejected_requests_are_audited_and_push_no_act_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "MAX_BYTES", 1000)
+    monkeypatch.setattr(audit, "BACKUPS", 1)
+
+    async def story(control: ControlServer, answer: Asked) -> None:
+        control.allow({OTHER: Role.VIEWER})
+        await asyncio.to_thread(lambda: list(ask(folder, {"op": "restart", "name": "m-0"})))
+        await other(folder, op="format\x1b[2J\u202e", by="root")
+        await other(folder, op="restart", name="m-0", by="root")
+        (odd, line) = audited(folder, audit.REJECTED_NAME)
+        assert odd["operation"] == "format\x1b[2J\u202e"
+        assert (line["event"], line["by"], line["operation"]) == ("rejected", user_name(OTHER), "restart")
+        assert line["why"] == "restart needs the role operator, this user is viewer"
+        assert line["at"].startswith("20")
+        assert line["origin"].startswith("pid ")
+        for _ in range(5):
+            await other(folder, op="stop")
+        assert len(answer.requests) == 1
+
+    served(folder, story)
+    assert [line["event"] for line in audited(folder)] == ["restart"]
+    files = list((folder / "logs").glob(f"{audit.REJECTED_NAME}*"))
+    assert sum(path.stat().st_size for path in files) <= 2000
+    assert all(text.isascii() and "\x1b" not in text for text in map(Path.read_text, files))
 
 
 def test_a_disk_that_takes_no_audit_line_prevents_no_act(

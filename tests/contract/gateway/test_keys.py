@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from freehold.gateway.server import builtin_routes
+from freehold.gateway.wire.request import ENGINE_PATHS
 from gateway_rig.client import Answer, Client, ask, get, post
 from gateway_rig.engines import Engine, Engines
 from gateway_rig.keys import Keys
@@ -182,6 +184,16 @@ def test_everything_else_does(path: str, client: Client, keys: Keys):
     assert client.ask(get(path)).status == 401
     assert client.ask(get(path, method="HEAD")).status == 401
     assert client.ask(get(path, extra=keys.bearer("anna"))).status in {200, 404}
+
+
+def test_each_path_but_the_probes_needs_a_key(client: Client) -> None:
+    """Read from the code, so that a new path is here without a second edit."""
+    own = builtin_routes._ROUTES.keys()
+    assert len(ENGINE_PATHS) + len(own) > 10
+    for path in sorted(ENGINE_PATHS | own):
+        for method in ("GET", "POST", "DELETE"):
+            said = client.ask(get(path, method=method))
+            assert (said.status != 401) == (path in {"/livez", "/readyz", "/health", "/metrics"}), path
 
 
 def test_metrics_want_a_key_where_others_can_reach_them(engine: Engine, keys: Keys, tmp_path: Path):

@@ -131,8 +131,8 @@ def test_413_is_said_in_the_clients_own_shape_and_with_its_id(client: Client) ->
 
 
 ENDLESS = {
-    "trailers": (b"0\r\n", b"traceparent: " + b"a" * 1000 + b"\r\n"),
-    "a trailer": (b"0\r\ntraceparent: ", b"a" * 1000),
+    "trailers": (b"0\r\n", b"x-sum: " + b"a" * 1000 + b"\r\n"),
+    "a trailer": (b"0\r\nx-sum: ", b"a" * 1000),
     "a chunk extension": (b"1;", b"a" * 1000),
 }
 
@@ -205,6 +205,18 @@ BODIES: dict[str, tuple[bytes, int, str | None, str | None]] = {
         for name in PRIVATE_KEYS
         for value in (b"1", b'{"a":1}')
     },
+    "an engine's own key, then null": (
+        b'{"model":"m","chat_template":"x","chat_template":null}',
+        400,
+        "ambiguous_body",
+        "chat_template",
+    ),
+    "an engine's own key as escapes, then null": (
+        b'{"model":"m","\\u0070riority":1,"priority":null}',
+        400,
+        "ambiguous_body",
+        "priority",
+    ),
     "an engine's own key as escapes": (b'{"model":"m","\\u0070riority":1}', 400, "private_key", "priority"),
     "broken UTF-8 behind much text": (
         b'{"model":"m","x":"' + "\u00e9".encode() * 9000 + b'\xc3"}',

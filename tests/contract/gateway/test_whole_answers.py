@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from freehold.gateway.answers.stream_tap import HELD_ANSWER_BYTES_MAX
-from gateway_rig.client import CHAT, Answer, CutError, ask
+from gateway_rig.client import CHAT, Answer, CutError, ask, post
 from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engine, Engines, chunk, delta, whole
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
@@ -16,6 +16,12 @@ TYPE = b"content-type: text/event-stream\r\n"
 STREAM_PATHS = (CHAT, "/v1/completions", "/v1/messages", "/v1/responses")
 TRACE = b'{"error": {"message": "/secret/path Traceback (most recent call last)", "code": 500}}'
 TEXT = json.dumps(ANSWER).encode()
+WITH_USAGE = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "hi"}],
+    "stream": True,
+    "stream_options": {"include_usage": True},
+}
 
 
 def sends(*data: bytes, then: str = "") -> Callable[[Call], Awaitable[None]]:
@@ -69,6 +75,24 @@ def gateway(
         yield gateway
         assert gateway.metric("freehold_gateway_in_flight") == 0
         assert gateway.metric("freehold_bugs_total") == 0
+
+
+def test_half_a_last_event_is_kept_back(gateway: Gateway, engine: Engine) -> None:
+    """A client that reads `[DONE]` reads no further, so no error may come behind it."""
+    engine.answer = sends(STREAM_HEAD + chunk(delta("a")) + b"20\r\ndata: [DONE]", then="end")
+    with gateway.client() as client:
+        body = client.ask(post(WITH_USAGE)).body
+    assert b'"error"' in body
+    assert b"[DONE]" not in body
+
+
+@pytest.mark.parametrize("usage", [True, False])
+def test_a_last_event_without_its_blank_line_comes(gateway: Gateway, engine: Engine, *, usage: bool) -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + TYPE + b"\r\n"
+    engine.answer = sends(head + delta("a", "stop"), b"data: [DONE]", then="end")
+    request = WITH_USAGE | {"stream_options": {"include_usage": usage}}
+    with gateway.client() as client:
+        assert client.ask(post(request)).body.endswith(b"data: [DONE]")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -185,3 +185,18 @@ def test_no_control_character_of_a_log_reaches_the_terminal(tmp_path: Path) -> N
         for line in shown(tmp_path, *flags):
             assert line.isprintable(), line
     assert len(shown(tmp_path, "gateway")) == 1
+
+
+def test_the_audit_log_is_read_as_freeholds_own(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "audit.log").write_text(record("01", "info", "restart", by="ann"))
+    assert shown(tmp_path, "audit") == ["2026-12-02T09:00:01Z     info     restart by=ann"]
+
+
+def test_json_of_a_log_moves_no_cursor(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "m-0.log").write_text("a\x9b2J\u202eb\x7f\n")
+    (line,) = shown(tmp_path, "m-0", "--json")
+    assert json.loads(line)["line"] == "a\x9b2J\u202eb\x7f"
+    assert line.isascii()
+    assert "\x7f" not in line

@@ -1,8 +1,10 @@
 """Text of others is shown so that it is what it looks like."""
 
+import json
+
 import pytest
 
-from freehold.core.plain_text import one_line, plain
+from freehold.core.plain_text import json_line, one_line, plain, printable
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,15 @@ def test_what_moves_or_hides_is_escaped(text: str, shown: str) -> None:
 
 def test_a_line_stays_one() -> None:
     assert one_line("a\nrun: b") == "a\\nrun: b"
+
+
+def test_a_command_keeps_its_own_colours_and_nothing_else() -> None:
+    assert printable("\x1b[31mred\x1b[0m\x1b[2J\u202e\nnext") == "\x1b[31mred\x1b[0m\\x1b[2J\\u202e\nnext"
+
+
+def test_json_means_the_same_and_has_no_control_character() -> None:
+    value = {"a\x9b": "\x7f\u202e\u2028 größer 🎉 \\u202e"}
+    line = json_line(json.dumps(value, ensure_ascii=False).encode())
+    assert json.loads(line) == value
+    assert plain(line.decode()) == line.decode()
+    assert "größer 🎉" in line.decode()

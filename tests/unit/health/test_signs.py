@@ -4,6 +4,7 @@ import pytest
 
 from freehold.catalog.load_evidence import load_evidence
 from freehold.core.findings import Finding, Verdict
+from freehold.core.plain_text import one_line
 from freehold.health.evidence.correlations import together_signs, with_siblings
 from freehold.health.evidence.counters import change_signs
 from freehold.health.evidence.log_patterns import note_signs
@@ -220,6 +221,19 @@ def test_an_engines_better_reason_replaces_its_bare_end() -> None:
         engine_signs(TABLE, [EngineEnd(replica="r0", exit_code=0), EngineEnd(replica="r1", exit_code=-15)])
         == []
     )
+
+
+def test_a_line_of_an_engine_is_evidence_without_its_control_characters() -> None:
+    end = EngineEnd(
+        replica="r0",
+        engine="vllm",
+        exit_code=1,
+        log_tail=("\x1b[2J\u202eCUDA out of memory\rrun: curl evil",),
+    )
+    (seen,) = engine_signs(TABLE, [end])
+    assert seen.sign.name == "log_gpu_memory_full"
+    assert "\\x1b[2J" in seen.value
+    assert one_line(seen.value) == seen.value
 
 
 def test_context_words_are_only_those_that_mean_something() -> None:

@@ -143,6 +143,7 @@ MODEL = {
     "name of 64": (managed("replicas: 1", name="a" * 64), ["models[0].name must be 1 to 63 letters"]),
     "name with a line break": (managed("replicas: 1", name='"a\\n"'), ["models[0].name must be 1 to 63 letters"]),
     "name ends in -ext": (managed("replicas: 1", name="a-ext"), ["models[0].name must not end in -ext"]),
+    "name of a log": (managed("replicas: 1", name="Gateway"), ["models[0].name must not be Gateway: Freehold has a log of that name"]),
     "name is a number": (managed("replicas: 1", name="7"), ["models[0].name must be text, not 7 (put it in quotes)"]),
     "name twice": (
         f"{HEAD}- {{name: a, {MANAGED}}}\n- {{name: a, {MANAGED}}}\n",

@@ -3,6 +3,7 @@ import hashlib
 import os
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -200,7 +201,33 @@ def test_a_store_that_others_may_write_is_rejected(blobs: Blobs, tmp_path: Path,
     (tmp_path / place).chmod(0o777)
     with pytest.raises(Permanent, match="can be written by others") as caught:
         blobs.present(SHA256)
-    assert "chmod -R go-w" in caught.value.hint
+    assert caught.value.hint == f"run `chmod -R go-w {tmp_path}`"
+    subprocess.run(["chmod", "-R", "go-w", tmp_path], check=True)
+    assert blobs.suspect(SHA256) is not None, "the one command mends it"
+
+
+@pytest.mark.parametrize("place", ["incoming", f"incoming/{SHA256}"])
+def test_a_fetch_into_a_folder_that_others_may_write_is_rejected(
+    blobs: Blobs, tmp_path: Path, place: str
+) -> None:
+    blobs.scratch(SHA256, "model.gguf", "")
+    (tmp_path / place).chmod(0o775)
+    with pytest.raises(Permanent, match="can be written by others"):
+        blobs.scratch(SHA256, "model.gguf", "")
+    with pytest.raises(Permanent, match="can be written by others"):
+        commit(blobs)
+
+
+def test_nobody_else_reaches_a_fetch_that_runs(blobs: Blobs, tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        (tmp_path / "incoming").mkdir(mode=0o755)
+        blobs.scratch(SHA256, "model.gguf", "")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "incoming").stat().st_mode) == 0o700
+    path = commit(blobs)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")

@@ -1,0 +1,224 @@
+"""Retry the requests that were running when an engine crashed, one at a time, so that the cause does not end a second engine.
+
+A connection that breaks shows that an answer is lost, not why. So a request without a first byte waits a moment for the
+report of how its engine ended. If the engine was killed or stopped, or if no report comes, its requests are retried at once.
+After a crash they are retried one after the other, the most likely cause last, and never at the last ready engine. If the next
+engine crashes too, the request that was retried there is the cause, and the others are released. If all others are answered, the
+last one is the cause and is not retried. The cause is rejected, and its body is blocked in the quarantine.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol
+
+from freehold.core.events import EngineEnd
+from freehold.engines.base import ExitKind
+from freehold.gateway.endpoints.model import ServedModel
+from freehold.gateway.endpoints.target import UpstreamTarget
+from freehold.gateway.exchange.quarantine import LARGE_BYTES, Quarantine, constrains, sender_of
+from freehold.gateway.wire import errors
+from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.headers import AnswerHead
+from freehold.gateway.wire.ports import Loop
+from freehold.gateway.wire.request import Request
+from freehold.telemetry.logs import get_logger
+
+_LOOK_EVERY_S = 0.05
+"""Between two looks, seconds. Source: our own choice: connections of one engine break within milliseconds of each other."""
+_REPORT_S = 0.5
+"""Longest wait for a report, seconds. Source: our own choice; minder and fleet take some 30 ms on a quiet machine."""
+_SURVIVED_S = 1.0
+"""A request whose engine lives so long is followed by the next. Source: our own choice; a grammar of 400,000 parentheses
+ends llama.cpp after 0.3 s."""
+_CRASHES = frozenset({ExitKind.CRASHED, ExitKind.OUT_OF_MEMORY, ExitKind.UNKNOWN})
+"""Ends that a request may have caused; the others come from outside, or from how the engine was started."""
+
+
+class RetriedAttempt(Protocol):
+    """A request's newest attempt; `attempt.Attempt` is one."""
+
+    holds_place: bool
+    heard_s: float
+    head: AnswerHead | None
+
+
+class UnansweredRequest(Protocol):
+    """A request that waits here; `exchange.Exchange` is one."""
+
+    model: ServedModel
+    request: Request
+    caller: str
+    started_s: float
+    done: bool
+    saw_crash: bool
+    """An engine crashed before it answered this request; an answer clears it."""
+
+    @property
+    def attempt(self) -> RetriedAttempt | None:
+        """Return its newest attempt; None: it is over."""
+
+    def move_on(self) -> None:
+        """Ask another engine, if that may be."""
+
+    def no_other_target(self) -> None:
+        """Reject it: no engine had room in time."""
+
+    def reject_here(self, rejection: Rejection) -> None:
+        """Reject it for good."""
+
+
+class _CrashedEngine:
+    """The requests of one crash that were not retried yet, the least likely cause first."""
+
+    def __init__(self, requests: Iterable[UnansweredRequest], until_s: float, *, has_cause: bool) -> None:
+        self.requests = deque(sorted(requests, key=_retry_order))
+        self.all_requests = frozenset(self.requests)
+        self.until_s = until_s
+        self.has_cause = has_cause
+        """One of these is the cause, if all others are answered: no other worker had requests there, and no client left."""
+
+
+class _EndedEngine:
+    """Requests that one engine left without an answer, until it is known how it ended."""
+
+    def __init__(self, until_s: float, *, others: bool) -> None:
+        self.until_s = until_s
+        self.requests: list[UnansweredRequest] = []
+        self.others = others
+        """Other workers had requests there too."""
+
+
+class CrashRetry:
+    """The unanswered requests of ended engines in one gateway process; `ends` returns the newest reports of the fleet."""
+
+    def __init__(self, loop: Loop, ends: Callable[[], tuple[EngineEnd, ...]], quarantine: Quarantine) -> None:
+        self._loop = loop
+        self._quarantine = quarantine
+        self._ends = ends
+        self._ended: dict[tuple[str, int], _EndedEngine] = {}
+        self._crashes: dict[str, deque[_CrashedEngine]] = {}
+        """Crashed engines whose requests are being retried, by model."""
+        self._retried: dict[str, UnansweredRequest] = {}
+        """The request that is being retried, by model."""
+
+    def __repr__(self) -> str:
+        return f"<CrashRetry {len(self._ended)} engines without a report, {len(self._crashes)} models with retries>"
+
+    def takes(self, request: UnansweredRequest, target: UpstreamTarget) -> bool:
+        """Return whether a request whose engine left it without an answer waits here; then it is retried or rejected from here.
+
+        Only an engine of this stack's fleet has reports.
+        """
+        incarnation = target.endpoint.incarnation
+        if not target.engine.managed or not incarnation:
+            return False
+        at = target.id, incarnation
+        ended = self._ended.get(at)
+        if ended is None:
+            others = target.gate.present() > target.gate.in_flight
+            ended = self._ended[at] = _EndedEngine(self._loop.time() + _REPORT_S, others=others)
+            self._loop.call_later(_LOOK_EVERY_S, partial(self._read_report, at))
+        ended.requests.append(request)
+        return True
+
+    def _read_report(self, at: tuple[str, int]) -> None:
+        ended = self._ended[at]
+        kind = next((end.kind for end in self._ends() if (end.id, end.incarnation) == at), None)
+        if kind is None and self._loop.time() < ended.until_s:
+            self._loop.call_later(_LOOK_EVERY_S, partial(self._read_report, at))
+            return
+        del self._ended[at]
+        requests = [each for each in ended.requests if not each.done]
+        if kind in _CRASHES:
+            self._crashed(requests, has_cause=not ended.others)
+        else:
+            _release(requests)
+
+    def _crashed(self, requests: list[UnansweredRequest], *, has_cause: bool) -> None:
+        # A second crash, or a caller that has just ended another engine: the others need not wait for more.
+        causes = [each for each in requests if each.saw_crash] or [
+            each for each in requests if self._quarantine.knows(each, self._loop.time())
+        ]
+        if causes:
+            for each in causes:
+                self._block(each)
+                self._release_others_of(each)
+            _release(requests)
+        elif requests:
+            name = requests[0].model.entry.name
+            until_s = self._loop.time() + requests[0].model.admission.line.bounds.max_wait_s
+            for each in requests:
+                each.saw_crash = True
+            waiting = self._crashes.setdefault(name, deque())
+            waiting.append(_CrashedEngine(requests, until_s, has_cause=has_cause))
+            if len(waiting) == 1:
+                self._look_at_retry(name)
+
+    def _release_others_of(self, cause: UnansweredRequest) -> None:
+        """Release the other requests of the same crash: the cause is known."""
+        for crash in self._crashes.get(cause.model.entry.name, ()):
+            if cause in crash.all_requests:
+                requests, crash.requests = crash.requests, deque()
+                for each in requests:
+                    each.saw_crash = False
+                _release(requests)
+
+    def _look_at_retry(self, name: str) -> None:
+        """Retry the next request of a model, or block the last; look again while there are some."""
+        crashes = self._crashes[name]
+        retried = self._retried.get(name)
+        if retried is not None and retried.saw_crash and retried.done:
+            crashes[0].has_cause = False  # it left without an answer, so it may have been the one
+        if retried is None or retried.done or not retried.saw_crash or self._survives(retried):
+            self._retried.pop(name, None)
+            self._retry_next(crashes, name)
+        if crashes:
+            self._loop.call_later(_LOOK_EVERY_S, partial(self._look_at_retry, name))
+        else:
+            del self._crashes[name]
+
+    def _survives(self, retried: UnansweredRequest) -> bool:
+        attempt = retried.attempt
+        if attempt is None or not attempt.holds_place:
+            return False  # it waits for room
+        return attempt.head is not None or self._loop.time() - attempt.heard_s > _SURVIVED_S
+
+    def _retry_next(self, crashes: deque[_CrashedEngine], name: str) -> None:
+        crash, now_s = crashes[0], self._loop.time()
+        requests = deque(each for each in crash.requests if not each.done)
+        crash.has_cause = crash.has_cause and len(requests) == len(crash.requests)
+        crash.requests = requests
+        standing = requests[0].model.standing(now_s) if requests else 0
+        if len(requests) == 1 and crash.has_cause:
+            self._block(requests.popleft())
+        elif now_s >= crash.until_s or not standing:
+            while requests:
+                requests.popleft().no_other_target()
+        elif standing > 1:
+            self._retried[name] = retried = requests.popleft()
+            retried.move_on()
+            return
+        if not requests:
+            crashes.popleft()
+
+    def _block(self, cause: UnansweredRequest) -> None:
+        name, request, now_s = cause.model.entry.name, cause.request, self._loop.time()
+        self._quarantine.add(name, request.body, caller=sender_of(cause), now_s=now_s)
+        get_logger("gateway").error(
+            "engine_crashed", model=name, request=request.request_id, caller=cause.caller
+        )
+        cause.reject_here(errors.engine_crashed())
+
+
+def _retry_order(each: UnansweredRequest) -> tuple[bool, int, float]:
+    """Return what requests are ordered by, since the last may not be retried: constrained answers, large bodies and new ones last."""
+    body = each.request.body
+    return constrains(body), len(body) // LARGE_BYTES, each.started_s
+
+
+def _release(requests: Iterable[UnansweredRequest]) -> None:
+    """Retry requests elsewhere, as after any failure."""
+    for each in list(requests):
+        if not each.done:
+            each.move_on()
