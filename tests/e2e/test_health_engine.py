@@ -15,7 +15,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from e2e.box import EXAMPLE, Box, Stack, http
+from e2e.box import EXAMPLE, Box, Stack, http, replica_http
 from freehold.core.findings import Finding
 from freehold.health.agent.history_file import HistoryFile
 from freehold.health.agent.state_files import read_snapshot
@@ -156,6 +156,26 @@ def test_a_request_that_hangs_inside_the_engine_is_found_within_15_s(box: Box) -
         assert (
             until_reason(box, "fake-0", "stalled") < FOUND_S + 2.0
         )  # of which the request takes its way there
+        assert stack.end() == 0
+
+
+@pytest.mark.real_model
+def test_a_real_engine_that_works_for_no_client_is_restarted(box: Box, weights_path: Path) -> None:
+    """A grammar that stops it for minutes is sent past the gateway, which would reject it, and its client leaves."""
+    assert weights_path.exists()
+    example = EXAMPLE.read_text().replace("replicas: 2", "replicas: 1")
+    example = example.replace("engine: llama-cpp", "engine: llama-cpp\n    stall: 20s", 1)
+    with box.foreground("--config", str(box.write(example))) as stack:
+        replica = stack.replicas()[0]
+        name, pid = replica["id"], replica["pid"]
+        body = {"prompt": "Hi", "grammar": "root ::= " + '"a"? ' * 300}
+        with suppress(httpx2.TimeoutException), replica_http(replica["url"]) as client:
+            client.post("/completion", json=body, timeout=3.0)
+        until_reason(box, name, "no_client", timeout_s=60)
+        wait_until(
+            lambda: stack.replicas()[0]["pid"] not in (pid, None), timeout_s=60, what="another process"
+        )
+        until_reason(box, name, "idle", timeout_s=60)
         assert stack.end() == 0
 
 
