@@ -15,7 +15,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from e2e.box import EXAMPLE, Box, Stack, http, replica_http
+from e2e.box import EXAMPLE, Box, Stack, http
 from freehold.core.findings import Finding
 from freehold.health.agent.history_file import HistoryFile
 from freehold.health.agent.state_files import read_snapshot
@@ -161,16 +161,17 @@ def test_a_request_that_hangs_inside_the_engine_is_found_within_15_s(box: Box) -
 
 @pytest.mark.real_model
 def test_a_real_engine_that_works_for_no_client_is_restarted(box: Box, weights_path: Path) -> None:
-    """A grammar that stops it for minutes is sent past the gateway, which would reject it, and its client leaves."""
+    """Its client leaves it with a grammar within the limits, and still it stops all slots for minutes."""
     assert weights_path.exists()
     example = EXAMPLE.read_text().replace("replicas: 2", "replicas: 1")
     example = example.replace("engine: llama-cpp", "engine: llama-cpp\n    stall: 20s", 1)
     with box.foreground("--config", str(box.write(example))) as stack:
         replica = stack.replicas()[0]
         name, pid = replica["id"], replica["pid"]
-        body = {"prompt": "Hi", "grammar": "root ::= " + '"a"? ' * 300}
-        with suppress(httpx2.TimeoutException), replica_http(replica["url"]) as client:
-            client.post("/completion", json=body, timeout=3.0)
+        grammar = "root ::= " + "part " * 8 + "\npart ::= " + '"a"? ' * 90
+        with suppress(httpx2.TimeoutException), http(3.0) as client:
+            body = {"model": replica["model"], "prompt": "Hi", "max_tokens": 4, "grammar": grammar}
+            client.post(f"{stack.url}/v1/completions", json=body)
         until_reason(box, name, "no_client", timeout_s=60)
         wait_until(
             lambda: stack.replicas()[0]["pid"] not in (pid, None), timeout_s=60, what="another process"
