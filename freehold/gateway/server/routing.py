@@ -51,13 +51,13 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
     fields = _read(request)
     if isinstance(fields, Rejection):
         return fields
-    name, directory = fields.model or "", gateway.directory
+    name, directory, caller = fields.model or "", gateway.directory, request.caller
     model = directory.models.get(name)
     if model is None:
         model = directory.adapters.get(name)
-        if model is None:
-            return _unknown(gateway, request, name)
-        request.adapter = name
+        request.adapter = "" if model is None else name
+    if model is None or (caller is not None and not caller.may_use(name)):
+        return _unknown(gateway, request, name)
     detour = None if gateway.fallbacks is None else gateway.fallbacks.detour(model, request)
     rejection = (
         _why_not(gateway, model, request, elsewhere=detour is not None)
@@ -70,7 +70,6 @@ def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchang
     request.stream, request.max_tokens = bool(fields.stream), fields.answer_tokens
     if model.usage_per_answer:
         request.choices = fields.choices
-    caller = request.caller
     if (
         caller is not None
         and model.engine.prefix_cache is not PrefixCache.SHARED
@@ -126,8 +125,6 @@ def _unknown(gateway: Gateway, request: Request, name: str) -> Rejection:
 def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewhere: bool) -> Rejection | None:
     """Return why a model cannot be asked now, or None; `elsewhere`: other providers may answer too."""
     name, adapter = model.entry.name, request.adapter
-    if request.caller is not None and not request.caller.may_use(adapter or name):
-        return errors.not_allowed(adapter or name)  # before all that shows how the model is doing
     if request.path not in model.engine.paths:
         return errors.invalid(
             f"The model {name} does not serve {request.path}.", code="not_supported_by_engine"
