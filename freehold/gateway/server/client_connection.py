@@ -314,7 +314,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if request.caller is not None and self._keyless is not None:
             self._key_came()
-        exchange = begin(self._gateway, self, request, found)
+        exchange = begin(self._gateway, self, request=request, found=found)
         if exchange is not None:
             self.exchange = exchange
             exchange.start()

@@ -27,7 +27,7 @@ LARGE_BYTES = 256 * 1024
 
 
 def begin(
-    gateway: Gateway, client: Client, request: Request, found: Exchange | Rejection | None = None
+    gateway: Gateway, client: Client, *, request: Request, found: Exchange | Rejection | None
 ) -> Exchange | None:
     """Answer a request here and return None, or return the exchange that will answer it.
 
