@@ -40,9 +40,10 @@ class KeyedReader(RequestReader):
         return rejection
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header; a key among them is noted. Trailers, which come when the method is known, mean nothing."""
+        """Take one header, or a trailer; a key among headers is noted."""
         request = self.incoming
         if request is None or request.method:
+            self.drop_trailer(name)
             return
         request.header_count += self._field_count(name, value) if self._head_bytes > FIELD_BYTES_MAX else 1
         if name in _MEANINGLESS:

@@ -25,6 +25,7 @@ from freehold.gateway.wire.request import (
     IGNORED,
     TARGET_BYTES_MAX,
     Request,
+    refuse_trailer,
     take_header,
 )
 
@@ -35,6 +36,7 @@ _QUEUED_REQUESTS_MAX = 32  # Pipelined requests that wait; no official SDK pipel
 _SIZE_CHARS_MAX = (
     64  # Of a chunk's size line: 16 hex digits are 64 bits, and what follows a `;` means nothing here.
 )
+_CHUNK_BYTES = 24  # Framing that each chunk may have: 16 hex digits, two line ends, and a little more.
 _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer is under way.
 
 
@@ -65,7 +67,7 @@ class RequestReader:
         """Bytes that came while an answer was under way."""
         self.reading = True
         self.upload: Upload | None = None
-        """The room that the incoming body has, or waits for; None: it is small, or there is none."""
+        """The room that a body has until it is read, or waits for; None: it is small, or there is none."""
         self.deadline_s = gateway.context.now_s() + gateway.context.settings.header_s
         """By when the connection's next step must have happened, on the loop's clock."""
 
@@ -83,7 +85,8 @@ class RequestReader:
             self._after_upgrade(data[exc.args[0] :])
             return None
         except httptools.HttpParserError as exc:
-            return errors.malformed(f"Malformed HTTP request: {exc}.")
+            status = 505 if str(exc) == "Invalid HTTP version" else 400
+            return errors.malformed(f"Malformed HTTP request: {exc}.", status=status)
         incoming = self.incoming
         if incoming is not None and incoming.codings and incoming.method and incoming.rejection is None:
             self._look_at_chunk(incoming, data)
@@ -188,13 +191,23 @@ class RequestReader:
     def drop_incoming(self) -> None:
         """Forget the incoming request, and give back its room."""
         self.incoming = None
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Give back the room of a body that was read, or will never be."""
         if self.upload is not None:
-            self._give_back(self.upload)
+            self._gateway.body_memory.give_back(self.upload)
+            self.upload = None
 
     def culprit(self) -> Request:
         """Return the incoming request, if its head has come, or a stand-in."""
         incoming = self.incoming
-        return incoming if incoming is not None and incoming.method else unnamed()
+        if incoming is not None and incoming.method:
+            return incoming
+        stand_in = unnamed()
+        if incoming is not None and incoming.url:
+            stand_in.method = self._parser.get_method()  # no content follows HEAD (RFC 9110 9.3.2)
+        return stand_in
 
     def too_late(self) -> Rejection:
         """Return why a request whose time is over is rejected."""
@@ -210,10 +223,6 @@ class RequestReader:
     def _room_came(self) -> None:
         """Continue after the current callback returns: room came while another connection gave it back."""
         asyncio.get_running_loop().call_soon(self._on_room)
-
-    def _give_back(self, upload: Upload) -> None:
-        self._gateway.body_memory.give_back(upload)
-        self.upload = None
 
     def _after_upgrade(self, rest: bytes) -> None:
         """Continue in HTTP/1.1 as if no upgrade had been offered (RFC 9110 7.8: a server may ignore it).
@@ -243,13 +252,19 @@ class RequestReader:
             self.incoming.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header; trailers, which come when the method is known, mean nothing here."""
+        """Take one header, or a trailer."""
         request = self.incoming
         if request is None or request.method:
+            self.drop_trailer(name)
             return
         request.header_count += self._field_count(name, value) if self._head_bytes > FIELD_BYTES_MAX else 1
         if name not in IGNORED:
             take_header(request, name, value)
+
+    def drop_trailer(self, name: bytes) -> None:
+        """Forget a trailer, which comes when the method is known, and reject the request for one that others could heed."""
+        if self.incoming is not None and self.incoming.rejection is None:
+            self.incoming.rejection = refuse_trailer(name)
 
     def _field_count(self, name: bytes, value: bytes) -> int:
         """Return as how many fields one counts, in a head that is long enough for one to be too long: that is past the bound."""
@@ -281,7 +296,8 @@ class RequestReader:
         request = self.incoming
         if request is None or request.rejection is not None:
             return
-        self._head_bytes = 0
+        # Of framing, each chunk has its share; what is more adds up (RFC 9112 7.1.1).
+        self._head_bytes = max(0, self._head_bytes - len(data) - _CHUNK_BYTES)
         request.body_bytes += len(data)
         if request.body_bytes > self._gateway.context.settings.max_body_bytes:
             request.body, request.gathered = b"", None
@@ -307,8 +323,6 @@ class RequestReader:
         """Queue the request; it is answered after those before it."""
         request, self.incoming = self.incoming, None
         self._head_bytes = 0
-        if self.upload is not None:
-            self._give_back(self.upload)
         if request is not None and len(self.queue) <= _QUEUED_REQUESTS_MAX:
             if request.gathered is not None:
                 request.body, request.gathered = bytes(request.gathered), None

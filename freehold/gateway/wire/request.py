@@ -181,10 +181,10 @@ class Request:
         """Turn a target with scheme and authority into its path; the authority is what counts then (RFC 9112 3.2.2)."""
         if len(self.url) > TARGET_BYTES_MAX:
             return errors.target_too_long()
-        if self.url[:1] == b"/" and _PATH.fullmatch(self.url):
+        if _PATH.fullmatch(self.url) or (self.url == b"*" and self.method == b"OPTIONS"):
             return None
         found = _ABSOLUTE_FORM.fullmatch(self.url)
-        kind = _host_kind(found[1]) if found is not None and found[1] else None
+        kind = _host_kind(found[1]) if found is not None else None
         if found is None or kind is None:
             return errors.malformed(
                 "The request target must be a path, or an http or https URL (RFC 3986 3)."
@@ -224,15 +224,15 @@ _URL_CHARS = rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*"
 _PATH = re.compile(rb"/" + _URL_CHARS)
 _ABSOLUTE_FORM = re.compile(rb"(?i:https?)://([^/?#]*)([/?]" + _URL_CHARS + rb")?")
 # RFC 3986 3.2.2 allows more in a name; no host has it, and two parsers could split it in two ways.
-_HOST = re.compile(rb"([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::(\d{0,5}))?")
-_LOOPBACK = re.compile(rb"(?i:(?:[a-z0-9-]+\.)*localhost)|127\.\d+\.\d+\.\d+|\[::1\]|")
+_HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{0,5}))?")
+_LOOPBACK = re.compile(rb"(?i:(?:[a-z0-9-]+\.)*localhost)|127\.\d+\.\d+\.\d+|\[::1\]")
 
 
 @lru_cache(maxsize=256)
 def _host_kind(value: bytes) -> bool | None:
-    """Return whether a host lies outside the loopback (an empty one does not); None: it is not a host (RFC 9110 7.2)."""
+    """Return whether a host lies outside the loopback; None: it is not a host (RFC 9110 4.2.1, 7.2)."""
     found = _HOST.fullmatch(value.strip(b" \t"))
-    if found is None or int(found[2] or 0) > _PORT_MAX or (found[2] is not None and not found[1]):
+    if found is None or int(found[2] or 0) > _PORT_MAX:
         return None
     return _LOOPBACK.fullmatch(found[1]) is None
 
@@ -326,6 +326,7 @@ IGNORED = frozenset(
     for spelt in (name, name.title())
 )  # fmt: skip
 """Fields that mean nothing here, as clients write them: they are not even looked at."""
+_OF_HEADS = KNOWN | IGNORED
 
 
 def take_header(request: Request, name: bytes, value: bytes) -> None:
@@ -333,3 +334,10 @@ def take_header(request: Request, name: bytes, value: bytes) -> None:
     take = _BY_NAME.get(name) or _BY_LOWER_NAME.get(name.lower())
     if take is not None:
         take(request, value)
+
+
+def refuse_trailer(name: bytes) -> Rejection | None:
+    """Return the 400 for a field of a head in a trailer, or None: others merge it into the head, and read another request."""
+    if name.lower() not in _OF_HEADS:
+        return None
+    return errors.malformed("A field that belongs into the head came in a trailer (RFC 9110 6.5.1).")

