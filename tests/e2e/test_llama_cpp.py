@@ -147,6 +147,25 @@ def test_sound_for_a_model_that_hears_none_is_refused(client: httpx2.Client) -> 
     files = {"file": ("a.wav", b"RIFF" + bytes(60), "audio/wav")}
     answer = client.post("/v1/audio/transcriptions", data={"model": MODEL}, files=files)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_supported_by_engine")
+    for path, field in (("/v1/audio/speech", "input"), ("/v1/images/generations", "prompt")):
+        answer = client.post(path, json={"model": MODEL, field: "a cat"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_supported_by_engine")
+
+
+def test_how_long_a_prompt_is_and_may_be_reaches_the_client(client: httpx2.Client) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "word " * 5000}]}
+    error = client.post("/v1/chat/completions", json=body).json()["error"]
+    assert (error["code"], error["n_ctx"]) == ("context_length_exceeded", 4096)
+    assert error["n_prompt_tokens"] > 5000
+
+
+def test_a_response_is_counted_and_one_that_is_not_stored_is_not_continued(client: httpx2.Client) -> None:
+    asked = {"model": MODEL, "input": "Say hello.", "store": False}
+    counted = client.post("/v1/responses/input_tokens", json=asked).json()["input_tokens"]
+    answer = client.post("/v1/responses", json=asked | {"max_output_tokens": 4}).json()
+    assert counted == answer["usage"]["input_tokens"]
+    refused = client.post("/v1/responses", json=asked | {"previous_response_id": answer["id"]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "previous_response_id")
 
 
 def test_embeddings_are_alike_where_texts_are(client: httpx2.Client) -> None:
