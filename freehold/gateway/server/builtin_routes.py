@@ -15,7 +15,7 @@ from freehold.gateway.endpoints.directory import Directory
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.errors import Rejection, model_not_found, not_allowed
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request import ENGINE_PATHS, Caller, Request
 
 JSON = "application/json"
@@ -29,18 +29,17 @@ def models_for(gateway: Gateway, caller: Caller | None) -> list[str]:
     return [name for name in (*known.models, *known.adapters) if caller is None or caller.may_use(name)]
 
 
-def models(gateway: Gateway, caller: Caller | None) -> Answer:
+def models(gateway: Gateway, request: Request) -> Answer:
     """Return the list of the caller's models, in OpenAI's shape with vLLM's `max_model_len`."""
-    rows = [_model_row(gateway.directory, name) for name in models_for(gateway, caller)]
+    rows = [_model_row(gateway.directory, name) for name in models_for(gateway, request.caller)]
     return 200, msgspec.json.encode({"object": "list", "data": rows}), JSON
 
 
 def _one_model(gateway: Gateway, name: str, caller: Caller | None) -> Answer | Rejection:
-    """Return one model, or the 404, or the 403 for one that is not the caller's to use."""
-    if name not in gateway.directory.models and name not in gateway.directory.adapters:
-        return model_not_found(name, models_for(gateway, caller))
-    if caller is not None and not caller.may_use(name):
-        return not_allowed(name)
+    """Return one model, or the 404, also for one that is not the caller's to use."""
+    known = models_for(gateway, caller)
+    if name not in known:
+        return errors.model_not_found(name, known)
     return 200, msgspec.json.encode(_model_row(gateway.directory, name)), JSON
 
 
@@ -60,26 +59,31 @@ def _model_row(directory: Directory, name: str) -> dict[str, Any]:
     return row | ({"max_model_len": entry.max_context_tokens} if entry.max_context_tokens else {})
 
 
-def live(gateway: Gateway, caller: Caller | None = None) -> Answer:
+def live(gateway: Gateway, request: Request) -> Answer:
     """Return 200: the loop turns."""
-    del gateway, caller
+    del gateway, request
     return 200, b'{"status":"ok"}', JSON
 
 
-def ready(gateway: Gateway, caller: Caller | None = None) -> Answer:
+def ready(gateway: Gateway, request: Request) -> Answer:
     """Return 200 when requests should come here, 503 otherwise, with the reason."""
-    del caller
+    del request
     status = _status(gateway)
     return (200 if status in {"ok", "degraded"} else 503), msgspec.json.encode({"status": status}), JSON
 
 
-def health(gateway: Gateway, caller: Caller | None = None) -> Answer:
-    """Return the same verdict with what it rests on: replicas and queue per model, snapshot, requests under way."""
-    snapshot = gateway.directory.snapshot
-    context, group = gateway.context, gateway.group
+def health(gateway: Gateway, request: Request) -> Answer:
+    """Return the same verdict with what it rests on: replicas and queue of the caller's models, snapshot, requests under way.
+
+    It needs no key, so without one models and costs are shown where `/metrics` needs none either.
+    """
+    directory, caller = gateway.directory, request.caller
+    context, group, snapshot = gateway.context, gateway.group, directory.snapshot
+    shown = caller is not None or gateway.authenticator is None or _is_open(gateway, request)
+    names = [name for name in directory.models if shown and (caller is None or caller.may_use(name))]
     body = {
         "status": _status(gateway),
-        "models": {name: _model_health(model, snapshot) for name, model in gateway.directory.models.items()},
+        "models": {name: _model_health(directory.models[name], snapshot) for name in names},
         "snapshot": {"generation": snapshot.generation, "age_s": round(gateway.snapshot_age_s(), 1)},
         "control_plane": "connected" if gateway.has_parent else "gone",
         "workers": {
@@ -94,9 +98,13 @@ def health(gateway: Gateway, caller: Caller | None = None) -> Answer:
             "trouble": gateway.authenticator.trouble or None,
         }
     if gateway.fallbacks is not None:
-        # Costs are confidential, and /health needs no key.
-        body["fallback"] = gateway.fallbacks.health(spent=caller is not None or context.settings.metrics_open)
-    return ready(gateway)[0], msgspec.json.encode(body), JSON
+        body["fallback"] = gateway.fallbacks.health(spent=shown)
+    return ready(gateway, request)[0], msgspec.json.encode(body), JSON
+
+
+def _is_open(gateway: Gateway, request: Request) -> bool:
+    """Return whether metrics are read without a key: on the loopback, by no web page of another host."""
+    return gateway.context.settings.metrics_open and not request.foreign
 
 
 def _ejected(model: ServedModel) -> int:
@@ -138,9 +146,17 @@ def _answered_elsewhere(gateway: Gateway) -> bool:
     return any(route.covers_outage for routes in found for route in routes)
 
 
-def metrics(gateway: Gateway, caller: Caller | None = None) -> Answer:
+def metrics(gateway: Gateway, request: Request) -> Answer | Rejection:
     """Return the Prometheus text: of all workers, and after it the metrics of the node's agent."""
-    del caller
+    caller, known = request.caller, gateway.directory
+    if not _is_open(gateway, request):
+        if caller is None:
+            # Without keys, a web page whose name was made to point here (DNS rebinding) could read it.
+            return errors.forbidden(
+                "Metrics are read under a loopback name, such as http://127.0.0.1:PORT/metrics."
+            )
+        if not all(map(caller.may_use, (*known.models, *known.adapters))):
+            return errors.forbidden("Metrics show every model, and this API key may not use all of them.")
     metrics = (
         gateway.context.metrics.metrics
         if gateway.group is None
@@ -152,7 +168,7 @@ def metrics(gateway: Gateway, caller: Caller | None = None) -> Answer:
     return 200, body + gateway.agent.text(), content_type
 
 
-_ROUTES: dict[str, Callable[[Gateway, Caller | None], Answer]] = {
+_ROUTES: dict[str, Callable[[Gateway, Request], Answer | Rejection]] = {
     "/v1/models": models,
     "/livez": live,
     "/readyz": ready,
@@ -172,12 +188,7 @@ def answer(gateway: Gateway, request: Request) -> Answer | Rejection:
         return errors.not_found(path, ENGINE_PATHS | _ROUTES.keys())
     if request.method not in {b"GET", b"HEAD"}:
         return errors.wrong_method(request.method.decode("ascii"), "GET, HEAD")
-    if route is metrics and request.foreign and request.caller is None:
-        # Without keys, a web page whose name was made to point here (DNS rebinding) could read it.
-        return errors.forbidden(
-            "Metrics are read under a loopback name, such as http://127.0.0.1:PORT/metrics."
-        )
     if route is not None:
-        return route(gateway, request.caller)
+        return route(gateway, request)
     name = unquote_to_bytes(path.removeprefix("/v1/models/")).decode("utf-8", "replace")
     return _one_model(gateway, name, request.caller)

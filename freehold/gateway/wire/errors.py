@@ -86,10 +86,13 @@ def wrong_method(method: str, allow: str) -> Rejection:
 
 
 def model_not_found(model: str, known: list[str]) -> Rejection:
-    """Return the 404 for a model that this stack does not serve, naming those it does."""
+    """Return the 404 for a model that this stack does not serve, or not to this caller: it learns not which of the two.
+
+    `known`: the caller's models.
+    """
     names = ", ".join(known[:20]) or "none"
     return invalid(
-        f"The model {model[:200]!r} does not exist here. Models served: {names}.",
+        f"The model {model[:200]!r} does not exist, or you may not use it. Your models: {names}.",
         status=404,
         code="model_not_found",
         param="model",
@@ -100,15 +103,6 @@ def unauthorized(message: str) -> Rejection:
     """Return the 401 for a request without a key that is accepted."""
     error = ApiError(status=401, message=message, type="authentication_error", code="invalid_api_key")
     return Rejection(error=error, headers=b"www-authenticate: Bearer\r\n")
-
-
-def not_allowed(model: str) -> Rejection:
-    """Return the 403 for a model that exists and is not this key's to use."""
-    message = f"This API key may not use the model {model}."
-    error = ApiError(
-        status=403, message=message, type="permission_error", code="model_not_allowed", param="model"
-    )
-    return Rejection(error=error)
 
 
 def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Rejection:

@@ -125,7 +125,9 @@ class EnginesReader:
                 if cpu_s is None
                 else Reading(value=cpu_s)
             )
-            view = msgspec.structs.replace(view, process_state=state, cpu_s=reading)
+            view = msgspec.structs.replace(
+                view, process_state=state, cpu_s=reading, processes=known.group.members
+            )
         serves = bool(target.url) and target.state == ReplicaState.READY
         asks = serves and view.process_state not in _CANNOT_ANSWER
         if asks:

@@ -29,7 +29,8 @@ class ProcessGroup:
         self.pid = pid
         self._proc = root / "proc"
         self._clock = clock
-        self._members: list[int] = [pid]
+        self.members: tuple[int, ...] = (pid,)
+        """Pids as of the last look for them."""
         self._due_s = clock.monotonic_s()
 
     def read(self, *, threads: bool = False) -> tuple[str, float | None]:
@@ -41,7 +42,7 @@ class ProcessGroup:
         leader = stat_fields(self._proc / str(self.pid))
         if not leader or leader[_STATE] in "ZX":
             return (leader[_STATE] if leader else "X"), None
-        stats = [fields for pid in self._members if (fields := stat_fields(self._proc / str(pid)))]
+        stats = [fields for pid in self.members if (fields := stat_fields(self._proc / str(pid)))]
         states = {fields[_STATE] for fields in stats}
         if threads:
             states |= set(self._thread_states())
@@ -53,7 +54,7 @@ class ProcessGroup:
         if now_s < self._due_s:
             return
         self._due_s = now_s + MEMBERS_EVERY_S
-        self._members = [self.pid, *self._others()]
+        self.members = (self.pid, *self._others())
 
     def _others(self) -> Iterator[int]:
         mine = str(self.pid)
@@ -65,7 +66,7 @@ class ProcessGroup:
 
     def _thread_states(self) -> Iterator[str]:
         left = THREADS_MOST
-        for pid in self._members:
+        for pid in self.members:
             try:
                 names = os.listdir(self._proc / str(pid) / "task")  # noqa: PTH208 (as above)
             except OSError:  # it has ended

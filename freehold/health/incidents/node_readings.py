@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from freehold.core.findings import Finding, Verdict
 from freehold.health.checks.storage_errors import same_disk
+from freehold.health.evidence.incident import SILENCE_S
 from freehold.health.evidence.quantity import ReadingChange
 from freehold.health.evidence.surroundings import EngineEnd
 from freehold.health.evidence.view_changes import engine_end, gpu_changes
-from freehold.health.kernel_log.events import KernelEvent, pci_key, uuids
+from freehold.health.kernel_log.events import KernelEvent, Kind, pci_key, uuids
 from freehold.health.model.snapshot import GpuName
 from freehold.health.model.view import EngineView, Gpus, View, Volume
 
@@ -20,6 +21,8 @@ APART_S = 60.0
 """Between the readings that are kept. Source: our own choice: a fault shows in counters some looks before a probe is sure of it."""
 GPUS_MOST = 64
 """Names of GPUs that are kept, the newest. Source: our own bound: four times the largest node."""
+_OF_ONE_PROCESS = frozenset({Kind.CRASH, Kind.HUNG_TASK, Kind.OOM_KILL})
+"""Kinds whose line is about one process. Every user can have the kernel write one, under any name."""
 
 
 class NodeReadings:
@@ -32,6 +35,8 @@ class NodeReadings:
         self._gpus: Gpus | None = None
         self._volumes: tuple[Volume, ...] = ()
         self._engines: tuple[EngineView, ...] = ()
+        self._engine_pids: dict[int, float] = {}
+        """When a process was last seen among an engine's, Unix seconds."""
         self._at_s = 0.0
         self.named = False
         """The GPUs were read, so that it is known which is which."""
@@ -48,7 +53,12 @@ class NodeReadings:
         """Take in a view."""
         self._at_s = view.at_s
         self._volumes = self._volumes if view.volumes is None else view.volumes
-        self._engines = self._engines if view.engines is None else view.engines
+        if view.engines is not None:
+            self._engines = view.engines
+            fresh_s = view.at_s - SILENCE_S
+            seen = {pid: at_s for pid, at_s in self._engine_pids.items() if at_s > fresh_s}
+            now = (pid for each in view.engines for pid in (each.pid, *each.processes))
+            self._engine_pids = seen | dict.fromkeys(now, view.at_s)
         if view.gpus is not None:
             self._gpus, self.named = view.gpus, True
             if not self._kept or view.at_s - self._kept[-1][0] >= APART_S or view.at_s < self._kept[-1][0]:
@@ -61,6 +71,15 @@ class NodeReadings:
         if named := uuids(events):
             self._learn(GpuName(pci=pci, uuid=uuid) for pci, uuid in named.items())
             self._name_all()
+
+    def concerns_node(self, event: KernelEvent) -> bool:
+        """Return whether an event is about the node or an engine of it; False: about a process of something else.
+
+        If the whole machine ran out of memory, that is the node's, whichever process was killed for it.
+        """
+        if event.kind not in _OF_ONE_PROCESS or event.fields.get("limit") == "host":
+            return True
+        return int(event.fields["pid"]) in self._engine_pids
 
     def compare(self, findings: Iterable[Finding]) -> None:
         """Take over which GPUs are found to be cool: what the hot ones are compared with."""

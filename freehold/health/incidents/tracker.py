@@ -194,7 +194,7 @@ class IncidentTracker:
             found = as_event(event)
             if event.kind in SILENT or event.at_s < self._new_from_s:
                 continue
-            if self._is_past(found.component, event.at_s):
+            if self._is_past(found.component, event.at_s) or not self._readings.concerns_node(event):
                 continue
             if self._recalls and event.sequence <= self._sequence:
                 # The agent before this one knew the line: it goes back to its incident, if that still goes on, and is not new.

@@ -283,6 +283,8 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     to, D some thread waits for a device, S all sleep; empty: not read."""
     cpu_s: Reading = Reading(state=State.UNKNOWN)
     """CPU seconds of the process group, ever."""
+    processes: tuple[int, ...] = ()
+    """Pids of the group, as old as the last look for its members."""
     exit_text: str = ""
     """How it ended, by `engines.*.explain_exit`; empty: it runs."""
 

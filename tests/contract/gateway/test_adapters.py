@@ -84,12 +84,12 @@ def test_models_tell_adapters_with_their_parent(client: Client, the_keys: Keys) 
 def test_a_key_for_the_model_is_none_for_its_adapters_and_the_other_way_round(
     client: Client, the_keys: Keys, engine: Engine
 ) -> None:
-    assert chat(client, the_keys, "tone", key="base").status == 403
-    assert chat(client, the_keys, "m", key="tone").status == 403
+    assert chat(client, the_keys, "tone", key="base").status == 404
+    assert chat(client, the_keys, "m", key="tone").status == 404
     assert chat(client, the_keys, "tone", key="tone").status == 200
     listed = client.ask(get("/v1/models", extra=the_keys.bearer("tone"))).json["data"]
     assert [row["id"] for row in listed] == ["tone"]
-    assert client.ask(get("/v1/models/tone", extra=the_keys.bearer("base"))).status == 403
+    assert client.ask(get("/v1/models/tone", extra=the_keys.bearer("base"))).status == 404
     assert len(engine.calls) == 1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import AuthenticationError, OpenAI, PermissionDeniedError, RateLimitError
+from openai import AuthenticationError, NotFoundError, OpenAI, RateLimitError
 
 from gateway_rig.client import Answer, Client, ask, post
 from gateway_rig.engines import STREAM_HEAD, Call, Engine, Engines, chunk, delta, whole
@@ -328,9 +328,9 @@ def test_the_official_client_knows_each_refusal(sdk: OpenAI, keys: Keys, engine:
     with pytest.raises(AuthenticationError) as no_key:
         sdk.with_options(api_key="fh-wrong").chat.completions.create(model="m", messages=HI)
     assert no_key.value.code == "invalid_api_key"
-    with pytest.raises(PermissionDeniedError) as not_mine:
+    with pytest.raises(NotFoundError) as not_mine:
         sdk.chat.completions.create(model="other", messages=HI)
-    assert not_mine.value.code == "model_not_allowed"
+    assert not_mine.value.code == "model_not_found"
     spender = sdk.with_options(api_key=keys.key_of["sdk-budget"], max_retries=5)
     assert spender.chat.completions.create(model="m", messages=HI, max_tokens=20).choices
     with pytest.raises(RateLimitError) as spent:

@@ -122,6 +122,34 @@ def test_a_disk_that_no_watched_volume_is_on_has_an_incident_of_its_own() -> Non
     assert len(node.incidents) == 2  # the model's own disk may well be why its engine stands still
 
 
+CRASHED = "VLLM::EngineCor[{}]: segfault at 18 ip 00007f1c sp 00007ffe error 4 in libcuda.so.580.159[7f1c00000+200000]"
+KILLED = "Memory cgroup out of memory: Killed process {} (VLLM::EngineCor) total-vm:1kB, anon-rss:1kB"
+HANGS = "INFO: task nvidia-smi:{} blocked for more than 120 seconds."
+
+
+@pytest.mark.parametrize("line", [CRASHED, KILLED, HANGS])
+def test_a_process_with_an_engines_or_the_drivers_name_is_no_incident(line: str) -> None:
+    """Each user can name a process so and let it crash; only an engine's own pid counts."""
+    node = Node()
+    node.run(60)
+    node.say(line.format(31_337))
+    node.run(30)
+    assert node.incidents == ()
+    node.say(line.format(4001))
+    node.run(30)
+    assert "4001" in node.incident.evidence[0].value
+
+
+def test_an_engine_that_is_gone_is_known_by_its_workers_pid_too() -> None:
+    node = Node()
+    node.spoil["engines"] = frozen_engine(1, node.clock.now_s, processes=(4001, 4077))
+    node.run(4)
+    node.spoil["engines"] = lambda engines: engines[:1]
+    node.say(CRASHED.format(4077))
+    node.run(10)
+    assert any("4077" in entry.value for entry in node.incident.evidence)
+
+
 @pytest.mark.parametrize(
     "line",
     [
