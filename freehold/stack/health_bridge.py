@@ -1,7 +1,7 @@
 """The bridge between the agent of a node and the fleet: replicas to the agent, stalled engines to the fleet, metrics to the gateway.
 
-The fleet restarts an engine only if the same process has been stalled for RESTART_S. A busy engine is never reported. This
-module decides nothing else.
+The fleet restarts an engine only if the same process has been stalled, or has worked for no client, for RESTART_S. Any other busy
+engine is never reported. This module decides nothing else.
 """
 
 import asyncio
@@ -36,6 +36,8 @@ replicas, and a process that was stopped for a moment runs again."""
 SUSPECT_S = 120.0
 """The same if every replica is stalled just after the agent itself was frozen, as on a machine that was suspended. Source: our
 own choice: an engine that was only frozen works again long before, and one that lost its GPU does not."""
+_RESTARTED = frozenset({"stalled", "no_client"})
+"""Reasons of the progress check for which an engine is restarted."""
 _EXITED = frozenset({ReplicaState.BACKOFF, ReplicaState.CRASH_LOOP})
 
 
@@ -135,11 +137,11 @@ def _of_progress(snapshot: HealthSnapshot, verdict: Verdict) -> dict[str, Settle
 def _stalled(
     snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]
 ) -> Iterator[tuple[ReplicaStatus, SettledFinding]]:
-    """Yield the replicas whose present process has a confirmed finding `stalled`."""
+    """Yield the replicas whose present process has a confirmed finding for which it is restarted."""
     sick = _of_progress(snapshot, Verdict.UNHEALTHY)
     for replica in replicas:
         confirmed = sick.get(f"engine:{replica.id}")
-        if confirmed is None or confirmed.finding.reason != "stalled":
+        if confirmed is None or confirmed.finding.reason not in _RESTARTED:
             continue
         if replica.started_wall_s is not None and confirmed.since_s > replica.started_wall_s:
             yield replica, confirmed

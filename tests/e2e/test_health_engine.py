@@ -159,6 +159,27 @@ def test_a_request_that_hangs_inside_the_engine_is_found_within_15_s(box: Box) -
         assert stack.end() == 0
 
 
+@pytest.mark.real_model
+def test_a_real_engine_that_works_for_no_client_is_restarted(box: Box, weights_path: Path) -> None:
+    """Its client leaves it with a grammar within the limits, and still it stops all slots for minutes."""
+    assert weights_path.exists()
+    example = EXAMPLE.read_text().replace("replicas: 2", "replicas: 1")
+    example = example.replace("engine: llama-cpp", "engine: llama-cpp\n    stall: 20s", 1)
+    with box.foreground("--config", str(box.write(example))) as stack:
+        replica = stack.replicas()[0]
+        name, pid = replica["id"], replica["pid"]
+        grammar = "root ::= " + "part " * 8 + "\npart ::= " + '"a"? ' * 90
+        with suppress(httpx2.TimeoutException), http(3.0) as client:
+            body = {"model": replica["model"], "prompt": "Hi", "max_tokens": 4, "grammar": grammar}
+            client.post(f"{stack.url}/v1/completions", json=body)
+        until_reason(box, name, "no_client", timeout_s=60)
+        wait_until(
+            lambda: stack.replicas()[0]["pid"] not in (pid, None), timeout_s=60, what="another process"
+        )
+        until_reason(box, name, "idle", timeout_s=60)
+        assert stack.end() == 0
+
+
 def test_the_agent_comes_back_and_its_end_and_hang_touch_nobody(box: Box) -> None:
     box.fake_config()
     with box.foreground() as stack:

@@ -18,6 +18,7 @@ import pytest
 from e2e.box import Stack, http, serving
 from e2e.client_asks import alike
 from e2e.client_suite import ClientSuite
+from gateway_rig.large_bodies import KEYS_64000
 from lora_adapter import write_adapter
 from waiting import wait_until
 
@@ -106,6 +107,17 @@ def test_a_grammar_that_would_end_the_engine_is_refused(stack: Stack, client: ht
         answer = client.post("/v1/completions", json=deep)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "constraint_too_large")
     assert {replica["pid"] for replica in stack.replicas()} == pids
+
+
+def test_64000_keys_never_reach_the_engine(client: httpx2.Client) -> None:
+    """It looks through all keys of an object for each of them: such a body would keep all of its slots waiting for a minute."""
+    head = {"content-type": "application/json"}
+    for body in (KEYS_64000, KEYS_64000.replace(b'"m"', b'"m","messages":[]', 1)):
+        answer = client.post(
+            "/v1/chat/completions", content=body.replace(b'"m"', b'"%b"' % MODEL.encode(), 1), headers=head
+        )
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "body_too_complex")
+    assert chat(client, max_tokens=1)
 
 
 def test_shapes_at_the_limits_leave_the_engine_alive(stack: Stack, client: httpx2.Client) -> None:

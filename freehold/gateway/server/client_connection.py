@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from freehold.gateway.exchange.exchange import Exchange
@@ -19,10 +20,10 @@ from freehold.gateway.server.keyed_reader import KeyedReader
 from freehold.gateway.server.keyless import KeylessConnections
 from freehold.gateway.server.request_ids import unnamed
 from freehold.gateway.server.request_reader import RequestReader
-from freehold.gateway.server.routing import begin
+from freehold.gateway.server.routing import LARGE_BYTES, begin, read
 from freehold.gateway.wire import errors, headers
 from freehold.gateway.wire.errors import Rejection
-from freehold.gateway.wire.request import Request
+from freehold.gateway.wire.request import ENGINE_PATHS, Request
 
 SEND_BUFFER_BYTES = 64 * 1024
 """SO_SNDBUF and write high-water mark per client. Source: gateway benchmarks: a client that stops reading holds under
@@ -54,7 +55,7 @@ class Handshake:
 class ClientConnection(asyncio.Protocol):
     """One client."""
 
-    __slots__ = ("_context", "_gateway", "_idle", "_keyless", "_known", "_reader", "_stepping", "_write_paused", "closing",
+    __slots__ = ("_being_read", "_context", "_gateway", "_idle", "_keyless", "_known", "_reader", "_stepping", "_write_paused", "closing",
                  "exchange", "transport", "unsent", "write")  # fmt: skip
 
     transport: asyncio.Transport
@@ -73,6 +74,8 @@ class ClientConnection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.closing = False
         self.unsent = b""
+        self._being_read: asyncio.Future[Exchange | Rejection] | None = None
+        """What a thread finds in the large body of the request; None: no thread reads one."""
         self._idle = True
         self._known: KnownHead | None = None
         """The head that was last known here: pooled clients send the same with each request."""
@@ -135,6 +138,8 @@ class ClientConnection(asyncio.Protocol):
         self._key_came()
         self._reader.queue.clear()
         self._reader.drop_incoming()
+        if self._being_read is not None:
+            self._being_read.cancel()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_left()
@@ -201,7 +206,7 @@ class ClientConnection(asyncio.Protocol):
         if self.closing:
             return
         reader = self._reader
-        busy = self.exchange is not None or reader.queue or self._write_paused
+        busy = self.exchange is not None or self._being_read or reader.queue or self._write_paused
         if busy or reader.held or reader.waiting:
             reader.hold(data)
         else:
@@ -266,7 +271,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _step(self) -> bool:
         """Do the next thing and return whether another may follow."""
-        if self.exchange is not None or self.closing:
+        if self.exchange is not None or self._being_read or self.closing:
             return False
         if self._write_paused:
             self._await_client()
@@ -293,7 +298,15 @@ class ClientConnection(asyncio.Protocol):
             self.data_received(waiting)
         return bool(waiting)
 
-    def _dispatch(self, request: Request) -> None:
+    def _dispatch(self, request: Request, found: Exchange | Rejection | None = None) -> None:
+        """Begin a request, or let a thread read its body first and then come here again with what it found."""
+        large = len(request.body) > LARGE_BYTES and request.path in ENGINE_PATHS
+        if large and found is None and request.rejection is None:
+            self._being_read = self._gateway.in_thread(partial(read, self._gateway, self, request))
+            self._being_read.add_done_callback(partial(self._was_read, request))
+            return
+        if self._reader.upload is not None:
+            self._reader.give_back()
         if request.rejection is not None:
             if request.caller is None and self._keyless is None:
                 self._count_keyless()
@@ -301,10 +314,17 @@ class ClientConnection(asyncio.Protocol):
             return
         if request.caller is not None and self._keyless is not None:
             self._key_came()
-        exchange = begin(self._gateway, self, request)
+        exchange = begin(self._gateway, self, request=request, found=found)
         if exchange is not None:
             self.exchange = exchange
             exchange.start()
+
+    def _was_read(self, request: Request, done: "asyncio.Future[Exchange | Rejection]") -> None:
+        self._being_read = None
+        if not self.closing:
+            if done.exception() is not None:
+                self.abort()
+            self._dispatch(request, done.result())
 
     def answered(self) -> None:
         """Take the next request: the exchange wrote its answer's last byte."""
@@ -427,7 +447,7 @@ class ClientConnection(asyncio.Protocol):
         """Enforce the time limits; called about twice a second."""
         if self.exchange is not None:
             self.exchange.check(now_s)
-        elif now_s < self._reader.deadline_s:
+        elif self._being_read is not None or now_s < self._reader.deadline_s:
             return
         elif self.closing or self._write_paused:
             self.abort()

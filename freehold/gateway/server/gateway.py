@@ -8,9 +8,10 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from freehold.core.clock import wall_s
 from freehold.core.events import EndpointLoad, GatewayStats, Snapshot
@@ -40,6 +41,8 @@ from freehold.gateway.wire.request import Caller
 from freehold.telemetry.metrics import Reading
 
 _TICK_S = 0.5  # One coarse timer for every time limit of every connection: limits are seconds, half of one is exact enough.
+
+T = TypeVar("T")
 
 
 class OpenConnection(Protocol):
@@ -95,6 +98,7 @@ class Gateway:
         self.connections_max = CONNECTIONS_MAX
         self.keyless = KeylessConnections(self.connections) if settings.keys_path else None
         """Connections that have shown no key; None: no key is needed."""
+        self._thread = ThreadPoolExecutor(1, "freehold-large-bodies")  # it starts with the first of them
         self.tls_failed_total = 0
         """Connections that ended before TLS was agreed."""
         self.has_parent = True
@@ -144,6 +148,10 @@ class Gateway:
             self._shared_quarantine.read_others(self.context.now_s())
         for model in self.directory.models.values():
             model.admission.pump()
+
+    def in_thread(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Do work that would stop the loop for too long in a thread, one after the other: there is one."""
+        return self._loop.run_in_executor(self._thread, work)
 
     # The control plane's side
 

@@ -67,7 +67,7 @@ class RequestReader:
         """Bytes that came while an answer was under way."""
         self.reading = True
         self.upload: Upload | None = None
-        """The room that the incoming body has, or waits for; None: it is small, or there is none."""
+        """The room that a body has until it is read, or waits for; None: it is small, or there is none."""
         self.deadline_s = gateway.context.now_s() + gateway.context.settings.header_s
         """By when the connection's next step must have happened, on the loop's clock."""
 
@@ -191,8 +191,13 @@ class RequestReader:
     def drop_incoming(self) -> None:
         """Forget the incoming request, and give back its room."""
         self.incoming = None
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Give back the room of a body that was read, or will never be."""
         if self.upload is not None:
-            self._give_back(self.upload)
+            self._gateway.body_memory.give_back(self.upload)
+            self.upload = None
 
     def culprit(self) -> Request:
         """Return the incoming request, if its head has come, or a stand-in."""
@@ -218,10 +223,6 @@ class RequestReader:
     def _room_came(self) -> None:
         """Continue after the current callback returns: room came while another connection gave it back."""
         asyncio.get_running_loop().call_soon(self._on_room)
-
-    def _give_back(self, upload: Upload) -> None:
-        self._gateway.body_memory.give_back(upload)
-        self.upload = None
 
     def _after_upgrade(self, rest: bytes) -> None:
         """Continue in HTTP/1.1 as if no upgrade had been offered (RFC 9110 7.8: a server may ignore it).
@@ -322,8 +323,6 @@ class RequestReader:
         """Queue the request; it is answered after those before it."""
         request, self.incoming = self.incoming, None
         self._head_bytes = 0
-        if self.upload is not None:
-            self._give_back(self.upload)
         if request is not None and len(self.queue) <= _QUEUED_REQUESTS_MAX:
             if request.gathered is not None:
                 request.body, request.gathered = bytes(request.gathered), None

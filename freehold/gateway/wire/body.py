@@ -211,7 +211,9 @@ def _two_models(data: bytes) -> Rejection | None:
     Of two keys some take the first, and Go's own decoder takes `Model` for `model`. Such a body has the word twice, or
     letters of it as escapes; whether keys stand twice shows when it is written anew with each key once.
     """
-    if data.lower().count(b'"model"') == 1 and b"\\u006" not in data and b"\\u004" not in data:
+    # Without its backslash first: in a text of backslashes that is found twenty times as fast.
+    escapes = (b"u006" in data and b"\\u006" in data) or (b"u004" in data and b"\\u004" in data)
+    if not escapes and data.lower().count(b'"model"') == 1:
         return None
     return _ambiguous(data, "model")
 

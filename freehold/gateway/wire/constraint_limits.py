@@ -11,6 +11,7 @@ from operator import attrgetter
 import msgspec
 
 from freehold.engines.base import ConstraintLimits
+from freehold.gateway.wire.bounds import is_deeper
 from freehold.gateway.wire.errors import Rejection, invalid
 
 TEXTS = ("grammar", "regex", "ebnf", "guided_grammar", "guided_regex")
@@ -38,8 +39,6 @@ _PARSED = ("pattern", "regex", "grammar", "ebnf", "json")
 `structured_outputs` (`json` may be a text too)."""
 _MARKS = tuple(f'"{key}"'.encode() for key in _PARSED)
 _PATTERNS = re.compile(b"(?:%b)" % b"|".join(_MARKS) + rb'\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
-_ROUND = bytes.maketrans(b"{}[]", b"()()")
 
 
 def refuse_constraints(fields: object, limits: ConstraintLimits) -> Rejection | None:
@@ -64,7 +63,7 @@ def _why_not(name: str, raw: bytes, limits: ConstraintLimits) -> str:
             return "cannot be read"
     if raw.startswith(b'"'):
         return _why_not_text(raw, limits)
-    if _is_deeper(raw, limits.depth):
+    if is_deeper(raw, limits.depth):
         return f"is nested deeper than {limits.depth} arrays and objects"
     texts = _PATTERNS.findall(raw) if any(mark in raw for mark in _MARKS) else ()
     return next(filter(None, (_why_not_text(text, limits) for text in texts)), "")
@@ -78,18 +77,6 @@ def _why_not_text(text: bytes, limits: ConstraintLimits) -> str:
     if sum(map(text.count, _REPEATS)) > limits.repeats:
         return f"has a grammar or regular expression with more than {limits.repeats} repetitions"
     return ""
-
-
-def _is_deeper(raw: bytes, depth: int) -> bool:
-    """Return whether a JSON value is nested deeper: each turn takes the innermost level away, at the speed of memory."""
-    # What is left between texts, once no text has a quote of its own.
-    outside = raw.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
-    left = b"".join(outside).translate(_ROUND, _NOT_BRACKETS)
-    for _ in range(depth):
-        if not left:
-            return False
-        left = left.replace(b"()", b"")
-    return bool(left)
 
 
 def _too_much(name: str, reason: str) -> Rejection:

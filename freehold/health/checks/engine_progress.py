@@ -2,13 +2,14 @@
 
 Liveness is progress: while requests run, the engine's own counters or the bytes that the gateway gets must move. If they do
 not, CPU time, a running thread or a GPU at work make the engine busy, as a long prompt does; busy is never stalled. An
-engine that sleeps with requests under way, or whose process is stopped, is stalled. The check judges by what moved, never by
-how fast, and it cannot see that an answer is nonsense.
+engine that sleeps with requests under way, or whose process is stopped, is stalled. One that works on and on while the gateway
+has no request there works for no client. The check judges by what moved, never by how fast, and it cannot see that an answer
+is nonsense.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise, takewhile
 
 from freehold.core.findings import Action, Evidence
 from freehold.health.judge import rule_result as result
@@ -26,6 +27,7 @@ GPU_BUSY_S = DECLARED.limit("gpu_busy_s")
 NO_PROGRESS_S = DECLARED.limit("no_progress_s")
 UNANSWERED_S = DECLARED.limit("unanswered_s")
 REMOTE_STILL_S = DECLARED.limit("remote_still_s")
+NO_CLIENT_S = DECLARED.limit("no_client_s")
 
 FRESH_S = 30.0
 """GPU readings older than this say nothing of now. Source: our own choice, three of the agent's periods."""
@@ -44,6 +46,12 @@ class _Point:
     """A request is under way there, ours included, as far as is known."""
     moved: bool
     """A counter or the gateway's count differs from the last one known."""
+
+    @property
+    def has_no_client(self) -> bool:
+        """Return whether it has a request, or does not answer, while the gateway has none there."""
+        has_request = bool(number(self.view.running)) or self.view.state is State.HUNG
+        return has_request and self.view.gateway_running == 0 and not self.view.canary_waits_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +84,20 @@ class _EngineWindow:
             if after.moved or not before.works:
                 return self.now_s - after.at_s
         return self.now_s - self.points[0].at_s
+
+    def no_client_s(self) -> float:
+        """Return how long it has worked on what was not, or no longer, the gateway's; 0: it has not.
+
+        Requests that arrived since count only if something has moved: else they wait behind that work.
+        """
+        newest = tuple(reversed(self.points))
+        alone = tuple(takewhile(lambda point: point.has_no_client, newest))
+        still = tuple(takewhile(lambda point: not point.moved and _has_work(point), newest))
+        groups = groupby(reversed(still), lambda point: point.has_no_client)
+        spans = [tuple(points) for has_none, points in groups if has_none]
+        # A single look may be older than the gateway's report of a new request.
+        starts = [span[0].at_s for span in spans if span[-1].at_s - span[0].at_s >= STILL_S]
+        return self.now_s - min([alone[-1].at_s if alone else self.now_s, *starts])
 
     def cpu_share(self, seconds: float) -> float | None:
         """Return the part of a core that its processes took in the last `seconds`; None: not known."""
@@ -134,6 +156,10 @@ def _works(view: EngineView, running: float | None) -> bool:
     return bool(running) and view.gateway_running is None and view.state is not State.OK
 
 
+def _has_work(point: _Point) -> bool:
+    return point.works or point.has_no_client
+
+
 def _gpu_percent(views: Sequence[View]) -> float:
     recent = (view for view in reversed(views) if view.monotonic_s >= views[-1].monotonic_s - FRESH_S)
     gpus = next((view.gpus for view in recent if view.gpus is not None), None)
@@ -167,6 +193,9 @@ def _at_rest(now: EngineView) -> RuleResult | None:
 def _at_work(seen: _EngineWindow) -> RuleResult:
     if not any(_is_readable(point.view) for point in seen.since(UNANSWERED_S)):
         return _unreadable(seen.now)
+    if _has_no_client(seen):
+        message = f"it has worked for {seen.no_client_s():.0f} s, and not on a request of the gateway"
+        return result.unhealthy("no_client", message, Action.RESTART_ENGINE)
     if not seen.points[-1].works:
         return _idle(seen)
     still_s = seen.still_s()
@@ -189,6 +218,13 @@ def _is_busy(seen: _EngineWindow, share: float | None, still_s: float) -> bool:
 def _remote_limit_s(now: EngineView) -> float:
     """Return how long an engine may be still whose processes are not seen; with processes, one look more decides."""
     return STILL_S if now.process_state else max(REMOTE_STILL_S, now.stall_s)
+
+
+def _has_no_client(seen: _EngineWindow) -> bool:
+    """Return whether an engine of this node works for no client for longer than it may need to notice that one has left."""
+    limit_s = max(NO_CLIENT_S, seen.now.stall_s or REMOTE_STILL_S)
+    at_work = (seen.cpu_share(NO_CLIENT_S) or 0.0) >= CPU_SHARE
+    return bool(seen.now.pid) and at_work and seen.no_client_s() >= limit_s
 
 
 def _busy(still_s: float, share: float | None) -> RuleResult:

@@ -179,7 +179,7 @@ BODIES: dict[str, tuple[bytes, int, str | None, str | None]] = {
     "nested beyond reason": (
         b'{"model":"m","x":' + b"[" * 9000 + b"]" * 9000 + b"}",
         400,
-        "invalid_json",
+        "body_too_complex",
         None,
     ),
     # Python takes the last, other parsers the first, Go's own takes any spelling

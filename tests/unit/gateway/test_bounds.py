@@ -1,8 +1,18 @@
 """What a body may hold: structure is bounded, texts and pictures are not."""
 
+from random import Random
+
 import pytest
 
-from freehold.gateway.wire.bounds import CONTAINERS_MAX, ELEMENTS_MAX, KEYS_MAX, LOOK_BYTES, too_complex
+from freehold.gateway.wire.bounds import (
+    CONTAINERS_MAX,
+    DEPTH_MAX,
+    ELEMENTS_MAX,
+    KEYS_MAX,
+    LOOK_BYTES,
+    is_deeper,
+    too_complex,
+)
 
 
 def keys(count: int, *, more: str = "0") -> bytes:
@@ -22,10 +32,13 @@ ALLOWED = {
     + b'\\\\","y":['
     + b"1," * 1000
     + b"1]}",
+    "backslashes": b'{"x":"' + b"\\\\" * 1_100_000 + b":" * 5000 + b'"}',
+    "a quote behind backslashes": b'{"x":"' + b"\\\\" * 300_000 + b'\\"' + b"{[:" * 5000 + b'"}',
+    "as deep as may be": b"[" * DEPTH_MAX + b" " * LOOK_BYTES + b"]" * DEPTH_MAX,
     "a picture": b'{"x":"data:image/png;base64,' + b"QUJD" * 100_000 + b'"}',
     "a prompt of numbers": b'{"prompt":[' + b"1234," * 200_000 + b"1]}",
     "not JSON": b'"' * (LOOK_BYTES + 1),
-    "closed more often than opened": b"}" * 1000 + b",".join([keys(2000, more='""')] * 3),
+    "closed more often than opened": b"}" * 100 + b",".join([keys(2000, more='""')] * 3),
 }
 
 
@@ -42,10 +55,12 @@ REFUSED = {
     "keys beside a text": (b'{"x":"\\\\\\"{","y":' + keys(KEYS_MAX + 1) + b"}", "keys in one object"),
     "arrays": (b"[" + b"[]," * (CONTAINERS_MAX + 1) + b"1]", "arrays and objects"),
     "objects": (b"[" + b"{}," * (CONTAINERS_MAX + 1) + b"1]", "arrays and objects"),
-    "deep": (b"[" * (CONTAINERS_MAX + 1), "arrays and objects"),
+    "many opened": (b"[" * (CONTAINERS_MAX + 1), "arrays and objects"),
     "elements": (b"[" + b"1," * (ELEMENTS_MAX + 1) + b"1]", "elements"),
-    "strings": (b"[" + b'"",' * (ELEMENTS_MAX + 1) + b"1]", "strings"),
-    "backslashes": (b'{"x":"' + b"\\\\" * 1_100_000 + b":" * 5000 + b'"}', "escaped backslashes"),
+    "strings": (b"[" + b'"",' * (ELEMENTS_MAX + 1) + b"1]", "elements"),
+    "behind a run of backslashes": (b'{"x":"' + b"\\\\" * 300_000 + b'","y":' + keys(KEYS_MAX + 1) + b"}", "keys in one object"),
+    "nested": (b"[" * (DEPTH_MAX + 1) + b" " * LOOK_BYTES + b"]" * (DEPTH_MAX + 1), "arrays and objects in each other"),
+    "arrays and objects in turn": (b'{"a":"}}","b":' + b'[{"c":' * 1001 + b'"]"' + b"}]" * 1001 + b" " * LOOK_BYTES + b"}", "arrays and objects in each other"),
 }  # fmt: skip
 
 
@@ -61,3 +76,22 @@ def test_more_structure_is_refused(name: str) -> None:
 def test_no_bound_can_be_passed_below_the_size_that_is_looked_at() -> None:
     assert LOOK_BYTES // len(b'"":0,') < KEYS_MAX
     assert min(CONTAINERS_MAX, ELEMENTS_MAX) > LOOK_BYTES // 2
+
+
+def test_texts_hide_no_bracket_and_make_none_wherever_a_piece_ends() -> None:
+    random = Random(7)
+    for _ in range(60):
+        outside = [bytes(random.choices(b"{}", k=20)) for _ in range(30)]
+        inner = [b"\\\\", b'\\"', b"{", b"}", b"a" * random.choice([1, 20_000])]
+        texts = [b"".join(random.choices(inner, k=random.choice([0, 9, 40]))) for _ in outside]
+        body = b"".join(b'%b"%b"' % both for both in zip(outside, texts, strict=True))
+        depth = pairs_in_each_other(b"".join(outside))
+        assert (is_deeper(body, depth), is_deeper(body, depth - 1)) == (False, True)
+
+
+def pairs_in_each_other(left: bytes) -> int:
+    """Return how often pairs of brackets can be taken away."""
+    turns = 0
+    while b"{}" in left:
+        left, turns = left.replace(b"{}", b""), turns + 1
+    return turns

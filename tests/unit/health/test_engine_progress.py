@@ -21,6 +21,8 @@ HUNG: dict[str, Any] = {
     "running": Reading(state=State.HUNG),
     "tokens_total": Reading(state=State.HUNG),
 }
+LEFT: dict[str, Any] = {"running": Reading(value=1)}
+"""It has a request, and the gateway has none there."""
 WORK: dict[str, Any] = {"gateway_running": 1, "running": Reading(value=1)}
 
 
@@ -71,6 +73,25 @@ def said(views: Sequence[View]) -> Finding:
         (looks(6, {"canary": Reading(state=State.HUNG)}), Verdict.UNHEALTHY, "canary_failed"),
         (looks(6, {"canary_waits_s": 9.0}, HUNG), Verdict.UNHEALTHY, "stalled"),
         (looks(400, WORK, HUNG, cpu=1.0), Verdict.DEGRADED, "no_progress"),
+        (looks(62, LEFT, cpu=1.0), Verdict.UNHEALTHY, "no_client"),
+        (looks(62, LEFT, cpu=1.0, tokens=3), Verdict.UNHEALTHY, "no_client"),  # it writes to nobody
+        (looks(62, HUNG, cpu=1.0), Verdict.UNHEALTHY, "no_client"),
+        (looks(59, LEFT, cpu=1.0), Verdict.HEALTHY, "busy"),
+        (looks(17, LEFT, {"stall_s": 5.0}, cpu=1.0), Verdict.UNHEALTHY, "no_client"),
+        (looks(15, LEFT, {"stall_s": 5.0}, cpu=1.0), Verdict.HEALTHY, "busy"),
+        (looks(62, LEFT, {"pid": 0}, cpu=1.0), Verdict.HEALTHY, "busy"),  # external: it may serve others
+        (looks(62, LEFT, {"gateway_running": None}, cpu=1.0), Verdict.HEALTHY, "busy"),
+        (looks(62, LEFT, {"canary_waits_s": 1.0}, cpu=1.0), Verdict.HEALTHY, "busy"),
+        (looks(62), Verdict.HEALTHY, "idle"),
+        # Requests that came since wait behind it.
+        (looks(5, LEFT, cpu=1.0) + looks(57, WORK, HUNG, cpu=1.0, first=5), Verdict.UNHEALTHY, "no_client"),
+        (
+            looks(5, LEFT, cpu=1.0) + looks(57, WORK, cpu=1.0, tokens=3, first=5),
+            Verdict.HEALTHY,
+            "progressing",
+        ),
+        # One look may have missed a request that had just come.
+        (looks(1, LEFT, cpu=1.0) + looks(61, WORK, HUNG, cpu=1.0, first=1), Verdict.HEALTHY, "busy"),
         (looks(int(NO_PROGRESS_S / STEP_S) - 1, WORK, HUNG, cpu=1.0), Verdict.HEALTHY, "busy"),
     ],
 )

@@ -77,6 +77,7 @@ def test_the_agent_receives_what_it_needs_of_each_replica() -> None:
         (settled(Verdict.UNHEALTHY, since_s=100 - RESTART_S), 10.0, True),
         (settled(Verdict.UNHEALTHY, since_s=101 - RESTART_S), 10.0, False),  # not for long enough
         (settled(Verdict.UNHEALTHY, since_s=50.0), 60.0, False),  # that was the process before
+        (settled(Verdict.UNHEALTHY, reason="no_client", since_s=100 - RESTART_S), 10.0, True),
         (settled(Verdict.HEALTHY, reason="busy", since_s=10.0), 10.0, False),
         (settled(Verdict.DEGRADED, reason="no_progress", since_s=10.0), 5.0, False),
         (settled(Verdict.UNHEALTHY, "engine:m-9", since_s=50.0), 10.0, False),
