@@ -29,7 +29,7 @@ help:
 	@echo "make engines run the long tests of the real vLLM and of conversions (20 minutes)"
 	@echo "make browser install Chromium from Debian, for the tests that look at reports"
 	@echo "make faults  inject real faults: lost packets between namespaces, slow, failing and hung disks (root, Debian, 4 min)"
-	@echo "make fuzz    ROUNDS=20 times as many random requests and answers as make test has, from SEED=1 (10 minutes)"
+	@echo "make fuzz    ROUNDS=20 times as many random requests and answers as make test has, from SEED=1 (15 minutes)"
 	@echo "make lock    pin requirements/*.in anew (UPGRADE=1: to the newest versions)"
 	@echo "make clean   remove everything that make made"
 	@echo "CONFIG=file.yaml, PYTHON=python3.12, VENV=folder change what is used"
@@ -84,7 +84,7 @@ faults: install-dev
 	@FAULTS=1 $(BIN)/python -m pytest -q tests/contract/health/test_mesh.py tests/contract/health/test_disk_faults.py tests/e2e/test_health_engine.py
 
 fuzz: install-dev
-	@FUZZ_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q tests/contract/gateway -k fuzz --timeout 3600 --hypothesis-seed=$(SEED)
+	@FUZZ_ROUNDS=$(ROUNDS) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q tests/contract/gateway tests/contract/spec -k fuzz --timeout 3600 --hypothesis-show-statistics
 
 # Each stamp is newer than its sources, so that a second `make up` only compares dates.
 $(VENV)/.python:

@@ -1,21 +1,26 @@
 """Ways to spoil bytes, and how long to go on with it."""
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 
 ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "1"))
-"""`FUZZ_ROUNDS=100 pytest tests/contract/gateway/test_fuzz*.py` tries a hundred times as many examples, other ones each
-time; without it, the same few on every run."""
+"""How many times as many examples are tried as in `make test`; `make fuzz` sets it."""
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
+"""What the examples are drawn from: the same seed gives the same ones."""
 
 
-def fuzz(examples: int) -> settings:
-    """Return how a fuzz test runs that tries so many examples by default."""
-    more: dict[str, Any] = {"derandomize": False, "print_blob": True} if ROUNDS > 1 else {}
+_Test = TypeVar("_Test", bound=Callable[..., Any])
+
+
+def fuzz(examples: int) -> Callable[[_Test], _Test]:
+    """Return what makes a fuzz test of a test: so many examples by default, drawn from SEED."""
     checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=examples * ROUNDS, suppress_health_check=checks, **more)
+    bounds = settings(max_examples=examples * ROUNDS, suppress_health_check=checks, print_blob=True)
+    return lambda test: seed(SEED)(bounds(test))
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:

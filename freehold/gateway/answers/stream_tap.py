@@ -45,7 +45,7 @@ _LAST = re.compile(
     re.MULTILINE,
 )
 _ERROR = re.compile(
-    rb"""^(?:event: ?error\b|(?:data|error): ?\{\s*"(?:error"|(?:object|type)": ?"error"))""", re.MULTILINE
+    rb"""^(?:event: ?error\b|error:|data: ?\{\s*"(?:error"|(?:object|type)": ?"error"))""", re.MULTILINE
 )
 """An error event. Source: as llama.cpp, vLLM and SGLang send it; Anthropic and OpenAI API references, "Streaming"."""
 _REMARKABLE = re.compile(rb"%b|%b" % (_LAST.pattern, _ERROR.pattern), re.MULTILINE)
@@ -261,8 +261,9 @@ class StreamTap(Tap):
     def _hold(self, rest: bytes, passed_bytes: int) -> bytes:
         """Keep the beginning of an event until the rest of it comes, and return what of it may be passed on now."""
         out = b""
-        # Half of the last event: an error behind it would come too late.
-        if not (self.hides or self.log or _REMARKABLE.match(rest)) or len(rest) > _HELD_BYTES_MAX:
+        # Half of the last event: an error behind it would come too late. What is short may become that, or an error.
+        short = len(rest) < _NAME_BYTES
+        if not (self.hides or self.log or short or _REMARKABLE.search(rest)) or len(rest) > _HELD_BYTES_MAX:
             out = rest[passed_bytes:]
             if len(rest) > _HELD_BYTES_MAX:
                 rest = rest[:_NAME_BYTES] + rest[_NAME_BYTES - _HELD_BYTES_MAX :]
@@ -279,7 +280,7 @@ class StreamTap(Tap):
 
     def _shown(self, event: bytes) -> bytes:
         """Return an event as the client gets it: without the text of an engine's own failure."""
-        if not _ERROR.match(event):
+        if not _ERROR.search(event):
             return event
         text = event.partition(b"data:")[2] or event.partition(b":")[2]
         error = errors.from_event(text)

@@ -417,9 +417,10 @@ def test_what_the_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(cage, "_may_mount", lambda: True)
     assert ways(7) == []
-    assert ways(5) == [
-        "Landlock's version 5 cannot keep engines from sending signals to this user's processes"
-    ]
+    signals = "sending signals to this user's processes"
+    assert ways(5) == [f"Landlock's version 5 cannot keep engines from {signals}"]
+    lacks = ("emptying this user's files, keys and ledger too", signals)
+    assert ways(2) == [f"Landlock's version 2 cannot keep engines from {lack}" for lack in lacks]
     assert ways(-1) == ["the kernel has no Landlock"]
     monkeypatch.setattr(cage, "_may_mount", lambda: False)
     assert "/dev/shm" in ways(7)[0]

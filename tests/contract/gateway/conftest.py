@@ -13,6 +13,11 @@ from gateway_rig.keys import Keys
 from gateway_rig.killing import answer as with_usage
 from gateway_rig.malformed import MAX_BODY_BYTES
 from gateway_rig.process import Gateway, model, running
+from gateway_rig.spoiling import ROUNDS, SEED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.line(f"fuzz: FUZZ_SEED={SEED} FUZZ_ROUNDS={ROUNDS}")
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,13 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_rig.client import Client, CutError, ask, get, post
 from gateway_rig.engines import Engine, Engines
 from gateway_rig.process import Gateway, model, running
+from gateway_rig.spoiling import PIECES, cut, fuzz, spoil
 from waiting import wait_until
 
 QUIET_S = 0.02
@@ -49,16 +50,9 @@ BITS = st.sampled_from(
 @st.composite
 def spoiled(draw: st.DrawFn) -> bytes:
     """Give a few requests in a row, with some places cut out, doubled or filled in."""
-    data = b"".join(draw(st.lists(st.sampled_from(VALID), min_size=1, max_size=3)))
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(data)))
-        end = min(len(data), at + draw(st.integers(0, 30)))
-        between = draw(st.one_of(BITS, st.just(b""), st.just(data[at:end] * 2)))
-        data = data[:at] + between + data[end:]
-    return data
+    return draw(spoil(b"".join(draw(st.lists(st.sampled_from(VALID), min_size=1, max_size=3))), BITS))
 
 
-PIECES = st.lists(st.integers(1, 400), max_size=6)
 NAMES = st.sampled_from(
     [b"Host", b"host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Upgrade", b"Expect", b"X"]
 )
@@ -86,10 +80,8 @@ def converse(client: Client, data: bytes, places: list[int]) -> bytes:
     """Send in pieces, read what comes, leave when nothing more does; return all that came."""
     client.socket.settimeout(QUIET_S)
     try:
-        for size in places:
-            client.send(data[:size])
-            data = data[size:]
-        client.send(data)
+        for piece in cut(data, places):
+            client.send(piece)
         return client.everything()
     except ConnectionError:  # refused before all was sent
         return client.everything()
@@ -122,7 +114,7 @@ def check_answers(raw: bytes) -> None:
 def check_engine(engine: Engine) -> None:
     """Check that the engine got whole, canonical requests and nothing else."""
     for call in engine.calls:
-        assert re.match(rb"POST /v1/(chat/completions|messages) HTTP/1\.1\r\nhost: 127", call.head)
+        assert re.match(rb"POST /v1/((chat/)?completions|messages) HTTP/1\.1\r\nhost: 127", call.head)
         assert call.head.lower().count(b"content-length:") == 1
         assert call.header("content-length") == str(len(call.body))
         assert call.header("transfer-encoding") is None
@@ -139,18 +131,13 @@ def survives(gateway: Gateway, engine: Engine, data: bytes, places: list[int]) -
     check_engine(engine)
 
 
-BOUNDED = settings(
-    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-
-
-@BOUNDED
+@fuzz(150)
 @given(data=spoiled(), places=PIECES)
 def test_spoiled_requests(gateway: Gateway, engine: Engine, data: bytes, places: list[int]) -> None:
     survives(gateway, engine, data, places)
 
 
-@BOUNDED
+@fuzz(150)
 @given(data=built(), places=PIECES)
 def test_well_formed_lines_that_make_no_sense_together(
     gateway: Gateway, engine: Engine, data: bytes, places: list[int]
@@ -158,7 +145,7 @@ def test_well_formed_lines_that_make_no_sense_together(
     survives(gateway, engine, data, places)
 
 
-@settings(BOUNDED, max_examples=50)
+@fuzz(50)
 @given(data=st.binary(max_size=300), places=PIECES)
 def test_noise(gateway: Gateway, engine: Engine, data: bytes, places: list[int]) -> None:
     survives(gateway, engine, data, places)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_rig.client import Answer, Client, CutError, ask
+from gateway_rig.client import Answer, Client, CutError, ask, post
 from gateway_rig.engines import ANSWER, STREAM_HEAD, chunk, delta, event, whole
 from gateway_rig.memory import MemoryClient, MemoryGateway, Wire
 from gateway_rig.spoiling import PIECES, cut, fuzz, spoil
@@ -39,6 +39,17 @@ BITS = st.sampled_from(
      b"transfer-encoding: gzip\r\n", b"connection: close\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 101 X\r\n\r\n",
      b"HTTP/1.1 100 X\r\n\r\n" * 10, b"HTTP/2 ", b"data: [DONE]\n\n", b"data: ", b"x" * 70_000, b"X: y\r\n" * 3000]
 ) | st.binary(max_size=8)  # fmt: skip
+STREAMING = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+USAGE_TOO = {"stream_options": {"include_usage": True}}
+SIGNS = (
+    b"[DONE]",
+    b'"error"',
+    b'"finish_reason":"',
+    b'"finish_reason": "',
+    b'"choices":[]',
+    b'"choices": []',
+)
+"""What tells a client that an answer is over."""
 ENDS: tuple[Exception | None, ...] = (None, ConnectionResetError())
 
 
@@ -112,6 +123,17 @@ def the_answer(client: MemoryClient, *, until_close: bool = False) -> Answer | N
 
 
 ASKS = st.sampled_from([ask("m"), ask("m", stream=True)])
+SECRET = b"/secret/path"
+ODD_EVENTS = st.sampled_from(
+    [*PARTS, *PARTS, delta("a").replace(b"\n", b"\r\n"), delta("a").replace(b"data: ", b"data:"), b"id: 1\nretry: 5\n" + delta("a"),
+     DONE.strip(), b"data:[DONE]\r\n\r\n", b": " + DONE, b"event: x\n" + DONE, b": ping\n\n", b":\n\n", b"\n\n", b"\r", b"data\n\n", b"data: \n\n",
+     b"data: null\n\n", b"data: {\n\n", b"data: {\ndata: }\n\n", b"\xef\xbb\xbf" + delta("a"), b"data: \xff\0\n\n", b"data: " + b"x" * 70_000 + b"\n\n",
+     b'data: {"choices":[]}\n\n', b'data: {"usage":null}\n\n', event({"choices": [], "usage": {"prompt_tokens": -1, "completion_tokens": 1e99}}),
+     b'data: {"error":{"message":"%b","code":500}}\n\n' % SECRET, b'event: error\ndata: {"error":{"message":"%b","code":500}}\n\n' % SECRET,
+     b'id: 1\ndata: {"error":{"message":"%b","code":500}}\n\n' % SECRET,
+     b'error: {"code":500,"message":"%b"}\n\n' % SECRET, b'data: {"object":"error","message":"%b","code":500}\n\n' % SECRET]
+)  # fmt: skip
+"""Events as engines send them and as none should; an error of an engine's own names a path of its machine."""
 
 
 @fuzz(300)
@@ -157,6 +179,30 @@ def test_spoiled_answers(
     client = converse(rig, request, Engine(rig, cut(raw, places), end=(end,)))
     the_answer(client)
     assert client.at_rest
+    client.leave()
+
+
+@fuzz(500)
+@given(events=st.lists(ODD_EVENTS, max_size=8), whole_chunks=st.booleans(), ends=st.booleans(), places=PIECES,
+       usage=st.booleans(), end=st.sampled_from(ENDS))  # fmt: skip
+def test_streams_of_odd_events(
+    rig: MemoryGateway, events: list[bytes], places: list[int], end: Exception | None,
+    *, whole_chunks: bool, ends: bool, usage: bool,
+) -> None:  # fmt: skip
+    """One answer, nothing of what is the engine's own, and no end that a client does not see."""
+    sent = b"".join(events)
+    body = b"".join(map(chunk, events if whole_chunks else [sent] * bool(sent)))
+    raw = STREAM_HEAD + body + b"0\r\n\r\n" * ends
+    client = converse(
+        rig, post(STREAMING | USAGE_TOO if usage else STREAMING), Engine(rig, cut(raw, places), end=(end,))
+    )
+    answer = the_answer(client)
+    assert client.at_rest
+    if answer is not None:
+        # What is not an event may pass as it came.
+        assert SECRET not in answer.body or not all(each.endswith((b"\n\n", b"\r\n\r\n")) for each in events)
+        assert answer.status in {200, 502, 503}
+        assert answer.status != 200 or any(sign in answer.body for sign in SIGNS) or PARTS[3] in events
     client.leave()
 
 

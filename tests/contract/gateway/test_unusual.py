@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from gateway_rig.client import CHAT, Client, ask, get, post
-from gateway_rig.engines import ANSWER, Engine
+from gateway_rig.engines import ANSWER, STREAM_HEAD, STREAMED, Call, Engine, chunk
 from gateway_rig.malformed import CHUNKED, HIDDEN, TOP
 from gateway_rig.process import Gateway
 from waiting import wait_until
@@ -33,6 +33,18 @@ def test_chunked_requests_with_extensions_and_trailers_work(client: Client, engi
         assert call.header("content-length") == str(len(body))
         assert call.header("transfer-encoding") is None
         assert call.header("x-checksum") is None
+
+
+@pytest.mark.parametrize(("own", "got"), [("", "no-cache"), ("cache-control: no-store\r\n", "no-store")])
+def test_no_cache_on_the_way_keeps_a_stream(own: str, got: str, client: Client, engine: Engine) -> None:
+    """RFC 9111 3: a 200 without Cache-Control may be kept."""
+    head = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\n" + own.encode() + b"\r\n")
+
+    async def stream(call: Call) -> None:
+        call.send(head + chunk(STREAMED) + b"0\r\n\r\n")
+
+    engine.answer = stream
+    assert client.ask(ask("m", stream=True)).header("cache-control") == got
 
 
 @pytest.mark.parametrize("scheme", ["http://localhost:8000", "HTTP://h", "https://[::1]:1", "http://h:"])
