@@ -1,4 +1,4 @@
-"""The check of `freehold doctor` for `gateway.tls`: whether its files can be used."""
+"""The check of `freehold doctor` for `gateway.tls`: whether its files can be used. It deliberately opens no connection."""
 
 from collections.abc import Iterator
 
