@@ -59,6 +59,8 @@ def issue(*, name: str, hosts: tuple[str, ...], stack: StackPlace, as_json: bool
     names, until = ", ".join(made.certificate.hosts), _end(made)
     record_act(stack.state_path, "certificate_issued", name=name, hosts=names, until=until)
     text = f"{made.path} holds the key and certificate of {names}, good until {until}."
+    if len(made.certificate.hosts) == 1:
+        text += f" It has no other name: freehold ca issue {name} --host HOST adds one."
     answer(_shown(made), text, as_json=as_json)
 
 

@@ -18,7 +18,9 @@ from freehold.telemetry.logs import get_logger
 
 LOOK_EVERY_S = 0.5
 """Seconds between two looks. Source: our own choice: a renewal has days, a test that waits for it has not."""
-_NEXT = "openssl x509 -noout -subject -enddate -in FILE shows a certificate"
+_PEM = {"certificate": "CERTIFICATE", "key": "PRIVATE KEY", "client_ca": "CERTIFICATE"}
+"""What the files of `gateway.tls` hold, as a line of PEM names it (RFC 7468)."""
+_SHOW = "openssl x509 -noout -subject -enddate -in"
 _WITH_ALERT = frozenset({"CERTIFICATE_VERIFY_FAILED", "UNSUPPORTED_PROTOCOL", "NO_SHARED_CIPHER"})
 """Why a TLS client is rejected with an alert that names the reason (RFC 8446, 6.2), in OpenSSL's words."""
 
@@ -49,39 +51,64 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
     context.sslobject_class = _Handshake
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    _check_trust(tls)
+    _check_files(tls)
     try:
         context.load_cert_chain(tls.certificate, tls.key, password="")  # never asks a terminal for one
     except (OSError, ValueError) as exc:
-        raise Permanent(f"cannot use {tls.certificate} with {tls.key}: {_why(exc)}", hint=_NEXT) from exc
+        both = " with ".join(dict.fromkeys((tls.certificate, tls.key)))
+        pair = f"openssl x509 -noout -pubkey -in {tls.certificate}; openssl pkey -pubout -in {tls.key}"
+        hint = f"{pair}; both print the same if the files are whole and a pair"
+        raise Permanent(f"cannot use {both}: {_why(exc)}", hint=hint) from exc
     if tls.client_ca:
         context.verify_mode = ssl.CERT_OPTIONAL
         try:
             context.load_verify_locations(tls.client_ca)
         except (OSError, ValueError) as exc:
-            raise Permanent(f"cannot use {tls.client_ca}: {_why(exc)}", hint=_NEXT) from exc
+            raise Permanent(
+                f"cannot use {tls.client_ca}: {_why(exc)}", hint=f"{_SHOW} {tls.client_ca}"
+            ) from exc
     return context
 
 
 def _why(exc: Exception) -> object:
-    return getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc
+    if not isinstance(exc, ssl.SSLError):
+        return getattr(exc, "strerror", None) or exc
+    if exc.reason == "KEY_VALUES_MISMATCH":
+        return "the key is that of another certificate"
+    return exc.reason.replace("_", " ").lower() if exc.reason else "damaged or cut off"
 
 
-def _check_trust(tls: TlsSettings) -> None:
-    """Raise Permanent if another user could have written a file, or could have read the key."""
-    for path in filter(None, (tls.certificate, tls.key, tls.client_ca)):
+def _check_files(tls: TlsSettings) -> None:
+    """Raise Permanent for what another user could have written, a key that one could have read, and what is no such file."""
+    for name, holds in _PEM.items():
+        path, option = getattr(tls, name), f"gateway.tls.{name}"
+        if not path:
+            continue
         try:
             found = Path(path).stat()
             check_file(found, os.geteuid())
             check_folders(Path(path), os.geteuid())
+            data = Path(path).read_bytes()
         except OSError as exc:
-            raise Permanent(f"cannot read {path}: {exc.strerror}", hint=_NEXT) from exc
+            hint = f"namei -l {path} shows what is missing or closed; {option} names it"
+            raise Permanent(f"cannot read {path}: {exc.strerror}", hint=hint) from exc
         except Permanent as exc:
-            raise Permanent(f"{path} {exc.message}", hint=f"{exc.hint} {path}") from exc
+            hint = (
+                f"{exc.hint} {path}" if exc.hint else f"name a file in {option}, not a folder: ls -l {path}"
+            )
+            raise Permanent(f"{path} {exc.message}", hint=hint) from exc
         # As PostgreSQL has it for its server's key: a group may read what root owns.
         readers = stat.S_IROTH if found.st_uid == 0 else stat.S_IRGRP | stat.S_IROTH
         if path == tls.key and found.st_mode & readers:
             raise Permanent(f"{path} can be read by others", hint=f"chmod 600 {path}")
+        if f"{holds}-----".encode() not in data:
+            hint = f"{option} must have a line BEGIN {holds}; grep BEGIN {path} shows what it has"
+            raise Permanent(f"{path} holds no {holds.lower()} in PEM form", hint=hint)
+        if path == tls.key and b"ENCRYPTED" in data:
+            hint = (
+                f"openssl pkey -in {path} -out FILE writes it without the passphrase; name FILE in {option}"
+            )
+            raise Permanent(f"the key {path} has a passphrase, which nobody can type at a start", hint=hint)
 
 
 class TlsFiles:

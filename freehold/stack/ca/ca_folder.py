@@ -152,4 +152,7 @@ def _read(path: Path) -> IssuedFile:
     try:
         return IssuedFile(path=path, certificate=read_certificate(path.read_bytes()))
     except (OSError, ValueError) as exc:
-        raise Permanent(f"{path} is damaged: {exc}", hint="restore it, or delete it") from exc
+        raise Permanent(
+            f"{path} is damaged: {exc}",
+            hint="restore it, or delete it; a node's new file needs each --host again",
+        ) from exc

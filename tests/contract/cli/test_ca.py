@@ -68,6 +68,18 @@ def test_from_nothing_to_a_nodes_file(freehold: Freehold, folder: Path):
     assert [name in shown.stdout for name in ("gpu-1", "30 d 0 h", "do:")] == [True, True, False]
 
 
+def test_a_file_made_again_after_damage_names_the_hosts_it_lost(freehold: Freehold, folder: Path):
+    freehold("init")
+    assert "no other name" not in freehold("issue", "gateway", "--host", "llm.lan").stdout
+    path = folder / "nodes" / "gateway.pem"
+    path.write_text("half a file")
+    assert "a node's new file needs each --host again" in freehold("issue", "gateway").stderr
+    path.unlink()
+    again = freehold("issue", "gateway").stdout
+    assert "of gateway, good until" in again
+    assert "It has no other name: freehold ca issue gateway --host HOST adds one." in again
+
+
 def test_a_script_gets_json(freehold: Freehold, folder: Path):
     made = json.loads(freehold("init", "--json").stdout)
     issued = json.loads(freehold("issue", "gpu-1", "--json").stdout)

@@ -6,7 +6,7 @@ import shutil
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -19,7 +19,7 @@ from gateway_rig.client import Client, ask, get
 from gateway_rig.engines import STREAM_HEAD, Call, Engine, Held, chunk, delta
 from gateway_rig.keys import APPLIED_S, Keys
 from gateway_rig.process import Gateway, model, running
-from gateway_rig.tls import Ca, TlsClient, needs_openssl
+from gateway_rig.tls import Ca, TlsClient, needs_openssl, openssl
 from gateway_rig.workers import working
 from waiting import wait_until
 
@@ -434,9 +434,59 @@ def test_a_folder_in_which_others_could_swap_a_file_is_rejected(ca: Ca, tmp_path
         server_context(tls)
 
 
+def spoil_nothing_there(tls: TlsSettings) -> None:
+    Path(tls.key).unlink()
+
+
+def spoil_folder(tls: TlsSettings) -> None:
+    Path(tls.certificate).unlink()
+    Path(tls.certificate).mkdir(mode=0o700)
+
+
+def spoil_key_twice(tls: TlsSettings) -> None:
+    shutil.copy(tls.key, tls.certificate)
+
+
+def spoil_passphrase(tls: TlsSettings) -> None:
+    openssl("pkey", "-in", tls.key, "-aes256", "-passout", "pass:secret", "-out", f"{tls.key}.new")
+    Path(f"{tls.key}.new").replace(tls.key)
+
+
+def spoil_half(tls: TlsSettings) -> None:
+    Path(tls.certificate).write_bytes(Path(tls.certificate).read_bytes()[:400])
+
+
+def spoil_other_key(tls: TlsSettings) -> None:
+    openssl("genrsa", "-out", tls.key, "2048")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message", "hint"),
+    [
+        (spoil_nothing_there, "cannot read {key}: No such file or directory", "namei -l {key}"),
+        (spoil_folder, "{certificate} is not a regular file", "name a file in gateway.tls.certificate"),
+        (spoil_key_twice, "{certificate} holds no certificate in PEM form", "grep BEGIN {certificate} shows"),
+        (spoil_passphrase, "the key {key} has a passphrase", "openssl pkey -in {key} -out FILE"),
+        (spoil_half, "cannot use {certificate} with {key}: damaged or cut off", "-pubkey -in {certificate};"),
+        (spoil_other_key, "{key}: the key is that of another certificate", "openssl pkey -pubout -in {key}"),
+    ],
+)
+def test_an_unusable_file_is_named_with_what_is_wrong_and_what_to_do(
+    ca: Ca, tmp_path: Path, spoil: Callable[[TlsSettings], None], message: str, hint: str
+):
+    tls = files_in(tmp_path, ca)
+    server_context(tls)
+    spoil(tls)
+    with pytest.raises(Permanent) as rejected:
+        server_context(tls)
+    paths = {"certificate": tls.certificate, "key": tls.key}
+    assert message.format(**paths) in rejected.value.message
+    assert hint.format(**paths) in str(rejected.value.hint)
+
+
 def files_in(folder: Path, ca: Ca) -> TlsSettings:
     """Return files of names that say what they are."""
     paths = {"certificate": "", "key": "", "client_ca": ""}
     for name, file in zip(paths, (*ca.issue("gateway"), str(ca.certificate)), strict=True):
-        paths[name] = shutil.copy(file, folder / f"{name}.pem")
+        paths[name] = str(shutil.copy(file, folder / f"{name}.pem"))
     return TlsSettings(**paths)
