@@ -164,6 +164,7 @@ def _is_one(prompt: msgspec.Raw) -> bool:
     return memoryview(prompt)[0] == _QUOTE and memoryview(prompt).nbytes > len('""')
 
 
+_SHOWN = 80  # Characters of a key in an error.
 _PIECE_BYTES = 256 * 1024  # Checked at once: what its text takes is not noticed.
 _BLANKS = b" \t\r\n"
 _DECODER = msgspec.json.Decoder(BodyFields)
@@ -274,6 +275,19 @@ def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Rejection | None
     name = min(found)
     message = f"This model's adapters are asked for by their names in 'model', not by '{name}'."
     return invalid(message, param=name, code="adapter_by_name")
+
+
+def refuse_unknown(data: bytes, known: AbstractSet[str], allowed: Collection[str]) -> Rejection | None:
+    """Return the 400 for a body (as `read_body` accepted it) with a key that its engine does not know, or None."""
+    try:
+        found = (_RAW_DECODER.decode(data).keys() - known).difference(PRIVATE_KEYS, allowed)
+    except RecursionError:
+        return too_deep()
+    if not found:
+        return None
+    name = min(found)
+    message = f"This model's engine has no parameter {name[:_SHOWN]!r}. The operator can let it pass: `allow_keys` in the model of freehold.yaml."
+    return invalid(message, param=name[:_SHOWN], code="unknown_parameter")
 
 
 def raw_keys(text: str) -> dict[str, msgspec.Raw]:

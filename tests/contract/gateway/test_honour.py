@@ -10,6 +10,7 @@ from agent_requests import CLAUDE_CODE, CLAUDE_CODE_HEAD, CODEX
 from gateway_rig.client import CHAT, Client, post
 from gateway_rig.engines import STREAM_HEAD, Engine, chunk, delta, event, says, whole
 from gateway_rig.process import Gateway, model, running
+from waiting import wait_until
 
 MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
 HI: list[Any] = [{"role": "user", "content": "hi"}]
@@ -22,6 +23,7 @@ def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
         model("m", the_engine),
         model("cpp", the_engine, engine="llama-cpp", slots=4),
         model("vllm", the_engine, engine="vllm", slots=4),
+        model("open", the_engine, engine="llama-cpp", slots=4) | {"allow_keys": ["n_new"]},
     ]
     with running(tmp_path_factory.mktemp("honour"), models) as gateway:
         yield gateway
@@ -444,3 +446,18 @@ def test_what_codex_sends_arrives_whole(client: Client, engine: Engine) -> None:
     client.ask(post(CODEX, path=RESPONSES, extra="accept: text/event-stream\r\noriginator: codex_cli_rs\r\n"))
     (call,) = engine.calls
     assert json.loads(call.body) == CODEX
+
+
+def test_a_key_that_the_engine_does_not_know_is_refused(client: Client, engine: Engine) -> None:
+    answer = client.ask(post({"model": "cpp", "messages": HI, "min_p": 0.1, "n_new": 1}))
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "unknown_parameter", "n_new")
+    assert not engine.calls
+
+
+@pytest.mark.parametrize("name", ["open", "vllm", "m"])
+def test_it_passes_if_the_operator_allows_it_or_the_engines_keys_are_not_listed(
+    name: str, client: Client, engine: Engine
+) -> None:
+    client.send(post({"model": name, "messages": HI, "n_new": 1}))
+    wait_until(lambda: engine.calls, timeout_s=10, what="the request to reach the engine")
+    assert engine.calls[0].json["n_new"] == 1
