@@ -26,7 +26,7 @@ help:
 	@echo "make bench-engines    bench llama.cpp, vLLM and Transformers on SmolLM2-135M, three runs"
 	@echo "make bench-diagnosis  score diagnosis on its labelled incidents and on harmless kernel lines"
 	@echo "make vllm    install vLLM for processors, for the tests that run it (2.5 GB, 2 minutes)"
-	@echo "make engines run the long tests of the real vLLM and of conversions (15 minutes)"
+	@echo "make engines run the long tests of the real vLLM and of conversions (20 minutes)"
 	@echo "make browser install Chromium from Debian, for the tests that look at reports"
 	@echo "make faults  inject real faults: lost packets between namespaces, slow, failing and hung disks (root, Debian, 4 min)"
 	@echo "make fuzz    ROUNDS=20 times as many random requests and answers as make test has, from SEED=1 (15 minutes)"
@@ -76,7 +76,7 @@ vllm: install
 
 # Real servers and conversions take minutes: together with `make test` they exceed half an hour on two cores.
 engines: install-dev vllm
-	@ENGINES=1 $(BIN)/python -m pytest -q tests/contract/engines/test_vllm.py tests/contract/weights/test_convert_real.py tests/e2e/test_vllm.py tests/e2e/test_transformers.py tests/e2e/test_vllm_by_hand.py tests/e2e/test_adapters.py
+	@ENGINES=1 $(BIN)/python -m pytest -q tests/contract/engines/test_vllm.py tests/contract/fleet/test_cage.py tests/contract/fleet/test_engine_address.py tests/contract/weights/test_convert_real.py tests/e2e/test_vllm.py tests/e2e/test_cache_domains.py tests/e2e/test_transformers.py tests/e2e/test_vllm_by_hand.py tests/e2e/test_adapters.py
 
 # Needs root and Debian: network namespaces, nftables, nbdkit. Not part of `make test`: the timings need a quiet machine.
 faults: install-dev

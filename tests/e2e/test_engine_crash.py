@@ -96,6 +96,35 @@ def test_one_deadly_request_ends_one_engine_and_is_then_rejected(box: Box, fault
         assert stack.end() == 0
 
 
+@pytest.mark.parametrize(
+    ("more", "ended_most"),
+    [({"grammar": DEADLY}, 1), ({"user": DEADLY}, 2)],
+    ids=["with a grammar", "that can be resumed"],
+)
+def test_a_deadly_stream_that_has_begun_ends_no_more_engines(
+    box: Box, more: dict[str, object], ended_most: int
+) -> None:
+    """Requests beside it are retried before it; one that looks like them is retried once."""
+    deadly_engines(box, fault="crash_stream", fault_after_tokens=3, answer_tokens=50)
+    with box.foreground() as stack, http() as client:
+        others = Others(stack)
+        with others.asking(6):
+            time_for_some(others)
+            first = ask(client, stack, "hi", stream=True, max_tokens=50, **more)
+            assert first.status_code == 200
+            assert '"error"' in first.text
+            assert "[DONE]" not in first.text
+            wait_until(lambda: engines_ended(stack) >= 1, timeout_s=20, what="the engine's restart")
+            for _ in range(5):
+                again = ask(client, stack, "hi", stream=True, max_tokens=50, **more)
+                assert (again.status_code, again.json()["error"]["code"]) == (400, "request_quarantined")
+            time_for_some(others)
+        assert engines_ended(stack) <= ended_most
+        assert others.ready_min >= 1
+        assert list(others.statuses) == [200], others.statuses
+        assert stack.end() == 0
+
+
 def test_an_engine_that_is_killed_loses_no_request(box: Box) -> None:
     """The signal came from outside, so none of the requests is the cause: all of them move to other engines at once."""
     box.fake_config(replicas=2, first_token_s=0.3, tokens_per_s=100)

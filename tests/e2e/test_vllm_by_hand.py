@@ -133,8 +133,13 @@ def test_what_is_under_way_ends_when_it_is_put_to_sleep(stack: Stack, engine: ht
 def test_an_adapter_is_lent_and_taken_back_while_it_runs(
     stack: Stack, engine: httpx2.Client, tmp_path: Path
 ) -> None:
+    """It reads the adapter from its own folder, and from no other one of this user."""
     plain = text_of(asked(engine))
-    lent = {"lora_name": "noise", "lora_path": str(write_adapter_folder(tmp_path / "noise", strength=1))}
+    elsewhere = write_adapter_folder(tmp_path / "noise", strength=1)
+    refused = engine.post("/v1/load_lora_adapter", json={"lora_name": "noise", "lora_path": str(elsewhere)})
+    assert (refused.status_code, "Permission denied" in refused.text) == (500, True)
+    own = stack.box.home / "state" / "logs" / f"{stack.replicas()[0]['id']}.files"
+    lent = {"lora_name": "noise", "lora_path": str(write_adapter_folder(own / "noise", strength=1))}
     answer = engine.post("/v1/load_lora_adapter", json=lent)
     assert answer.status_code == 200, answer.text
     assert text_of(asked(engine, model="noise")) != plain == text_of(asked(engine))

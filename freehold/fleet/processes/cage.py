@@ -47,6 +47,11 @@ _DEVICE = _READ | _WRITE_FILE | _IOCTL_DEV
 _RIGHTS = ((5, 16), (3, 15), (2, 14), (1, 13))
 """How many rights on files the kernel knows, by the first version of Landlock that has them. Source: linux/landlock.h."""
 _NET_SINCE, _SCOPES_SINCE = 4, 6
+_SINCE = (
+    (3, "emptying this user's files, keys and ledger too", "6.2"),
+    (_SCOPES_SINCE, "sending signals to this user's processes", "6.12"),
+)
+"""What engines may do on a kernel whose Landlock is older than this version, and which Linux has it. Source: landlock(7)."""
 _SCOPES = 0b11
 """No connection to an abstract socket, and no signal, to a process outside the cage."""
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 38, 47, 4
@@ -70,11 +75,12 @@ def open_ways(libc: ctypes.CDLL) -> Iterator[tuple[str, str]]:
     if version == 0:
         said = "the kernel has no Landlock: engines can open every file of this user, keys and ledger too"
         yield said, "use Linux 5.13 or newer with `landlock` in the boot option lsm="
-    elif version < _SCOPES_SINCE:
-        said = (
-            f"Landlock's version {version} cannot keep engines from sending signals to this user's processes"
-        )
-        yield said, "use Linux 6.12 or newer"
+    for since, what, linux in _SINCE if version else ():
+        if version < since:
+            yield (
+                f"Landlock's version {version} cannot keep engines from {what}",
+                f"use Linux {linux} or newer",
+            )
     if not _may_mount():
         said = (
             "engines that share memory (vLLM, SGLang, TensorRT-LLM) can open the ledger's spool in /dev/shm"

@@ -10,7 +10,7 @@ from freehold.gateway.answers.stream_log import PackBudget
 from freehold.gateway.counters.request_metrics import GatewayMetrics
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.access_log import AccessLog
-from freehold.gateway.exchange.crash_retry import CrashRetry, UnansweredRequest
+from freehold.gateway.exchange.crash_retry import CrashRetry, InterruptedRequest
 from freehold.gateway.exchange.ledger_record import LedgerWriter
 from freehold.gateway.exchange.quarantine import Quarantine
 from freehold.gateway.exchange.retry_budget import RetryBudget
@@ -51,7 +51,7 @@ class ExchangeContext:
         self.write_batch = WriteBatch(None if self.ledger is None else self.ledger.write)
         """What leaves at the end of this turn of the loop."""
 
-    def may_have_crashed(self, request: UnansweredRequest, target: UpstreamTarget) -> bool:
+    def may_have_crashed(self, request: InterruptedRequest, target: UpstreamTarget) -> bool:
         """Return whether a request waits until it is known whether its engine crashed; then it goes on by itself."""
         return self.crash_retry is not None and self.crash_retry.takes(request, target)
 

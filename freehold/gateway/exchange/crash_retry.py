@@ -1,7 +1,7 @@
 """Retry the requests that were running when an engine crashed, one at a time, so that the cause does not end a second engine.
 
-A connection that breaks shows that an answer is lost, not why. So a request without a first byte waits a moment for the
-report of how its engine ended. If the engine was killed or stopped, or if no report comes, its requests are retried at once.
+A connection that breaks shows that an answer is lost, not why. So a request waits a moment for the report of how its engine
+ended, also where its stream has begun. If the engine was killed or stopped, or if no report comes, its requests are retried at once.
 After a crash they are retried one after the other, the most likely cause last, and never at the last ready engine. If the next
 engine crashes too, the request that was retried there is the cause, and the others are released. If all others are answered, the
 last one is the cause and is not retried. The cause is rejected, and its body is blocked in the quarantine.
@@ -43,7 +43,7 @@ class RetriedAttempt(Protocol):
     head: AnswerHead | None
 
 
-class UnansweredRequest(Protocol):
+class InterruptedRequest(Protocol):
     """A request that waits here; `exchange.Exchange` is one."""
 
     model: ServedModel
@@ -52,26 +52,26 @@ class UnansweredRequest(Protocol):
     started_s: float
     done: bool
     saw_crash: bool
-    """An engine crashed before it answered this request; an answer clears it."""
+    """An engine crashed under this request; a whole answer clears it."""
 
     @property
     def attempt(self) -> RetriedAttempt | None:
         """Return its newest attempt; None: it is over."""
 
     def move_on(self) -> None:
-        """Ask another engine, if that may be."""
+        """Ask another engine, or let it continue the stream, if that may be."""
 
     def no_other_target(self) -> None:
         """Reject it: no engine had room in time."""
 
     def reject_here(self, rejection: Rejection) -> None:
-        """Reject it for good."""
+        """Reject it for good; a stream that has begun gets the error in band."""
 
 
 class _CrashedEngine:
     """The requests of one crash that were not retried yet, the least likely cause first."""
 
-    def __init__(self, requests: Iterable[UnansweredRequest], until_s: float, *, has_cause: bool) -> None:
+    def __init__(self, requests: Iterable[InterruptedRequest], until_s: float, *, has_cause: bool) -> None:
         self.requests = deque(sorted(requests, key=_retry_order))
         self.all_requests = frozenset(self.requests)
         self.until_s = until_s
@@ -80,17 +80,17 @@ class _CrashedEngine:
 
 
 class _EndedEngine:
-    """Requests that one engine left without an answer, until it is known how it ended."""
+    """Requests that one engine left without a whole answer, until it is known how it ended."""
 
     def __init__(self, until_s: float, *, others: bool) -> None:
         self.until_s = until_s
-        self.requests: list[UnansweredRequest] = []
+        self.requests: list[InterruptedRequest] = []
         self.others = others
         """Other workers had requests there too."""
 
 
 class CrashRetry:
-    """The unanswered requests of ended engines in one gateway process; `ends` returns the newest reports of the fleet."""
+    """The interrupted requests of ended engines in one gateway process; `ends` returns the newest reports of the fleet."""
 
     def __init__(self, loop: Loop, ends: Callable[[], tuple[EngineEnd, ...]], quarantine: Quarantine) -> None:
         self._loop = loop
@@ -99,14 +99,14 @@ class CrashRetry:
         self._ended: dict[tuple[str, int], _EndedEngine] = {}
         self._crashes: dict[str, deque[_CrashedEngine]] = {}
         """Crashed engines whose requests are being retried, by model."""
-        self._retried: dict[str, UnansweredRequest] = {}
+        self._retried: dict[str, InterruptedRequest] = {}
         """The request that is being retried, by model."""
 
     def __repr__(self) -> str:
         return f"<CrashRetry {len(self._ended)} engines without a report, {len(self._crashes)} models with retries>"
 
-    def takes(self, request: UnansweredRequest, target: UpstreamTarget) -> bool:
-        """Return whether a request whose engine left it without an answer waits here; then it is retried or rejected from here.
+    def takes(self, request: InterruptedRequest, target: UpstreamTarget) -> bool:
+        """Return whether a request whose engine left it without a whole answer waits here; then it is retried or rejected from here.
 
         Only an engine of this stack's fleet has reports.
         """
@@ -135,7 +135,7 @@ class CrashRetry:
         else:
             _release(requests)
 
-    def _crashed(self, requests: list[UnansweredRequest], *, has_cause: bool) -> None:
+    def _crashed(self, requests: list[InterruptedRequest], *, has_cause: bool) -> None:
         # A second crash, or a caller that has just ended another engine: the others need not wait for more.
         causes = [each for each in requests if each.saw_crash] or [
             each for each in requests if self._quarantine.knows(each, self._loop.time())
@@ -155,12 +155,12 @@ class CrashRetry:
             if len(waiting) == 1:
                 self._look_at_retry(name)
 
-    def _release_others_of(self, cause: UnansweredRequest) -> None:
+    def _release_others_of(self, cause: InterruptedRequest) -> None:
         """Release the other requests of the same crash: the cause is known."""
         for crash in self._crashes.get(cause.model.entry.name, ()):
             if cause in crash.all_requests:
                 requests, crash.requests = crash.requests, deque()
-                for each in requests:
+                for each in crash.all_requests:
                     each.saw_crash = False
                 _release(requests)
 
@@ -178,7 +178,7 @@ class CrashRetry:
         else:
             del self._crashes[name]
 
-    def _survives(self, retried: UnansweredRequest) -> bool:
+    def _survives(self, retried: InterruptedRequest) -> bool:
         attempt = retried.attempt
         if attempt is None or not attempt.holds_place:
             return False  # it waits for room
@@ -191,7 +191,8 @@ class CrashRetry:
         crash.requests = requests
         standing = requests[0].model.standing(now_s) if requests else 0
         if len(requests) == 1 and crash.has_cause:
-            self._block(requests.popleft())
+            self._block(requests[0])
+            self._release_others_of(requests.popleft())
         elif now_s >= crash.until_s or not standing:
             while requests:
                 requests.popleft().no_other_target()
@@ -202,7 +203,7 @@ class CrashRetry:
         if not requests:
             crashes.popleft()
 
-    def _block(self, cause: UnansweredRequest) -> None:
+    def _block(self, cause: InterruptedRequest) -> None:
         name, request, now_s = cause.model.entry.name, cause.request, self._loop.time()
         self._quarantine.add(name, request.body, caller=sender_of(cause), now_s=now_s)
         get_logger("gateway").error(
@@ -211,13 +212,13 @@ class CrashRetry:
         cause.reject_here(errors.engine_crashed())
 
 
-def _retry_order(each: UnansweredRequest) -> tuple[bool, int, float]:
+def _retry_order(each: InterruptedRequest) -> tuple[bool, int, float]:
     """Return what requests are ordered by, since the last may not be retried: constrained answers, large bodies and new ones last."""
     body = each.request.body
     return constrains(body), len(body) // LARGE_BYTES, each.started_s
 
 
-def _release(requests: Iterable[UnansweredRequest]) -> None:
+def _release(requests: Iterable[InterruptedRequest]) -> None:
     """Retry requests elsewhere, as after any failure."""
     for each in list(requests):
         if not each.done:

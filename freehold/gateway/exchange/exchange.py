@@ -49,7 +49,9 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     first_s: float | None = None
     lost_at: UpstreamTarget | None = None
     saw_crash = False
-    """An engine crashed before it answered this request; it is asked once more at most."""
+    """An engine crashed under this request; it is asked once more at most."""
+    _broken: tuple[BodyFrame | None, Rejection, str] | None = None
+    """Where its stream broke, the error that is due, and why; None: it did not, or is continued."""
     rest_body = b""
     resumed_at_bytes = 0
     detour: "Alternative[Exchange] | None" = None
@@ -85,8 +87,6 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def answer_bytes(self) -> int:
         """Return how much of an answer's body the client was given."""
         return self._whole_bytes if self.tap is None else self.tap.total_bytes
-
-    # Starting
 
     def start(self) -> None:
         """Begin: find a target with room and send the request there, or wait for one."""
@@ -151,12 +151,9 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if target is not None:
             self._ask(target, now_s)
 
-    # An attempt failed before the first byte
-
     def answer_came(self) -> None:
         """Count an answer of the target."""
         assert self.attempt is not None
-        self.saw_crash = False
         if self.stay is not None:
             self.stay.answered(self.context.now_s())
         self.model.succeeded(self.attempt.target, self.context.tick_s)
@@ -206,9 +203,13 @@ class Exchange(QueuedRequest[UpstreamTarget]):
             self.move_on(reason)
 
     def move_on(self, reason: str = "lost") -> None:
-        """Ask another target after one that gave no answer, or reject the request."""
+        """Ask another target after one that gave no answer or broke it off, or end the request."""
         assert self.attempt is not None
-        if self._may_move(self.attempt.target):
+        if self._broken is not None:
+            frame, error, reason = self._broken
+            if not self._continue(reason):
+                self._cut(frame, error, reason=reason)
+        elif self._may_move(self.attempt.target):
             self._move(reason)
         else:
             self.no_other_target()
@@ -233,25 +234,25 @@ class Exchange(QueuedRequest[UpstreamTarget]):
             self.reject_here(rejection)
 
     def reject_here(self, rejection: Rejection) -> None:
-        """Send an error instead of an answer."""
-        if self.resumed_at_bytes:
-            # The client has the beginning of an answer, so it cannot be given another one.
+        """Send an error instead of an answer, or behind its beginning."""
+        if self.answer_bytes:  # the client has the beginning of an answer, so it cannot be given another one
             self._stop_engine()
+            frame = None if self._broken is None else self._broken[0]
             message = "The engine failed, and no other one went on."
-            self._cut(None, errors.bad_gateway(message), reason="not_resumed")
+            self._cut(frame, errors.bad_gateway(message), reason="not_resumed")
             return
         # An engine was asked, so the request is counted by its status and not among those that no engine saw.
         self.code = rejection.error.code or ""
         self._finish(rejection.error.status)
         self.client.reject(replace(rejection, by_engine=True), self.request)
 
-    # An attempt failed after the first byte
-
     def stream_broke(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
         """Deal with a stream whose engine failed: another one continues it, or it is cut."""
-        if not self._continue(reason):
-            code = "timeout" if reason == "timeout" else "engine_failed"
-            self._cut(frame, errors.bad_gateway(message, code=code), reason=reason)
+        assert self.attempt is not None
+        code = "timeout" if reason == "timeout" else "engine_failed"
+        self._broken = frame, errors.bad_gateway(message, code=code), reason
+        if code == "timeout" or not self.context.may_have_crashed(self, self.attempt.target):
+            self.move_on()
 
     def _continue(self, reason: str) -> bool:
         """Let another target continue the answer, or end it where only its end is missing; return whether that can be."""
@@ -276,6 +277,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         self._warn("stream_resumes", reason=reason, detail=str(plan.rest.tokens_before))
         self.rest_body, self.resumed_at_bytes = plan.body, tap.total_bytes
         tap.go_on(plan.rest)
+        self._broken = None
         self._move(reason)
         return True
 
@@ -414,8 +416,6 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         if self.attempt is not None:
             self.attempt.resume()
 
-    # The end
-
     def client_head(self, head: AnswerHead) -> bytes:
         """Return the head of the client's answer."""
         http11 = self.request.http11
@@ -472,7 +472,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def _finish(self, status: int) -> None:
         if self.done:
             return
-        self.done = True
+        self.done, self.saw_crash = True, self.saw_crash and status >= 400
         now_s, tap = self.context.now_s(), self.tap
         unfinished = isinstance(tap, StreamTap) and not tap.ended
         if not self._recorded:

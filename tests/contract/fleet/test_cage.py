@@ -1,6 +1,7 @@
 """The cage of an engine on this kernel, tried from inside: by a small program, and by llama.cpp and vLLM themselves."""
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -44,32 +45,33 @@ SPOOL = Path(f"/dev/shm/freehold-test-{os.getpid()}")
 landlocked = pytest.mark.skipif(
     cage.landlock_version(ctypes.CDLL(None, use_errno=True)) == 0, reason="this kernel has no Landlock"
 )
-TRY = """
+CONTROL = """
 import json, os, socket, sys
+def stop_stack(path):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(path)
+    client.sendall(b'{"op": "stop"}\\n')
+    return client.makefile().readline()
+"""
+NO_CONTROL = "an engine may not control the stack"
+TRY = f"""
+{CONTROL}
 def tried(do):
     try:
         do()
         return "yes"
     except OSError as exc:
         return type(exc).__name__
-reads, writes, pid = json.loads(sys.argv.pop(1))
-found = {path: tried(lambda: os.listdir(path) if os.path.isdir(path) else open(path, "rb").read(1)) for path in reads}
-found |= {"write " + path: tried(lambda: open(path, "ab").close()) for path in writes}
+reads, writes, pid, control = json.loads(sys.argv.pop(1))
+found = {{path: tried(lambda: os.listdir(path) if os.path.isdir(path) else open(path, "rb").read(1)) for path in reads}}
+found |= {{"write " + path: tried(lambda: open(path, "ab").close()) for path in writes}}
 found["signal"] = tried(lambda: os.kill(pid, 0))
-found["environ"] = tried(lambda: open(f"/proc/{pid}/environ", "rb").read(1))
+found["environ"] = tried(lambda: open(f"/proc/{{pid}}/environ", "rb").read(1))
 for name in ("HOME", "TMPDIR"):
     found[name] = tried(lambda: open(os.environ[name] + "/mine", "wb").write(b"x"))
 found["scratch"] = os.environ["TMPDIR"]
+found["control"] = stop_stack(control)
 print("TRIED " + json.dumps(found), flush=True)
-"""
-
-
-CONTROL = """
-import socket, sys
-client = socket.socket(socket.AF_UNIX)
-client.connect(sys.argv[1])
-client.sendall(b'{"op": "stop"}\\n')
-print("ANSWER " + client.makefile().readline(), flush=True)
 """
 
 
@@ -109,7 +111,8 @@ def trying(engine: Engine, owner: Owner, weights: Path, then: str) -> Engine:
         str(path) for path in (*owner.private, SPOOL, weights, Path("/etc/shadow"), Path("/usr"), owner.root)
     ]
     weights_file = next((each for each in weights.glob("*")), weights)
-    asked = json.dumps([reads, [str(owner.private[0]), str(weights_file)], os.getpid()])
+    control = str(owner.root / "state/control.sock")
+    asked = json.dumps([reads, [str(owner.private[0]), str(weights_file)], os.getpid(), control])
 
     def command(placement: Placement) -> Command:
         assert made is not None
@@ -128,6 +131,27 @@ def told_by(log: Path) -> dict[str, str]:
     return found
 
 
+@contextlib.asynccontextmanager
+async def controlled(owner: Owner) -> AsyncIterator[None]:
+    """Run the stack's control socket; at its end it was asked nothing that it heard."""
+    asked: list[object] = []
+
+    async def answer(request: dict[str, Any]) -> AsyncIterator[Line]:
+        asked.append(request)
+        yield {"done": True}
+
+    state = StateDir(owner.root / "state")
+    assert state.claim(config_path="x.yaml") is None
+    try:
+        async with ControlServer(state, answer):
+            yield
+    finally:
+        state.release()
+    assert not asked
+    (line,) = (owner.root / "state" / "logs" / audit.REJECTED_NAME).read_text().splitlines()
+    assert json.loads(line)["why"] == NO_CONTROL
+
+
 def caged(
     plan: ReplicaPlan, owner: Owner, look: Callable[[psutil.Process], None], wait_s: float
 ) -> dict[str, str]:
@@ -135,6 +159,10 @@ def caged(
     settings, log = owner.settings, log_path(owner.settings.log_dir, plan.id)
 
     async def run() -> dict[str, str]:
+        async with controlled(owner):
+            return await try_it()
+
+    async def try_it() -> dict[str, str]:
         reports: list[Report] = []
         launcher = ProcessLauncher(settings)
         launcher.launch(plan, reports.append)
@@ -207,6 +235,7 @@ def check_tried(found: dict[str, str], owner: Owner, weights: Path) -> None:
     )
     assert {name: found[name] for name in refused} == dict.fromkeys(refused, "PermissionError")
     assert {found[name] for name in (str(weights), "/usr", "HOME", "TMPDIR")} == {"yes"}
+    assert f'"error":"{NO_CONTROL}"' in found["control"]
 
 
 @pytest.fixture
@@ -315,34 +344,15 @@ print(tried('{owner.private[0]}', 'r'))
 
 
 def test_an_engine_may_not_control_the_stack(owner: Owner) -> None:
-    asked: list[object] = []
-
-    async def answer(request: dict[str, Any]) -> AsyncIterator[Line]:
-        asked.append(request)
-        yield {"done": True}
+    """Nor where the kernel has no Landlock."""
+    code = CONTROL + "print(stop_stack(sys.argv[1]))"
+    argv = (sys.executable, "-c", code, str(owner.root / "state/control.sock"))
 
     async def run() -> EngineExited:
-        state = StateDir(owner.root / "state")
-        assert state.claim(config_path="x.yaml") is None
-        async with ControlServer(state, answer):
-            try:
-                return await end_of(
-                    owner,
-                    replace(
-                        FAKE_ENGINE,
-                        command=lambda _p: Command(
-                            argv=(sys.executable, "-c", CONTROL, str(state.path / "control.sock"))
-                        ),
-                    ),
-                )
-            finally:
-                state.release()
+        async with controlled(owner):
+            return await end_of(owner, replace(FAKE_ENGINE, command=lambda _placement: Command(argv=argv)))
 
-    (said,) = asyncio.run(run()).tail
-    assert '"error":"an engine may not control the stack"' in said
-    assert not asked
-    (line,) = (owner.root / "state" / "logs" / audit.REJECTED_NAME).read_text().splitlines()
-    assert json.loads(line)["why"] == "an engine may not control the stack"
+    assert f'"error":"{NO_CONTROL}"' in asyncio.run(run()).tail[0]
 
 
 def test_without_landlock_the_rest_of_the_cage_holds(owner: Owner) -> None:
@@ -407,9 +417,10 @@ def test_what_the_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(cage, "_may_mount", lambda: True)
     assert ways(7) == []
-    assert ways(5) == [
-        "Landlock's version 5 cannot keep engines from sending signals to this user's processes"
-    ]
+    signals = "sending signals to this user's processes"
+    assert ways(5) == [f"Landlock's version 5 cannot keep engines from {signals}"]
+    lacks = ("emptying this user's files, keys and ledger too", signals)
+    assert ways(2) == [f"Landlock's version 2 cannot keep engines from {lack}" for lack in lacks]
     assert ways(-1) == ["the kernel has no Landlock"]
     monkeypatch.setattr(cage, "_may_mount", lambda: False)
     assert "/dev/shm" in ways(7)[0]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from freehold.core.errors import Permanent
@@ -333,6 +334,60 @@ def test_a_renewed_certificate_is_shown_without_a_cut_stream(
             assert other.ask(get("/livez")).status == 200
         held.release()
         assert b"[DONE]" in b"".join(iter(client.read_chunk, b""))
+
+
+def test_a_client_of_a_removed_ca_is_rejected_and_its_open_stream_is_not_cut(
+    engine: Engine, ca: Ca, the_keys: Keys, tmp_path: Path
+):
+    """Also with a session that it agreed on before: RFC 8446 4.2.11 would let it skip the certificate."""
+    old, new = (Ca(tmp_path / name) for name in ("old", "new"))
+    certificate, key = ca.issue("gateway-3")
+    clients = shutil.copy(old.certificate, tmp_path / "clients.pem")
+    before, after = (each.issue("id-anna") for each in (old, new))
+    context = ssl.create_default_context(cafile=str(ca.certificate))
+    context.load_cert_chain(*before)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # its session is there with the handshake
+    tls = {"certificate": certificate, "key": key, "client_ca": str(clients)}
+    with running(tmp_path, [model("m", engine)], new_client=lambda port: TlsClient(port, ca), metrics_open=True,
+                 tls=tls, **the_keys.settings) as gateway:  # fmt: skip
+        at = ("127.0.0.1", gateway.port)
+        with context.wrap_socket(socket.create_connection(at), server_hostname=at[0]) as first:
+            session = first.session
+        with context.wrap_socket(
+            socket.create_connection(at), server_hostname=at[0], session=session
+        ) as again:
+            assert again.session_reused
+        held = HeldStream(engine)
+        with TlsClient(gateway.port, ca, before) as client:
+            client.send(ask(stream=True))
+            assert client.read_head().status == 200
+            assert b'"a"' in client.read_chunk()  # so it is under way
+            shutil.copy(new.certificate, clients)
+            wait_until(lambda: gateway.logged("tls_files_loaded"), timeout_s=10)
+            with pytest.raises(ssl.SSLError, match=r"(?i)alert unknown ca"):
+                first_byte(gateway.port, ca, before)
+            with pytest.raises(ssl.SSLError, match=r"(?i)alert unknown ca"):
+                context.wrap_socket(socket.create_connection(at), server_hostname=at[0], session=session)
+            with TlsClient(gateway.port, ca, after) as other:
+                assert other.ask(get("/v1/models")).status == 200
+            held.release()
+            assert b"[DONE]" in b"".join(iter(client.read_chunk, b""))
+
+
+def test_an_idle_connection_holds_little_memory(gateway: Gateway, engine: Engine, ca: Ca, the_keys: Keys):
+    """`-s` prints how much: docs/gateway.md, TLS. Half of them have been served once."""
+    context, count = ssl.create_default_context(cafile=str(ca.certificate)), 400
+    with contextlib.ExitStack() as stack:
+        before = psutil.Process(gateway.process.pid).memory_info().rss
+        for number in range(count):
+            plain = socket.create_connection(("127.0.0.1", gateway.port))
+            client = stack.enter_context(context.wrap_socket(plain, server_hostname="127.0.0.1"))
+            if number % 2:
+                client.sendall(ask(extra=the_keys.bearer("anna")))
+                assert client.recv(65_536).startswith(b"HTTP/1.1 200")
+        each = (psutil.Process(gateway.process.pid).memory_info().rss - before) / count
+        print(f"{each / 1024:.0f} KiB for each idle TLS connection")
+        assert each < 100 * 1024
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`freehold health` and `freehold doctor` as a script sees them, without a stack: one look, a record, its replay, a diagnosis."""
 
+import ctypes
 import json
 import socket
 from pathlib import Path
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from freehold.cli.main import cli
 from freehold.core.findings import Verdict
+from freehold.fleet.processes.cage import open_ways
 from freehold.health.agent.recording import RecordingHead, load_recording
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Reading, View
@@ -181,6 +183,10 @@ def test_the_doctor_finds_this_machine_ready_or_says_what_is_missing(place: Path
     assert checks["configuration"]["found"] == "good"
     assert checks["weights"]["found"] == "warning"
     assert "`freehold up` fetches them" in checks["weights"]["fix"]
+    lacks = list(open_ways(ctypes.CDLL(None, use_errno=True)))
+    assert checks["engine_cage"]["found"] == ("warning" if lacks else "good")
+    assert all(what in checks["engine_cage"]["said"] for what, _ in lacks)
+    assert all(fix in checks["engine_cage"]["fix"] for _, fix in lacks)
     assert {
         "python",
         "cores",
