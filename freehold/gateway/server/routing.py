@@ -81,7 +81,7 @@ def read(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejec
         or _wrong_body(model, request)
         or fields.refuse_private(model.entry.allow_keys, request.body)
         or (None if fields.is_usual else _unusual(model, request, fields))
-        or (_unknown_key(model, request) if model.engine.request_keys else None)
+        or (_unknown_key(model, request) if model.known_keys else None)
     )
     if rejection is not None:
         return rejection
@@ -134,9 +134,8 @@ def _read(request: Request) -> BodyFields | Rejection:
 
 
 def _unknown_key(model: ServedModel, request: Request) -> Rejection | None:
-    if request.path == TRANSCRIPTIONS:
-        return None  # a form has fields of its own
-    return refuse_unknown(request.body, model.engine.request_keys, model.entry.allow_keys)
+    """Return the 400 for a key that the model's engine does not know, or None; a form has fields of its own."""
+    return None if request.path == TRANSCRIPTIONS else refuse_unknown(request.body, model.known_keys)
 
 
 def _unknown(gateway: Gateway, request: Request, name: str) -> Rejection:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.core.events import PRIVATE_KEYS
+from freehold.core.events import CACHE_KEYS, PRIVATE_KEYS
 from freehold.gateway.wire.bounds import LOOK_BYTES, too_complex
 from freehold.gateway.wire.constraint_limits import CONSTRAINTS
 from freehold.gateway.wire.errors import Rejection, invalid
@@ -277,17 +277,17 @@ def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Rejection | None
     return invalid(message, param=name, code="adapter_by_name")
 
 
-def refuse_unknown(data: bytes, known: AbstractSet[str], allowed: Collection[str]) -> Rejection | None:
-    """Return the 400 for a body (as `read_body` accepted it) with a key that its engine does not know, or None."""
+def refuse_unknown(data: bytes, known: frozenset[str]) -> Rejection | None:
+    """Return the 400 for a body (as `read_body` accepted it) with a key that is not `known`, or None."""
     try:
-        found = (_RAW_DECODER.decode(data).keys() - known).difference(PRIVATE_KEYS, allowed)
+        keys = _RAW_DECODER.decode(data)
     except RecursionError:
         return too_deep()
-    if not found:
+    if known.issuperset(keys):
         return None
-    name = min(found)
-    message = f"This model's engine has no parameter {name[:_SHOWN]!r}. The operator can let it pass: `allow_keys` in the model of freehold.yaml."
-    return invalid(message, param=name[:_SHOWN], code="unknown_parameter")
+    name = next(key for key in keys if key not in known)[:_SHOWN]
+    message = f"Freehold knows no parameter {name!r} of this model's engine. The operator can let it pass: `allow_keys` in the model of freehold.yaml."
+    return invalid(message, param=name, code="unknown_parameter")
 
 
 def raw_keys(text: str) -> dict[str, msgspec.Raw]:
@@ -334,10 +334,6 @@ def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:
         return rewrite(data, {"stream_options": options})
     except (msgspec.DecodeError, RecursionError):
         return None
-
-
-CACHE_KEYS = frozenset({"cache_salt", "id_slot", "cache_prompt"})
-"""Keys by which engines let a request choose the cache that it uses."""
 
 
 def in_cache(data: bytes, members: bytes, *, replaces: bool) -> bytes:
