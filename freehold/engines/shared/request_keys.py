@@ -1,4 +1,4 @@
-"""Keys that the body of a request may have at its top in the APIs that the gateway speaks, whatever the engine does with them.
+"""Keys that the body of a request may have at its top in the APIs that the gateway speaks; not whether an engine heeds them.
 
 An engine's own keys stand in its data file, as `request_keys`.
 """
