@@ -153,6 +153,7 @@ class ClientSuite:
     @row(table.CODEX)
     def test_responses_as_codex_sends_them(self, client: openai.OpenAI) -> None:
         asked: Any = CODEX | {"model": MODEL, "max_output_tokens": 16}
+        asked["extra_body"] = {"client_metadata": asked.pop("client_metadata")}  # no key of OpenAI's client
         events = list(client.responses.create(**asked))
         assert events[0].type == "response.created"
         assert events[-1].type in {"response.completed", "response.incomplete"}
