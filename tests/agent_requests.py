@@ -38,6 +38,7 @@ CODEX: dict[str, Any] = {
     "stream": True,
     "include": ["reasoning.encrypted_content"],
     "prompt_cache_key": "7b0c9a5e",
-    "client_metadata": {"x-codex-installation-id": "3f1c"},
 }  # fmt: skip
 """Source: openai/codex, codex-rs/codex-api/src/common.rs, `ResponsesApiRequest`; OpenAI API reference, "Responses"."""
+CODEX_OWN: dict[str, Any] = {"client_metadata": {"x-codex-installation-id": "3f1c"}}
+"""What it sends besides, which is no key of OpenAI's API. Source: the same."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent_requests import CLAUDE_CODE, CODEX
+from agent_requests import CLAUDE_CODE, CODEX, CODEX_OWN
 from gateway_rig.client import Client, post
 from gateway_rig.engines import Engine
 from gateway_rig.process import Gateway, model, running
@@ -30,7 +30,9 @@ def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.mark.parametrize("name", ["cpp", "vllm", "sglang"])
-@pytest.mark.parametrize(("path", "body"), [("/v1/messages", CLAUDE_CODE), ("/v1/responses", CODEX)])
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/messages", CLAUDE_CODE), ("/v1/responses", CODEX | CODEX_OWN)]
+)
 def test_every_key_of_a_coding_agent_passes_the_engines_lists(
     path: str, body: dict[str, Any], name: str, client: Client, engine: Engine
 ) -> None:
