@@ -87,9 +87,13 @@ def resolve_config(
     config: Config, state: StateDir, *, parent: Resolved | None = None
 ) -> Resolved | list[Problem]:
     """Return the blueprint for a configuration that has been read already, or why this node cannot give its GPUs or TLS files."""
-    problems = _tls_problems(config)
-    if problems:
-        return problems
+    return tls_problems(config) or resolve_gpus(config, state, parent=parent)
+
+
+def resolve_gpus(
+    config: Config, state: StateDir, *, parent: Resolved | None = None
+) -> Resolved | list[Problem]:
+    """Return the same without a look at TLS files: only GPUs can be a problem."""
     known = _known_weights(config, parent) if parent else {}
     models = _local_models(config, known)
     node = _node_gpus(config, models, parent)
@@ -230,7 +234,7 @@ def _gateway_settings(config: Config, state: StateDir) -> Settings:
         log_path=str(state.logs / "gateway.log"),
         access_path=str(state.logs / ACCESS_LOG),
     )
-    settings = msgspec.structs.replace(settings, tls=_tls_settings(config))
+    settings = msgspec.structs.replace(settings, tls=tls_settings(config))
     settings = with_fallbacks(
         settings, config.spec, api_keys={}, spent_path=str(state.path / "fallback.json")
     )
@@ -240,7 +244,7 @@ def _gateway_settings(config: Config, state: StateDir) -> Settings:
     return msgspec.structs.replace(settings, keys_path=keys_path, budgets_path=budgets_path)
 
 
-def _tls_settings(config: Config) -> TlsSettings | None:
+def tls_settings(config: Config) -> TlsSettings | None:
     """Return the listener's TLS with the paths of its files; None: plain HTTP."""
     tls = config.spec.gateway.tls
     if tls is None:
@@ -252,9 +256,9 @@ def _tls_settings(config: Config) -> TlsSettings | None:
     return TlsSettings(**paths)
 
 
-def _tls_problems(config: Config) -> list[Problem]:
+def tls_problems(config: Config) -> list[Problem]:
     """Return what is wrong with the files of the listener's TLS."""
-    tls = _tls_settings(config)
+    tls = tls_settings(config)
     try:
         if tls is not None:
             server_context(tls)

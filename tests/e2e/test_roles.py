@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from e2e.box import Box, Ran
+from freehold.ledger.journal import JOURNAL_NAME
 from waiting import wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be a second user")
@@ -20,7 +21,7 @@ COMMAND = """
 import os, pwd, sys
 from freehold.__main__ import run
 from freehold.cli import main
-from freehold.cli.serve import down, reload, restart, status
+from freehold.cli.serve import down, logs, reload, restart, status, usage
 sys.argv[0] = "freehold"
 other = pwd.getpwnam("daemon")
 os.setgroups([])
@@ -74,7 +75,13 @@ def test_what_another_user_may_do_follows_the_file(box: Box, state: Path):
             if role != "admin":
                 ran = as_other(state, "down")
                 assert ran.code == 1, ran
-                assert f"stop needs the role admin, this user is {role}" in ran.err
+                assert f"down needs the role admin, this user is {role}" in ran.err
+                assert "roles: {USER: admin}" in ran.err
+            for command, path in (("logs", state / "logs"), ("usage", state / JOURNAL_NAME)):
+                ran = as_other(state, command)
+                assert ran.code == 1, ran
+                assert f"this user may not read {path}" in ran.err
+                assert "as the stack's own user" in ran.err
         readable = [
             path.name for path in state.iterdir() if path.stat().st_mode & 0o077 and not path.is_socket()
         ]

@@ -24,6 +24,7 @@ from freehold.health.registry import all_probes
 from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.checks.gpus import gpu_checks
 from freehold.stack.checks.machine import machine_checks, stack_checks
+from freehold.stack.checks.tls import tls_checks
 from freehold.stack.config import Config
 from freehold.stack.health_settings import health_settings, looking_sources
 
@@ -47,6 +48,7 @@ def command(stack: StackPlace, *, as_json: bool) -> int:
     checks += machine_checks()
     if config is not None:
         checks += stack_checks(config, stack.state_path)
+        checks += tls_checks(config)
         checks += gpu_checks(config, StateDir(stack.state_path))
     checks += _node(config, stack.state_path, quiet=as_json)
     ready = all(check.found is not CheckResult.PROBLEM for check in checks)

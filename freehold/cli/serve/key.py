@@ -95,7 +95,7 @@ def revoke(*, ids: tuple[str, ...], now: bool, stack: StackPlace, as_json: bool)
     revoked: list[KeyRecord] = []
 
     def end(before: tuple[KeyRecord, ...]) -> tuple[KeyRecord, ...]:
-        meant = _meant(ids, before)
+        meant = _meant(ids, before, now=now)
         now_s = int(wall_s())
         after = tuple(
             msgspec.structs.replace(
@@ -149,12 +149,14 @@ def _new_id(ids: set[str]) -> str:
     return found
 
 
-def _meant(ids: Sequence[str], known: Sequence[KeyRecord]) -> set[str]:
-    """Return the ids of the keys that are meant by id or, among keys that are not revoked, by name."""
-    by_word = {record.name: record.id for record in known if record.revoked_s is None}
-    by_word |= {record.id: record.id for record in known}
-    require_known(ids, by_word, where="ID", message="there is no key")
-    return {by_word[word] for word in ids}
+def _meant(ids: Sequence[str], known: Sequence[KeyRecord], *, now: bool) -> set[str]:
+    """Return the ids of the keys that are meant by id or by name; with `now` a name means revoked keys too, whose requests may still run."""
+    by_name = [record for record in known if now or record.revoked_s is None]
+    words = {record.id for record in known} | {record.name for record in by_name}
+    require_known(ids, words, where="ID", message="there is no key")
+    return {record.id for record in known if record.id in ids} | {
+        record.id for record in by_name if record.name in ids
+    }
 
 
 def _change(config: Config, change: Any) -> Path:

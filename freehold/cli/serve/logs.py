@@ -20,7 +20,7 @@ import msgspec
 
 from freehold.cli.terminal import shell_values
 from freehold.cli.terminal.output import require_known, say_json, styled
-from freehold.cli.terminal.place import StackPlace, json_option, stack_options, start_hint
+from freehold.cli.terminal.place import StackPlace, json_option, require_readable, stack_options, start_hint
 from freehold.core.errors import Permanent
 from freehold.core.plain_text import one_line, plain
 from freehold.fleet.control.state_dir import StateDir
@@ -60,17 +60,24 @@ _MINDER = re.compile(REMARK.decode() + r"\[freehold: (\S+Z) (.*)\]")
 def command(
     name: str | None, stack: StackPlace, *, lines: int, follow: bool, raw: bool, as_json: bool
 ) -> None:
-    """Show the logs, merged by time: of NAME (a replica's id, gateway, controller, health or access), or the last lines of all.
+    """Show the logs, merged by time: of NAME (a replica's id, gateway, controller, health, access or audit), or the last lines of all.
 
     The access log, one line per request, is shown only by its name; of the health log only warnings are shown
     without it. Times are UTC; an engine's own lines have none.
     """
     state = StateDir(stack.state_path)
+    require_readable(state.logs)
     logs = {path.name.removesuffix(".log"): path for path in sorted(state.logs.glob("*.log"))}
     if not logs:
         raise Permanent(f"there are no logs in {state.logs}", hint=start_hint("logs", stack))
     if name == "access" and name not in logs:
         raise Permanent("the access log is empty: its first line comes with the first request")
+    if name == "audit" and name not in logs:
+        logs[name] = state.logs / "audit.log"  # --follow waits for it
+        click.echo(
+            "There are no acts yet: keys made or revoked, reloads, restarts and ends are listed here.",
+            err=as_json,
+        )
     require_known([name] if name is not None else [], logs, where="NAME", message="there is no log")
     tails = [Tail(source, logs[source]) for source in logs if _is_meant(source, name)]
     wanted = _worth_showing if name is None else lambda _: True

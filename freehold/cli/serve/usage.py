@@ -16,14 +16,14 @@ from typing import Any
 import click
 
 from freehold.cli.terminal.output import UserMistakes, say_json, show_lines, styled
-from freehold.cli.terminal.place import StackPlace, json_option, stack_options
+from freehold.cli.terminal.place import StackPlace, json_option, require_readable, stack_options
 from freehold.cli.terminal.table import Row, paragraph, table, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.problems import Problem, nearest_hint
 from freehold.core.units import parse_time_us
 from freehold.ledger.books import read_ledger
-from freehold.ledger.journal import Span
+from freehold.ledger.journal import JOURNAL_NAME, Span
 from freehold.ledger.records.money import usd
 from freehold.ledger.records.reconcile import Gap
 from freehold.ledger.records.rollup import (
@@ -68,6 +68,7 @@ def command(stack: StackPlace, *, since: str, until: str, by: str, as_csv: bool,
     request was wrong (4xx).
     """
     span, dimensions = _read_options(since, until, by)
+    require_readable(stack.state_path / JOURNAL_NAME)
     books = read_ledger(stack.state_path, span)
     rows = roll_up(books.tallies, dimensions)
     names = _key_names(stack.config_path) if "key" in dimensions and not as_csv else {}

@@ -4,6 +4,7 @@ No configuration is read here: `down`, `status` and `logs` need none, and readin
 """
 
 import functools
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import click
 
+from freehold.core.errors import Permanent
 from freehold.fleet.control.state_dir import StateDir
 from freehold.spec.example import EXAMPLE_NAME
 from freehold.stack.folders import Elsewhere, running_elsewhere, state_dir_for
@@ -88,6 +90,17 @@ def elsewhere_hint(command: str, stacks: Sequence[Elsewhere]) -> str:
     return "\n    ".join(
         f"{stack.config} is up (pid {stack.pid}): freehold {command} {stack.flags}" for stack in stacks
     )
+
+
+def require_readable(path: Path) -> None:
+    """Raise Permanent where this user may not read a file or folder of a stack; one that is not there passes."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except PermissionError as exc:
+        hint = "a role opens no files: run this as the stack's own user or as root (docs/roles.md)"
+        raise Permanent(f"this user may not read {path}", hint=hint) from exc
+    except OSError:  # it is not there, as the command will say
+        return
 
 
 def start_hint(command: str, stack: StackPlace) -> str:

@@ -30,6 +30,8 @@ LEAST: Mapping[str, Role] = {
     "stop": Role.ADMIN,  # only the stack's own user can start it again
 }
 """The least role of each request on the control socket. There are no other requests."""
+_COMMANDS = {"set_healthy": "health set-healthy", "stop": "down"}
+"""What people type for a request, where it has another name."""
 
 
 def role_of(uid: int, given: Mapping[int, Role], *, own_uid: int) -> Role:
@@ -38,10 +40,25 @@ def role_of(uid: int, given: Mapping[int, Role], *, own_uid: int) -> Role:
 
 
 def why_not(operation: object, role: Role) -> str:
-    """Return why a request is rejected, or an empty text."""
-    least = LEAST.get(operation) if isinstance(operation, str) else None
+    """Return why a request is rejected, or an empty text; it names the command and not the request."""
+    least = _least(operation)
     if role is Role.CALLER:
         return "this user has no role here"
     if least is None:
         return f"unknown operation {operation!r}"
-    return "" if role >= least else f"{operation} needs the role {least}, this user is {role}"
+    command = _COMMANDS.get(str(operation), operation)
+    return "" if role >= least else f"{command} needs the role {least}, this user is {role}"
+
+
+def how_to(operation: object) -> str:
+    """Return what gives a user the role for a request; empty: no role allows it."""
+    least = _least(operation)
+    if least is None:
+        return ""
+    return (
+        f"an admin of this stack gives it in freehold.yaml (roles: {{USER: {least}}}), then: freehold reload"
+    )
+
+
+def _least(operation: object) -> Role | None:
+    return LEAST.get(operation) if isinstance(operation, str) else None

@@ -22,7 +22,7 @@ from freehold.core.errors import Permanent
 from freehold.fleet.control import audit
 from freehold.fleet.control.client import DENIED, LINE_S, Line
 from freehold.fleet.control.peer import Peer
-from freehold.fleet.control.roles import LEAST, Role, role_of, why_not
+from freehold.fleet.control.roles import LEAST, Role, how_to, role_of, why_not
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
 from freehold.telemetry.logs import get_logger
@@ -37,9 +37,6 @@ PROGRESS_S = 0.2
 """Between two checks of the progress of a stop."""
 HEARTBEAT_S = 2.0
 """Longest silence in the answer to a stop. Source: own choice; an operator still believes that it works."""
-_ROLES_HINT = (
-    "an admin of this stack gives roles in freehold.yaml (roles: {USER: operator}), then: freehold reload"
-)
 
 Answerer = Callable[[dict[str, Any]], AsyncIterator[Line]]
 """From a request of a user that may make it to the lines of its answer; the controller provides it, since it covers more than the
@@ -168,7 +165,7 @@ class ControlServer:
             await _send(writer, {"error": 'one line of JSON is wanted, such as {"op": "status"}'})
             return
         if why := why_not(operation, role_of(peer.uid, self._given, own_uid=os.geteuid())):
-            await self._reject(writer, peer, operation, why, hint=_ROLES_HINT)
+            await self._reject(writer, peer, operation, why, hint=how_to(operation))
             return
         if LEAST[request["op"]] >= Role.OPERATOR and not request.get("dry_run"):
             request["by"] = await self.record(request["op"], peer, request)

@@ -41,7 +41,6 @@ class Acceptor:
         self._gateway = gateway
         self._counters = group.counters if group is not None else None
         self._tls: ssl.SSLContext | None = None
-        self._tls_files: TlsFiles | None = None
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._held_back: asyncio.TimerHandle | None = None
@@ -54,8 +53,8 @@ class Acceptor:
 
     def secure(self, tls: TlsSettings) -> None:
         """Speak TLS with each connection from now on; raises Permanent if a file cannot be used."""
-        self._tls_files = TlsFiles(tls, self._renewed)
-        self._tls = self._tls_files.first
+        self._gateway.tls_files = files = TlsFiles(tls, self._renewed)
+        self._tls = files.first
 
     def _renewed(self, context: ssl.SSLContext) -> None:
         self._tls = context  # from the thread that reads the files: one assignment

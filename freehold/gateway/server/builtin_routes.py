@@ -21,6 +21,9 @@ from freehold.gateway.wire.request import ENGINE_PATHS, Caller, Request
 JSON = "application/json"
 Answer = tuple[int, bytes, str]
 """Status, body, content type."""
+_TLS_TROUBLE = (
+    "the TLS files cannot be used; the last good ones stay in use; freehold logs gateway has the reason"
+)
 
 
 def models_for(gateway: Gateway, caller: Caller | None) -> list[str]:
@@ -97,6 +100,8 @@ def health(gateway: Gateway, request: Request) -> Answer:
             "active": gateway.authenticator.active,
             "trouble": gateway.authenticator.trouble or None,
         }
+    if gateway.tls_files is not None:
+        body["tls"] = {"trouble": _TLS_TROUBLE if gateway.tls_files.trouble else None}
     if gateway.fallbacks is not None:
         body["fallback"] = gateway.fallbacks.health(spent=shown)
     return ready(gateway, request)[0], msgspec.json.encode(body), JSON
@@ -134,6 +139,7 @@ def _status(gateway: Gateway) -> str:
     if not any(counts.values()) and not _answered_elsewhere(gateway):
         return "starting" if gateway.directory.snapshot.generation < 0 or not counts else "unavailable"
     trouble = gateway.authenticator is not None and bool(gateway.authenticator.trouble)
+    trouble = trouble or (gateway.tls_files is not None and bool(gateway.tls_files.trouble))
     trouble = trouble or any(map(_ejected, gateway.directory.models.values()))
     return "ok" if all(counts.values()) and not trouble else "degraded"
 

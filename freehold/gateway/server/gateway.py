@@ -35,6 +35,7 @@ from freehold.gateway.server.head_cache import HeadCache
 from freehold.gateway.server.keyless import KeylessConnections
 from freehold.gateway.server.worker_group import WorkerGroup
 from freehold.gateway.settings import Settings
+from freehold.gateway.storage.tls_files import TlsFiles
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request import Caller
@@ -99,6 +100,8 @@ class Gateway:
         self.keyless = KeylessConnections(self.connections) if settings.keys_path else None
         """Connections that have shown no key; None: no key is needed."""
         self._thread = ThreadPoolExecutor(1, "freehold-large-bodies")  # it starts with the first of them
+        self.tls_files: TlsFiles | None = None
+        """The files of the listener's TLS, once it speaks TLS."""
         self.tls_failed_total = 0
         """Connections that ended before TLS was agreed."""
         self.has_parent = True

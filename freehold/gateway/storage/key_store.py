@@ -17,6 +17,7 @@ from freehold.gateway.storage.trusted_file import Mark, check_file, check_folder
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
 """Longest keys file, bytes. Source: own bound; KEYS_MAX records with all their limits take about 5 MB."""
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOCK_S = 10.0  # A change takes milliseconds: a lock held longer than this is held by something stuck.
 
 
@@ -64,6 +65,8 @@ class KeyStore:
         target = Path(os.path.realpath(self.path))  # a link stays one: what it points to is replaced
         try:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # A lock that cannot be made (/proc) looks to FileLock like one that another process holds.
+            os.close(os.open(f"{target}.lock", _LOCK_FLAGS, 0o600))
             with FileLock(f"{target}.lock", mode=0o600, timeout=_LOCK_S):
                 before = self._read(_owner(target))
                 after = KeysFile(keys=change(before.keys))

@@ -93,27 +93,28 @@ class TlsFiles:
         self._log = get_logger("gateway.tls")
         self._paths = [Path(path) for path in (tls.certificate, tls.key, tls.client_ca) if path]
         self._seen = self._marks()
-        self._trouble = ""
+        self.trouble = ""
+        """Why the files cannot be used as they are now; empty: their newest version is in use."""
         self.first = server_context(tls)
         self._beside = BackgroundLoop("tls", self.look, period_s=LOOK_EVERY_S)
 
     def __repr__(self) -> str:
-        return f"<TlsFiles {self._tls.certificate}{', ' * bool(self._trouble)}{self._trouble}>"
+        return f"<TlsFiles {self._tls.certificate}{', ' * bool(self.trouble)}{self.trouble}>"
 
     def look(self) -> None:
         """Read the files if one has changed, or if they could not be used at the last look."""
         marks = self._marks()
-        if marks == self._seen and not self._trouble:
+        if marks == self._seen and not self.trouble:
             return
         self._seen = marks
         try:
             context = server_context(self._tls)
         except Permanent as exc:
-            if exc.message != self._trouble:
+            if exc.message != self.trouble:
                 self._log.error("tls_files_unusable", why=exc.message, doing="the last good ones stay in use")
-            self._trouble = exc.message
+            self.trouble = exc.message
             return
-        self._trouble = ""
+        self.trouble = ""
         self._on_change(context)
         self._log.info("tls_files_loaded", certificate=self._tls.certificate)
 

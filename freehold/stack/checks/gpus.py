@@ -6,12 +6,12 @@ from freehold.fleet.control.state_dir import StateDir
 from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.config import Config
 from freehold.stack.decide.gpu_allocation import allocation_text
-from freehold.stack.resolve import NO_REPLICA, resolve_config
+from freehold.stack.resolve import NO_REPLICA, resolve_gpus
 
 
 def gpu_checks(config: Config, state: StateDir) -> Iterator[Check]:
     """Yield the checks; nothing if no replica takes a GPU."""
-    resolved = resolve_config(config, state)
+    resolved = resolve_gpus(config, state)
     if isinstance(resolved, list):
         for problem in resolved:
             said = f"{problem.where}: {problem.message}"

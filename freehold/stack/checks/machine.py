@@ -28,7 +28,7 @@ from freehold.ledger.spool import spool_folder
 from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.config import Config
 from freehold.stack.engine_environment import program_of
-from freehold.stack.key_file import read_keys_of
+from freehold.stack.key_file import keys_path_for, read_keys_of
 from freehold.stack.prebuilt_engines import engine_fits, local_folders
 from freehold.stack.status import free_port_hint
 from freehold.weights.blobs import WeightsState
@@ -259,6 +259,11 @@ def _keys(config: Config) -> Iterator[Check]:
         keys = read_keys_of(config)
     except FreeholdError as exc:
         yield Check("keys", CheckResult.PROBLEM, exc.message, exc.hint)
+        return
+    if not keys_path_for(config).exists():
+        said = f"there is no keys file {keys_path_for(config)}; a stack that runs keeps the keys that it has read"
+        fix = "`freehold key create NAME` begins one; restore one that was lost: keys that the new file lacks are rejected"
+        yield Check("keys", CheckResult.WARNING, said, fix)
         return
     good = sum(not why_refused(record, wall_s()) for record in keys)
     found = CheckResult.GOOD if good else CheckResult.WARNING

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from freehold.cli.terminal.config import load_keyless
 from freehold.gateway.callers.keys import hash_of
 from freehold.gateway.storage.key_store import KeyStore
+from freehold.stack.checks.check import Check, CheckResult
+from freehold.stack.checks.machine import stack_checks
 
 CONFIG = """\
 version: 1
@@ -117,6 +120,41 @@ def test_ending_a_key(freehold: Freehold):
         (first["id"], "revoked"),
         (again["id"], "revoked"),
     ]
+
+
+def test_a_revoked_key_is_found_by_its_name_to_end_its_requests(freehold: Freehold, tmp_path: Path):
+    freehold("create", "alice")
+    freehold("create", "bob")
+    assert freehold("revoke", "alice").returncode == 0
+    assert freehold("revoke", "alice").returncode == 2
+    told = freehold("revoke", "alice", "--now")
+    assert told.returncode == 0, told.stderr
+    alice, bob = KeyStore(tmp_path / "secret" / "keys.json").read().keys
+    assert alice.ends_requests
+    assert not bob.revoked_s
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can make a file")
+def test_a_file_that_cannot_be_made_says_why(freehold: Freehold):
+    told = freehold("create", "ci", FREEHOLD_GATEWAY__KEYS_FILE="/proc/keys.json")
+    assert told.returncode == 1
+    assert "the keys file /proc/keys.json cannot be written: No such file or directory" in told.stderr
+    assert "another process" not in told.stderr
+
+
+def test_doctor_tells_a_lost_file_from_one_without_keys(freehold: Freehold, tmp_path: Path):
+    freehold("create", "ci")
+    path = tmp_path / "secret" / "keys.json"
+    config = load_keyless(tmp_path / "freehold.yaml")
+
+    def found() -> Check:
+        return next(check for check in stack_checks(config, tmp_path / "state") if check.name == "keys")
+
+    assert (found().said, found().found) == ("1 API keys are accepted", CheckResult.GOOD)
+    path.unlink()
+    assert found().found is CheckResult.WARNING
+    assert f"there is no keys file {path}; a stack that runs keeps the keys that it has read" in found().said
+    assert "restore one that was lost" in found().fix
 
 
 def test_keys_made_at_the_same_time_are_all_there(

@@ -326,12 +326,18 @@ def test_a_renewed_certificate_is_shown_without_a_cut_stream(
         wait_until(lambda: gateway.logged("tls_files_unusable"), timeout_s=10)
         with TlsClient(gateway.port, ca) as other:
             assert other.serial == before
+            health = other.ask(get("/health")).json
+            assert health["status"] == "degraded"
+            assert "last good ones stay in use" in health["tls"]["trouble"]
+            assert served[1] not in health["tls"]["trouble"]  # it is answered without a key
+            assert other.ask(get("/readyz")).status == 200
         for new, old in zip(ca.issue("gateway-2"), served, strict=True):
             shutil.copy(new, old)
         wait_until(lambda: gateway.logged("tls_files_loaded"), timeout_s=10)
         with TlsClient(gateway.port, ca) as other:
             assert other.serial != before
-            assert other.ask(get("/livez")).status == 200
+            health = other.ask(get("/health")).json
+            assert (health["status"], health["tls"]) == ("ok", {"trouble": None})
         held.release()
         assert b"[DONE]" in b"".join(iter(client.read_chunk, b""))
 

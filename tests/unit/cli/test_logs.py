@@ -193,6 +193,14 @@ def test_the_audit_log_is_read_as_freeholds_own(tmp_path: Path) -> None:
     assert shown(tmp_path, "audit") == ["2026-12-02T09:00:01Z     info     restart by=ann"]
 
 
+def test_before_the_first_act_the_audit_log_is_empty_and_not_unknown(state: Path) -> None:
+    assert shown(state, "audit")[0].startswith("There are no acts yet")
+    ran = CliRunner().invoke(command, ["--state-dir", str(state), "audit", "--json"])
+    assert (ran.exit_code, ran.stdout) == (0, "")
+    (state / "logs" / "audit-rejected.log").write_text(record("01", "warning", "rejected", by="ann"))
+    assert "rejected by=ann" in shown(state, "audit")[1]
+
+
 def test_json_of_a_log_moves_no_cursor(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "m-0.log").write_text("a\x9b2J\u202eb\x7f\n")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from freehold.fleet.control.roles import LEAST, Role, role_of, why_not
+from freehold.fleet.control.roles import LEAST, Role, how_to, role_of, why_not
 
 MAY = {
     Role.CALLER: set(),
@@ -34,3 +34,7 @@ def test_root_and_the_stacks_own_user_are_admins_and_others_are_what_they_were_g
 
 def test_a_rejection_names_the_role_that_is_missing() -> None:
     assert why_not("restart", Role.VIEWER) == "restart needs the role operator, this user is viewer"
+    assert why_not("stop", Role.OPERATOR) == "down needs the role admin, this user is operator"
+    assert why_not("set_healthy", Role.VIEWER).startswith("health set-healthy needs the role operator")
+    assert "(roles: {USER: admin})" in how_to("stop")
+    assert not how_to("format")
