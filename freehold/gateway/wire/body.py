@@ -227,7 +227,7 @@ def _ambiguous(data: bytes, name: str) -> Rejection | None:
     other = [key for key in keys if key != "model" and key.lower() == "model"]
     again = msgspec.json.encode(keys)
     if other or len(again.translate(None, _BLANKS)) != len(data.translate(None, _BLANKS)):
-        message = f"The body names its keys once each, {name!r} in small letters and without escapes."
+        message = f"Name each key of the body once, {name!r} in small letters and without escapes."
         return invalid(message, param=name, code="ambiguous_body")
     return None
 
