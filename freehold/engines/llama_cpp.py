@@ -314,7 +314,8 @@ ENGINE = Engine(
     forces_tools=ForcesTools.BY_SCHEMA,
     drops_format=frozenset({"/v1/responses", "/v1/messages"}),  # measured on 2026.10.11549
     # `"a"? "a"? …`, 300 times, stops all slots for minutes; 100 repetitions take a second (measured on 2026.10.11549).
-    constraint_limits=ConstraintLimits(repeats=100),
+    # A schema of 57 KB with optional properties keeps a thread busy for 18 s after its client left, one of 179 KB for minutes.
+    constraint_limits=ConstraintLimits(repeats=100, schema_bytes=32 * 1024),
     variables=("GGML_", "LLAMA_"),
     unix_socket=True,
     stream_to_abort=True,

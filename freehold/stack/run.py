@@ -20,7 +20,7 @@ from freehold.stack.blueprint import write_blueprint
 from freehold.stack.config import Config
 from freehold.stack.controller import Controller, Opened
 from freehold.stack.resolve import Resolved
-from freehold.stack.status import StackStatus, free_port_hint
+from freehold.stack.status import StackStatus, listen_hint
 from freehold.telemetry import logs
 
 _LOOK_S = 1.0
@@ -89,7 +89,7 @@ def _listener(config: Config) -> socket.socket:
     except OSError as exc:
         raise Permanent(
             f"cannot listen on {config.spec.gateway.listen}: {exc.strerror}",
-            hint=free_port_hint(address.port, "another program has that port")
+            hint=listen_hint(exc, address.port, "another program has that port")
             + "; choose another with --listen 127.0.0.1:PORT",
         ) from exc
 

@@ -4,6 +4,7 @@ It deliberately shows nothing: that is the command line's business.
 """
 
 import contextlib
+import errno
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +134,12 @@ def stack_on_port(port: int) -> Elsewhere | None:
     return None
 
 
-def free_port_hint(port: int, otherwise: str) -> str:
-    """Return how to end the stack of one's own that has a port, or else `otherwise`."""
+def listen_hint(error: OSError, port: int, otherwise: str) -> str:
+    """Return what to do about an address that cannot be listened on; `otherwise`: another program has the port."""
+    if error.errno in {errno.EADDRNOTAVAIL, errno.EINVAL}:
+        return "this machine has no such address: `ip address` lists those that it has"
+    if error.errno == errno.EACCES:
+        return "a port below 1024 needs root or the capability CAP_NET_BIND_SERVICE"
     found = stack_on_port(port)
     if found is None:
         return otherwise

@@ -27,9 +27,9 @@ from freehold.stack.resolve import Resolved, fetch, resolve, restore
 from freehold.stack.run import claimed, run
 
 _WAYS_OUT = """keys and prompts can be read on the network. Three ways out:
-  1. gateway.tls: {certificate: FILE, key: FILE} in freehold.yaml
+  1. gateway.tls: {{certificate: FILE, key: FILE}} in freehold.yaml (`freehold ca` can issue them)
   2. listen on 127.0.0.1 and put nginx or Caddy with TLS in front (examples/03-web-server)
-  3. listen on 127.0.0.1 and use a tunnel: ssh -L 8000:127.0.0.1:8000 HOST"""
+  3. listen on 127.0.0.1 and use a tunnel: ssh -L {port}:127.0.0.1:{port} HOST"""
 
 
 @click.command("up")
@@ -83,7 +83,10 @@ def _check_keys(config: Config) -> None:
         click.echo("No API key is accepted yet. Next: freehold key create NAME", err=True)
     gateway = config.spec.gateway
     if not gateway.address.loopback and gateway.tls is None:
-        click.echo(f"WARNING: {gateway.listen} is plain HTTP: {_WAYS_OUT}", err=True)
+        click.echo(
+            f"WARNING: {gateway.listen} is plain HTTP: {_WAYS_OUT.format(port=gateway.address.port)}",
+            err=True,
+        )
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from freehold.gateway.server import builtin_routes
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.body import BodyFields, ask_usage, read_body, refuse_adapter_keys, refuse_unknown
-from freehold.gateway.wire.constraint_limits import refuse_constraints
+from freehold.gateway.wire.constraint_limits import refuse_constraints, refuse_counts
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.form import fields_of, read_form
 from freehold.gateway.wire.media_urls import refuse_addresses
@@ -174,6 +174,7 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
 def _unusual(model: ServedModel, request: Request, fields: BodyFields) -> Rejection | None:
     return (
         refuse_unanswerable(fields, request.path, model.engine)
+        or refuse_counts(fields)
         or refuse_constraints(fields, model.engine.constraint_limits)
         or _force_call(model, request, fields)
     )

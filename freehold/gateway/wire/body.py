@@ -15,7 +15,7 @@ import msgspec
 
 from freehold.core.events import CACHE_KEYS, PRIVATE_KEYS
 from freehold.gateway.wire.bounds import LOOK_BYTES, too_complex
-from freehold.gateway.wire.constraint_limits import CONSTRAINTS
+from freehold.gateway.wire.constraint_limits import CONSTRAINTS, COUNTS
 from freehold.gateway.wire.errors import Rejection, invalid
 from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
@@ -56,7 +56,12 @@ class BodyFields(msgspec.Struct):
     conversation: msgspec.Raw = msgspec.field(default=_NOTHING, name="input")
     tool_choice: msgspec.Raw = _NOTHING
     previous_response_id: msgspec.Raw = _NOTHING
-    # The names of `constraint_limits.CONSTRAINTS`.
+    # The names of `constraint_limits.COUNTS`, then of CONSTRAINTS.
+    repeat_last_n: msgspec.Raw = _NOTHING
+    dry_penalty_last_n: msgspec.Raw = _NOTHING
+    n_probs: msgspec.Raw = _NOTHING
+    top_logprobs: msgspec.Raw = _NOTHING
+    logprobs: msgspec.Raw = _NOTHING
     grammar: msgspec.Raw = _NOTHING
     regex: msgspec.Raw = _NOTHING
     ebnf: msgspec.Raw = _NOTHING
@@ -170,8 +175,8 @@ _BLANKS = b" \t\r\n"
 _DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BRACKET, _BRACE, _QUOTE = ord("["), ord("{"), ord('"')
-_constraints = attrgetter(*CONSTRAINTS)
-_UNCONSTRAINED = (_NOTHING,) * len(CONSTRAINTS)
+_constraints = attrgetter(*CONSTRAINTS, *COUNTS)
+_UNCONSTRAINED = (_NOTHING,) * (len(CONSTRAINTS) + len(COUNTS))
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _OPTIONS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
@@ -228,7 +233,7 @@ def _ambiguous(data: bytes, name: str) -> Rejection | None:
     other = [key for key in keys if key != "model" and key.lower() == "model"]
     again = msgspec.json.encode(keys)
     if other or len(again.translate(None, _BLANKS)) != len(data.translate(None, _BLANKS)):
-        message = f"The body names its keys once each, {name!r} in small letters and without escapes."
+        message = f"Name each key of the body once, {name!r} in small letters and without escapes."
         return invalid(message, param=name, code="ambiguous_body")
     return None
 

@@ -32,6 +32,16 @@ TOOLS = ("tools", "functions", "tool_choice")
 """Keys with tools, or with which of them. Source: OpenAI's chat completions and responses, Anthropic's messages."""
 CONSTRAINTS = (*TEXTS, *SCHEMAS, *TOOLS)
 """All of them."""
+COUNTS = {
+    "repeat_last_n": 65_536,
+    "dry_penalty_last_n": 65_536,
+    "n_probs": 100,
+    "top_logprobs": 100,
+    "logprobs": 100,
+}
+"""Keys with a number that an engine allocates or answers by, and its largest value. Source: llama.cpp takes 4 to 8 bytes for each
+of the last tokens, 3 GB for 800 million; OpenAI's API takes 20 for `top_logprobs`, and 49,000 of them are 5 MB for each token. The
+bounds are our own choice."""
 _VALUES = attrgetter(*CONSTRAINTS)
 _OPENING, _REPEATS = b"([{", b"*+?{"
 _PARSED = ("pattern", "regex", "grammar", "ebnf", "json")
@@ -48,6 +58,15 @@ def refuse_constraints(fields: object, limits: ConstraintLimits) -> Rejection | 
         reason = _why_not(name, bytes(raw), limits) if raw else ""
         if reason:
             return _too_much(name, reason)
+    return None
+
+
+def refuse_counts(fields: object) -> Rejection | None:
+    """Return the 400 for a body with one of COUNTS that is too large, or None; what is not a number is for the engine to judge."""
+    for name, most in COUNTS.items():
+        raw = bytes(getattr(fields, name))
+        if raw[:1].isdigit() and float(raw) > most:
+            return invalid(f"{name!r} may be at most {most}.", param=name, code="invalid_value")
     return None
 
 

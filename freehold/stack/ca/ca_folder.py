@@ -30,6 +30,8 @@ _CA_WINDOW_S = 365 * DAY_S
 """A CA is renewed in its last year. Source: own choice: longer than any node's certificate lives."""
 _BACKDATED_S = 3600
 """How long before now a certificate begins, for nodes whose clock is behind. Source: Let's Encrypt does the same."""
+CA_NAME = "freehold CA "
+"""What the common name of a CA begins with."""
 BUNDLE = "ca-bundle.pem"
 """The file with the certificates of the trusted CAs, for clients that are no node. It holds no secret."""
 _LOCK_S = 10.0  # A change takes milliseconds.
@@ -80,7 +82,7 @@ class CaFolder:
             if older and not beside:
                 raise Permanent(f"there is a CA in {self.path} already", hint=_BESIDE)
             number = int(older[0].path.stem[3:]) + 1 if older else 1
-            wanted = self._wanted(f"freehold CA {secrets.token_hex(4)}", (), CA_DAYS)
+            wanted = self._wanted(f"{CA_NAME}{secrets.token_hex(4)}", (), CA_DAYS)
             path = self.path / f"ca-{number}.pem"
             replace_file(path, new_ca(wanted, older[0].path.read_bytes() if older else b""))
             replace_file(self.path / BUNDLE, self._trusted()[1])

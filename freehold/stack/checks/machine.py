@@ -30,7 +30,7 @@ from freehold.stack.config import Config
 from freehold.stack.engine_environment import program_of
 from freehold.stack.key_file import keys_path_for, read_keys_of
 from freehold.stack.prebuilt_engines import engine_fits, local_folders
-from freehold.stack.status import free_port_hint
+from freehold.stack.status import listen_hint
 from freehold.weights.blobs import WeightsState
 from freehold.weights.store import Store, store_root
 
@@ -245,7 +245,7 @@ def _port(config: Config, *, running: bool) -> Check:
         try:
             probe.bind((address.host, address.port))
         except OSError as exc:
-            fix = free_port_hint(address.port, "end the program that holds it (`ss -ltnp` names it)")
+            fix = listen_hint(exc, address.port, "end the program that holds it (`ss -ltnp` names it)")
             fix += ", or change gateway.listen"
             return Check("port", CheckResult.PROBLEM, f"{said} is not available: {exc.strerror}", fix)
     return Check("port", CheckResult.GOOD, f"{said} is free")

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from freehold.cli.main import cli
 from freehold.core.clock import wall_s
-from freehold.stack.ca.ca_folder import DAY_S
+from freehold.stack.ca.ca_folder import DAY_S, CaFolder, ca_folder_for
 from freehold.stack.ca.certificates import Certificate, new_ca, new_node
 
 Doctor = Callable[[Path, Path], tuple[int, list[dict[str, Any]]]]
@@ -53,3 +53,40 @@ def test_a_tls_file_that_cannot_be_used_is_a_row_of_its_own(doctor: Doctor, tmp_
     assert code == 3
     about = {check["name"]: check["found"] for check in checks if "nokey.pem" in check["said"]}
     assert about == {"tls": "problem"}
+
+
+def row(found: tuple[int, list[dict[str, Any]]]) -> tuple[int, str, str, str]:
+    """Return the exit code, and what the row for TLS has found, what it states, and what to do."""
+    code, checks = found
+    (tls,) = (check for check in checks if check["name"] == "tls")
+    return code, tls["found"], tls["said"], tls["fix"]
+
+
+@pytest.mark.parametrize(
+    ("starts_d", "ends_d", "found", "words"),
+    [
+        (-30, -2, "problem", "expired"),
+        (2, 30, "problem", "is not good before"),
+        (-30, 6.9, "warning", "7 days left"),
+        (-30, 7.9, "good", "8 days left"),
+    ],
+)
+def test_how_long_the_certificate_is_good(
+    doctor: Doctor, tmp_path: Path, starts_d: float, ends_d: float, found: str, words: str
+):
+    path = file_in(tmp_path, starts_d, ends_d)
+    code, *(verdict, said, fix) = row(doctor(path, path))
+    assert (verdict, words in said, str(path) in said) == (found, True, True)
+    assert code == 3 or found != "problem"
+    assert "renew it and replace the file; the gateway reads it again by itself" in fix
+
+
+def test_a_certificate_of_freeholds_ca_is_renewed_by_a_command(doctor: Doctor, tmp_path: Path):
+    copied = file_in(tmp_path, -30, 1, ca="freehold CA 12345678")
+    assert "run `freehold ca issue gateway` where its CA is, and copy" in row(doctor(copied, copied))[3]
+    folder = CaFolder(ca_folder_for(tmp_path / "freehold.yaml"))
+    folder.init()
+    own = folder.issue("gateway").path
+    _, found, said, fix = row(doctor(own, own))
+    assert (found, "30 days left" in said) == ("good", True)
+    assert fix.startswith("run `freehold ca issue gateway`; the gateway reads it again")

@@ -8,7 +8,7 @@ import pytest
 
 from freehold.engines.base import ConstraintLimits
 from freehold.gateway.wire.body import BodyFields, read_body
-from freehold.gateway.wire.constraint_limits import CONSTRAINTS, refuse_constraints
+from freehold.gateway.wire.constraint_limits import CONSTRAINTS, COUNTS, refuse_constraints, refuse_counts
 
 LIMITS = ConstraintLimits(depth=6)
 TEXTS = ('"', "\\", '\\"', "[{", "]}", "a", "\\\\", '{"', "é", "\n")
@@ -50,3 +50,27 @@ def test_every_constraint_is_a_field_of_a_body() -> None:
         refused = refuse_constraints(fields, LIMITS)
         assert refused is not None
         assert refused.error.param == name
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize(
+    ("value", "refused"),
+    [
+        ("{most}", False),
+        ("{more}", True),
+        ("2147483647", True),
+        ("1e999", True),
+        ("-1", False),
+        ("true", False),
+        ('"a"', False),
+    ],
+)
+def test_a_number_that_an_engine_allocates_by_is_bounded(name: str, value: str, *, refused: bool) -> None:
+    """800 million last tokens took 3 GB of llama.cpp, and 49,000 probabilities for each token held the loop for a second."""
+    value = value.format(most=COUNTS[name], more=COUNTS[name] + 1)
+    fields = read_body(f'{{"model":"m","messages":[{{}}],"{name}":{value}}}'.encode())
+    assert isinstance(fields, BodyFields)
+    assert not fields.is_usual
+    found = refuse_counts(fields)
+    assert (found is not None) == refused
+    assert found is None or (found.error.status, found.error.param) == (400, name)
