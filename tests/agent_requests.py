@@ -40,3 +40,5 @@ CODEX: dict[str, Any] = {
     "prompt_cache_key": "7b0c9a5e",
 }  # fmt: skip
 """Source: openai/codex, codex-rs/codex-api/src/common.rs, `ResponsesApiRequest`; OpenAI API reference, "Responses"."""
+CODEX_OWN: dict[str, Any] = {"client_metadata": {"x-codex-installation-id": "3f1c"}}
+"""What it sends besides, which is no key of OpenAI's API. Source: the same."""

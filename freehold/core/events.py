@@ -17,6 +17,8 @@ PRIVATE_KEYS = ("priority", "kv_transfer_params", "chat_template", "request_id",
                 "bootstrap_port", "bootstrap_room")  # fmt: skip
 """Keys of a request with which a caller steers the engine itself: its order of work, its slots, a program for its prompts,
 whom it connects to. Source: vLLM's and SGLang's request models, llama.cpp's server README."""
+CACHE_KEYS = frozenset({"cache_salt", "id_slot", "cache_prompt"})
+"""Keys by which engines let a request choose the cache that it uses."""
 
 
 class ReplicaState(StrEnum):

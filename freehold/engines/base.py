@@ -388,6 +388,8 @@ class Engine:
     request by that adapter has; None: it is asked for none."""
     adapter_keys: frozenset[str] = frozenset()
     """Keys of a request by which it would take adapters past their names: `ask_adapter`'s alone may be there."""
+    request_keys: frozenset[str] = frozenset()
+    """Keys that a request's body may have, at its top; one with others is rejected. Empty: which it knows is open, and all pass."""
     forces_tools: ForcesTools = ForcesTools.ITSELF
     """What becomes of a request that must call a tool."""
     drops_format: frozenset[str] = frozenset()

@@ -330,6 +330,7 @@ ENGINE = Engine(
     adapter_formats=(Format.GGUF,),
     ask_adapter=_ask_adapter,
     adapter_keys=frozenset({"lora"}),
+    request_keys=_DATA.request_keys,
     adapter_paths=_HEEDS_ADAPTERS,
     options=OPTIONS,
     conflicts=conflicts,

@@ -190,6 +190,7 @@ ENGINE = Engine(
     stream_to_abort=False,
     prefix_cache=PrefixCache.SALT,
     apart_paths=ALL_PATHS - {"/v1/messages"},  # its entrypoints/anthropic/protocol.py drops the salt
+    request_keys=_DATA.request_keys,
     options=(*_DATA.options, *to_options(FLAGS.flags, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved={**other_names(FLAGS.flags), "model": _DATA.reserved["model_path"], **_DATA.reserved},
     command=_command,

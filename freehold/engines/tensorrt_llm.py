@@ -232,6 +232,7 @@ ENGINE = Engine(
     variables=("TLLM_", "TRTLLM_", "TRT_", "OMPI_", *TORCH_VARIABLES),
     shared_memory=True,
     stream_to_abort=False,
+    request_keys=_DATA.request_keys,
     options=(*_DATA.options, *to_options(FLAGS.flags, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved={**_OTHER_NAMES, **_DATA.reserved},
     conflicts=_conflicts,

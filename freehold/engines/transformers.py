@@ -40,6 +40,7 @@ _RECIPE = Recipe(
     needs="Linux on x86-64 with AVX2, Python 3.11, 4 GB of disk; pip must know PyTorch's CPU builds",
 )
 """The environment of vLLM for CPUs, which has all that is needed; the same data as in `vllm`, since engine files share nothing."""
+_DATA = load_engine_data("transformers")
 _CHILD = Path(__file__).parent / "programs" / "transformers_server.py"
 _NO_WEIGHTS, _NO_PORT, _BAD_FLAG, _NO_DEVICE = 3, 4, 2, 5
 """Exit codes of the child. Source: `programs/transformers_server`."""
@@ -141,7 +142,8 @@ ENGINE = Engine(
     variables=TORCH_VARIABLES,
     unix_socket=True,
     stream_to_abort=False,
-    options=load_engine_data("transformers").options,
+    request_keys=_DATA.request_keys,
+    options=_DATA.options,
     conflicts=_conflicts,
     command=_command,
     metrics_path="/metrics",

@@ -336,6 +336,7 @@ ENGINE = Engine(
     stream_to_abort=False,
     prefix_cache=PrefixCache.SALT,
     apart_paths=ALL_PATHS,  # /v1/messages since 0.32 at least: entrypoints/anthropic/protocol.py
+    request_keys=_DATA.request_keys,
     options=(*_DATA.options, *to_options(FLAGS, helps=_DATA.help, reserved=_DATA.reserved)),
     reserved=_DATA.reserved,
     command=_command,

@@ -28,6 +28,7 @@ LIVE = (
 LIVE_IN_MODEL = frozenset({("stall",), ("affinity",), ("resume",), ("media_urls",), ("allow_keys",)})
 """Keys of a model that the gateway takes over, while its replicas stay as they are."""
 RESTART_HINT = "freehold down, then freehold up, changes it; or put the old value back"
+_NOTHING = (None, "", ())
 
 Where = Callable[[tuple[str | int, ...]], str]
 """From the way to a key to where it stands: `file:line:column`."""
@@ -78,6 +79,8 @@ def compare(old: Spec, new: Spec, where: Where) -> Changes:
     changes: list[SpecChange] = list(_models(old, new))
     problems: list[Problem] = []
     for path, was, now in _differing(old.model_dump(exclude={"models"}), new.model_dump(exclude={"models"})):
+        if was in _NOTHING and now in _NOTHING:
+            continue  # what a section that comes or goes leaves empty
         if any(path[: len(live)] == live for live in LIVE):
             changes.append(SpecChange(how=How.LIVE, what=dotted(path), old=was, new=now))
         else:

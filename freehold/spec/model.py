@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from freehold.core.events import ADAPTERS_MAX, MODELS_MAX, PRIVATE_KEYS
+from freehold.core.events import ADAPTERS_MAX, MODELS_MAX
 from freehold.spec import shapes
 from freehold.spec.fields import (
     Address,
@@ -150,11 +150,11 @@ class ModelSpec(Section):
     """Whether requests may hold addresses of pictures, sound or video, which the engine then fetches from where it runs: your
     loopback, your network, a cloud's metadata. `data:` URIs always pass. Default `auto`: refused with 400, also for `external`.
     Engines that fetch nothing (llama-cpp without `mmproj`) answer for themselves."""
-    allow_keys: Annotated[
-        tuple[Annotated[str, OneOf(values=PRIVATE_KEYS)], ...], Listed(most=len(PRIVATE_KEYS))
-    ] = Field(default=(), examples=[["chat_template"]])
-    """Keys of requests that steer the engine itself, and pass all the same. Default: none, a request with one of them is
-    refused with 400."""
+    allow_keys: Annotated[tuple[PlainText, ...], Listed(most=100)] = Field(
+        default=(), examples=[["chat_template"]]
+    )
+    """Keys of requests that steer the engine itself, or that Freehold does not know of it, and pass all the same. Default:
+    none, a request with one of them is refused with 400."""
 
     @property
     def fetches_media(self) -> bool:

@@ -14,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from agent_requests import CLAUDE_CODE, CLAUDE_CODE_HEAD, CODEX
+from agent_requests import CLAUDE_CODE, CLAUDE_CODE_HEAD, CODEX, CODEX_OWN
 from e2e import client_table as table
 from e2e.box import Stack, http
 from e2e.client_asks import (
@@ -152,7 +152,7 @@ class ClientSuite:
 
     @row(table.CODEX)
     def test_responses_as_codex_sends_them(self, client: openai.OpenAI) -> None:
-        asked: Any = CODEX | {"model": MODEL, "max_output_tokens": 16}
+        asked: Any = CODEX | {"model": MODEL, "max_output_tokens": 16, "extra_body": CODEX_OWN}
         events = list(client.responses.create(**asked))
         assert events[0].type == "response.created"
         assert events[-1].type in {"response.completed", "response.incomplete"}

@@ -22,6 +22,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
     name: str
     endpoints: tuple[str, ...]
     engine: str = "external"
+    kind: str = ""
     slots: int = 0
     kv_tokens: int = 0
     stall_s: float = 0.0
@@ -47,7 +48,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
         )
         return entry, [
             Endpoint(id=f"{self.name}-{i}", model=self.name, url=url, engine=self.engine, state=ReplicaState.READY,
-                     slots=self.slots, kv_tokens=self.kv_tokens, adapters=self.adapters,
+                     kind=self.kind, slots=self.slots, kv_tokens=self.kv_tokens, adapters=self.adapters,
                      reuse_on_ask=self.reuse_on_ask)
             for i, url in enumerate(self.endpoints)
         ]  # fmt: skip

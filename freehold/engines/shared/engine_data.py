@@ -1,4 +1,4 @@
-"""The data file beside an engine file, `ENGINE.toml`: options, texts about flags, phases of a start, exit rules.
+"""The data file beside an engine file, `ENGINE.toml`: options, texts about flags, keys of requests, phases of a start, exit rules.
 
 TOML, because its literal strings hold regular expressions unchanged and the standard library parses it in a few
 milliseconds on every start of `freehold`. Unknown keys are errors. What the data mean stands at the types in `base`; it does
@@ -17,6 +17,7 @@ import msgspec
 
 from freehold.engines.base import Option, Phase
 from freehold.engines.shared.exit_rules import ExitRule
+from freehold.engines.shared.request_keys import API_KEYS
 
 _ROWS: Mapping[str, Any] = {"options": Option, "phases": Phase, "exits": ExitRule}
 
@@ -33,6 +34,8 @@ class EngineData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """By flag of the flag list: what it sets, with its unit."""
     reserved: dict[str, str] = {}
     """As `Engine.reserved`."""
+    request_keys: frozenset[str] = frozenset()
+    """As `Engine.request_keys`; in the file, the engine's own alone, with blanks between them."""
 
 
 @cache
@@ -44,6 +47,8 @@ def load_engine_data(name: str) -> EngineData:
         for row in raw.get(key, ()):
             if unknown := sorted(row.keys() - known):
                 raise ValueError(f"{name}.toml: {key}: unknown keys {', '.join(unknown)}")
+    if "request_keys" in raw:
+        raw["request_keys"] = API_KEYS.union(raw["request_keys"].split())
     return msgspec.convert(raw, EngineData, dec_hook=_pattern)
 
 

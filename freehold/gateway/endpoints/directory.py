@@ -121,4 +121,5 @@ def _with_habits(engine: Engine, kind: Engine | None) -> Engine:
         stream_to_abort=kind.stream_to_abort,
         usage_per_answer=kind.usage_per_answer,
         blames_model=kind.blames_model,
+        request_keys=kind.request_keys,
     )

@@ -7,7 +7,7 @@ decide which requests wait for a full model: `queue.admission` does.
 from collections.abc import Callable, Collection
 from math import inf
 
-from freehold.core.events import ModelEntry
+from freehold.core.events import CACHE_KEYS, PRIVATE_KEYS, ModelEntry
 from freehold.engines.base import Continues, Engine
 from freehold.gateway.answers.price import Price
 from freehold.gateway.counters.request_metrics import ModelMetrics
@@ -30,8 +30,8 @@ def continues(chosen: str, by_engine: Continues | None) -> Continues | None:
 class ServedModel:
     """One model, with the targets that take its requests now."""
 
-    __slots__ = ("_odd_until_s", "_ring", "admission", "continues", "engine", "entry", "metrics", "price", "targets",
-                 "turn", "usage_per_answer")  # fmt: skip
+    __slots__ = ("_odd_until_s", "_ring", "admission", "continues", "engine", "entry", "known_keys", "metrics", "price",
+                 "targets", "turn", "usage_per_answer")  # fmt: skip
 
     def __init__(
         self,
@@ -50,6 +50,8 @@ class ServedModel:
         self.targets: list[UpstreamTarget] = []
         self.usage_per_answer = engine.usage_per_answer
         """Some target reports a usage for each of several answers."""
+        self.known_keys: frozenset[str] = frozenset()
+        """Keys that a request may have at its top; empty: all."""
         self.turn = 0
         self._ring: balance.Ring | None = None
         """Homes of conversations; None: all targets serve them equally well."""
@@ -63,9 +65,15 @@ class ServedModel:
         """Use the targets of a new snapshot."""
         self.targets = targets
         self.usage_per_answer = any(target.engine.usage_per_answer for target in targets)
+        self.known_keys = self._known_keys()
         self._look()
         many = len(targets) > 1 and self.entry.affinity
         self._ring = balance.Ring({target.id: target.slots for target in targets}) if many else None
+
+    def _known_keys(self) -> frozenset[str]:
+        lists = [target.engine.request_keys for target in self.targets] or [self.engine.request_keys]
+        known = frozenset.intersection(*lists)
+        return known.union(PRIVATE_KEYS, CACHE_KEYS, self.entry.allow_keys) if known else known
 
     def take(self, request: ModelRequest, now_s: float) -> UpstreamTarget | None:
         """Return the best target not yet tried that has room, with a place there taken; None: there is none.

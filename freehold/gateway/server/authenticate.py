@@ -141,6 +141,10 @@ class Authenticator:
         path = request.url.partition(b"?")[0]
         if path in _OPEN or (path == b"/metrics" and self._metrics_open and not request.foreign):
             return None
+        if certificate is not None and digest is None:
+            return errors.unauthorized(
+                _EXPIRED if certificate.ends_s <= self._wall_s else _NO_KEY_OF_THIS_NAME
+            )
         return errors.unauthorized(_why(digest, caller, self._wall_s))
 
     def admit(self, request: Request, *, model: str) -> Rejection | None:
@@ -242,5 +246,7 @@ def _why(digest: bytes | None, caller: KeyState | None, now_s: float) -> str:
     return _ENDED.get(why, "Incorrect API key provided.")
 
 
+_EXPIRED = "The client certificate has expired."
+_NO_KEY_OF_THIS_NAME = "The certificate's name is not an active API key."
 REVOKED = "This API key was revoked."
 _ENDED = {"revoked": REVOKED, "expired": "This API key has expired."}

@@ -13,7 +13,7 @@ from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.server import builtin_routes
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.body import BodyFields, ask_usage, read_body, refuse_adapter_keys
+from freehold.gateway.wire.body import BodyFields, ask_usage, read_body, refuse_adapter_keys, refuse_unknown
 from freehold.gateway.wire.constraint_limits import refuse_constraints, refuse_counts
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.form import fields_of, read_form
@@ -81,6 +81,7 @@ def read(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejec
         or _wrong_body(model, request)
         or fields.refuse_private(model.entry.allow_keys, request.body)
         or (None if fields.is_usual else _unusual(model, request, fields))
+        or (_unknown_key(model, request) if model.known_keys else None)
     )
     if rejection is not None:
         return rejection
@@ -130,6 +131,11 @@ def _read(request: Request) -> BodyFields | Rejection:
         return read_body(request.body)
     form = read_form(request.body, request.form)
     return form if isinstance(form, Rejection) else fields_of(form)
+
+
+def _unknown_key(model: ServedModel, request: Request) -> Rejection | None:
+    """Return the 400 for a key that the model's engine does not know, or None; a form has fields of its own."""
+    return None if request.path == TRANSCRIPTIONS else refuse_unknown(request.body, model.known_keys)
 
 
 def _unknown(gateway: Gateway, request: Request, name: str) -> Rejection:

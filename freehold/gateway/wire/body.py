@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.core.events import PRIVATE_KEYS
+from freehold.core.events import CACHE_KEYS, PRIVATE_KEYS
 from freehold.gateway.wire.bounds import LOOK_BYTES, too_complex
 from freehold.gateway.wire.constraint_limits import CONSTRAINTS, COUNTS
 from freehold.gateway.wire.errors import Rejection, invalid
@@ -169,6 +169,7 @@ def _is_one(prompt: msgspec.Raw) -> bool:
     return memoryview(prompt)[0] == _QUOTE and memoryview(prompt).nbytes > len('""')
 
 
+_SHOWN = 80  # Characters of a key in an error.
 _PIECE_BYTES = 256 * 1024  # Checked at once: what its text takes is not noticed.
 _BLANKS = b" \t\r\n"
 _DECODER = msgspec.json.Decoder(BodyFields)
@@ -232,7 +233,7 @@ def _ambiguous(data: bytes, name: str) -> Rejection | None:
     other = [key for key in keys if key != "model" and key.lower() == "model"]
     again = msgspec.json.encode(keys)
     if other or len(again.translate(None, _BLANKS)) != len(data.translate(None, _BLANKS)):
-        message = f"The body names its keys once each, {name!r} in small letters and without escapes."
+        message = f"Name each key of the body once, {name!r} in small letters and without escapes."
         return invalid(message, param=name, code="ambiguous_body")
     return None
 
@@ -281,6 +282,19 @@ def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Rejection | None
     return invalid(message, param=name, code="adapter_by_name")
 
 
+def refuse_unknown(data: bytes, known: frozenset[str]) -> Rejection | None:
+    """Return the 400 for a body (as `read_body` accepted it) with a key that is not `known`, or None."""
+    try:
+        keys = _RAW_DECODER.decode(data)
+    except RecursionError:
+        return too_deep()
+    if known.issuperset(keys):
+        return None
+    name = next(key for key in keys if key not in known)[:_SHOWN]
+    message = f"Freehold knows no parameter {name!r} of this model's engine. The operator can let it pass: `allow_keys` in the model of freehold.yaml."
+    return invalid(message, param=name, code="unknown_parameter")
+
+
 def raw_keys(text: str) -> dict[str, msgspec.Raw]:
     """Return the keys of a JSON object, each with its value's bytes; raises msgspec.DecodeError for anything else."""
     return _RAW_DECODER.decode(text)
@@ -325,10 +339,6 @@ def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:
         return rewrite(data, {"stream_options": options})
     except (msgspec.DecodeError, RecursionError):
         return None
-
-
-CACHE_KEYS = frozenset({"cache_salt", "id_slot", "cache_prompt"})
-"""Keys by which engines let a request choose the cache that it uses."""
 
 
 def in_cache(data: bytes, members: bytes, *, replaces: bool) -> bytes:

@@ -13,9 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from freehold.core.events import CACHE_KEYS, PRIVATE_KEYS
 from freehold.engines.base import ExitCause, ExitKind, Option, Placement, Value
 from freehold.engines.shared import flag_list
 from freehold.engines.shared.flag_list import ProgramFlag
+from freehold.engines.shared.request_keys import API_KEYS
 from freehold.engines.vllm import ENGINE
 from freehold.fleet.environments.ask_program import ask, foreign_env
 from freehold.fleet.environments.lookup import Environment
@@ -138,6 +140,30 @@ def test_the_recorded_list_is_what_the_program_said_when_it_was_installed(
     assert asked is not None
     # `source` names the script that asked, whose path may differ between the installer's version and this one.
     assert msgspec.structs.replace(asked, source=RECORDED.source) == RECORDED
+
+
+# Prints the fields of the request classes of every path that the gateway serves.
+FIELDS = """
+from vllm.entrypoints.anthropic.protocol import AnthropicCountTokensRequest, AnthropicMessagesRequest
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest, EmbeddingCompletionRequest
+from vllm.entrypoints.pooling.scoring.protocol import RerankRequest
+kinds = [each for name, each in globals().items() if name.endswith("Request")]
+print(len(kinds), *{field.alias or name for kind in kinds for name, field in kind.model_fields.items()})
+"""
+LEFT_OUT = {"ec_transfer_params", "session_id", "vllm_xargs"}
+"""Keys that steer it, as `vllm.toml` says."""
+
+
+def test_its_keys_of_requests_are_those_of_the_programs_own_classes(vllm_environment: Environment) -> None:
+    argv, env = [vllm_environment.python, "-c", FIELDS], foreign_env(os.environ)
+    said = subprocess.run(argv, env=env, capture_output=True, check=True, text=True, timeout=END_S).stdout
+    count, *names = said.splitlines()[-1].split()
+    assert count == "8"
+    own = set(names) - API_KEYS.union(PRIVATE_KEYS, CACHE_KEYS)
+    assert own == (ENGINE.request_keys - API_KEYS) | LEFT_OUT
 
 
 # --- how it ends ----------------------------------------------------------------------------------------------------

@@ -200,7 +200,7 @@ def test_nesting_at_the_bound_never_breaks_a_connection(gateway: Gateway, engine
     says(engine, whole(ANSWER))
     seen = set()
     for depth in range(900, 1010):
-        body = b'{"model":"cpp","x":' + b"[" * depth + b"]" * depth + b"}"
+        body = b'{"model":"cpp","metadata":' + b"[" * depth + b"]" * depth + b"}"
         with gateway.client() as client:
             seen.add(client.ask(post(body)).status)
     assert seen == {200, 400}

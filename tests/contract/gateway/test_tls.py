@@ -1,5 +1,6 @@
 """TLS on the gateway's listener, with real handshakes: versions, renewal under a stream, client certificates."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -13,8 +14,11 @@ import psutil
 import pytest
 
 from freehold.core.errors import Permanent
-from freehold.gateway.settings import TlsSettings
+from freehold.gateway.server.authenticate import Authenticator, ClientCertificate
+from freehold.gateway.settings import Settings, TlsSettings
 from freehold.gateway.storage.tls_files import server_context
+from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.request import Request
 from gateway_rig.client import Client, ask, get
 from gateway_rig.engines import STREAM_HEAD, Call, Engine, Held, chunk, delta
 from gateway_rig.keys import APPLIED_S, Keys
@@ -114,7 +118,24 @@ def test_a_client_certificate_stands_for_its_key(gateway: Gateway, engine: Engin
 @pytest.mark.parametrize("name", ["id-nobody", "id-gone", "anna"])
 def test_a_certificate_of_no_accepted_key_is_none(gateway: Gateway, engine: Engine, ca: Ca, name: str):
     with TlsClient(gateway.port, ca, ca.issue(name)) as client:
-        assert client.ask(ask()).status == 401
+        for _ in range(2):  # the second one behind a known head
+            answer = client.ask(ask())
+            assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+            assert answer.error["message"] == "The certificate's name is not an active API key."
+        wrong = client.ask(ask(extra="Authorization: Bearer fh-wrong\r\n"))
+        assert wrong.error["message"] == "Incorrect API key provided."
+
+
+def test_a_certificate_that_expired_on_an_open_connection_says_so(the_keys: Keys):
+    async def rejection() -> Rejection | None:
+        authenticator = Authenticator(Settings(**the_keys.settings), end_requests=lambda _: None)
+        request = Request()
+        request.url = b"/v1/models"
+        return authenticator.identify(request, ClientCertificate("id-anna", ends_s=1.0))
+
+    found = asyncio.run(rejection())
+    assert found is not None
+    assert found.error.message == "The client certificate has expired."
 
 
 def test_no_certificate_needs_a_key(gateway: Gateway, engine: Engine, ca: Ca, the_keys: Keys):
@@ -310,7 +331,8 @@ def test_a_revoked_key_ends_the_requests_of_its_certificate(
         assert b"revoked" in rest
         assert b"[DONE]" not in rest
         assert time.monotonic() - began_s < APPLIED_S + 1.0  # and a loaded machine's second
-        assert idle.ask(ask()).status == 401
+        answer = idle.ask(ask())
+        assert (answer.status, "not an active API key" in answer.error["message"]) == (401, True)
 
 
 def test_a_renewed_certificate_is_shown_without_a_cut_stream(

@@ -114,6 +114,14 @@ def test_what_cannot_change_is_refused_all_at_once_with_its_place() -> None:
     assert all("freehold down" in problem.hint for problem in found.problems)
 
 
+def test_a_section_that_comes_or_goes_is_only_what_it_sets() -> None:
+    tls = spec(more="gateway: {tls: {certificate: c.pem, key: k.pem}}\n")
+    for old, new in ((spec(), tls), (tls, spec())):
+        problems = between(old, new).problems
+        assert [problem.where for problem in problems] == ["gateway.tls.certificate", "gateway.tls.key"]
+        assert all("freehold down, then freehold up" in problem.hint for problem in problems)
+
+
 def test_every_key_that_changes_in_place_is_a_key() -> None:
     fields: Any = spec().model_dump()
     for path in LIVE:
