@@ -79,7 +79,7 @@ def _why(exc: Exception) -> object:
 
 
 def _check_files(tls: TlsSettings) -> None:
-    """Raise Permanent for what another user could have written, a key that one could have read, and what is no such file."""
+    """Raise Permanent for a file that is missing or not a regular file, that another user could have written, or a key that one could have read."""
     for name, holds in _PEM.items():
         path, option = getattr(tls, name), f"gateway.tls.{name}"
         if not path:
