@@ -217,7 +217,8 @@ class CrashRetry:
         """Return whether a sender that crashed an engine before has left a request at this one."""
         now_s = self._loop.time()
         return any(
-            self._quarantine.knows_sender(each.model, each.sender, each.body, now_s=now_s) for each in left
+            self._quarantine.knows_sender(each.model, each.sender, body=each.body, now_s=now_s)
+            for each in left
         )
 
     def _crashed(self, requests: list[InterruptedRequest], *, has_cause: bool) -> None:

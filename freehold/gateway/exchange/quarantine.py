@@ -147,7 +147,7 @@ class Quarantine:
             request.model.entry.name, sender_of(request), request.request.body, now_s=now_s
         )
 
-    def knows_sender(self, model: str, sender: str, body: bytes, *, now_s: float) -> bool:
+    def knows_sender(self, model: str, sender: str, *, body: bytes, now_s: float) -> bool:
         """Return the same for a sender (`sender_of`) and a body."""
         if sender:
             return self._holds(_hash(model, sender.encode()), now_s)
