@@ -144,7 +144,7 @@ class Quarantine:
     def knows(self, request: BarredRequest, now_s: float) -> bool:
         """Return whether a request of the same sender, or without one a body like it, crashed an engine of this model lately."""
         return self.knows_sender(
-            request.model.entry.name, sender_of(request), request.request.body, now_s=now_s
+            request.model.entry.name, sender_of(request), body=request.request.body, now_s=now_s
         )
 
     def knows_sender(self, model: str, sender: str, *, body: bytes, now_s: float) -> bool:
