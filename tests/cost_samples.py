@@ -156,6 +156,7 @@ def fleet(card: GpuFacts | None = None, *, gpus: int = 8, replicas: int = 8, **c
         concurrency=32,
         output_tokens_per_s=Spread(1200, 1500, 1800),
         ttft_ms=Spread(100, 200, 400),
+        ttft_p95_ms=Spread(150, 300, 600),
         itl_ms=Spread(15, 20, 25),
         bound_by="memory bandwidth",
         calibration="a test",

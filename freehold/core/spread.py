@@ -37,6 +37,15 @@ class Spread:
         """Return `mid` give or take a part of it: divided and multiplied by 1 + `part`."""
         return cls(mid / (1 + part), mid, mid * (1 + part))
 
+    def or_between(self, low: float, high: float) -> "Spread":
+        """Return it as wide as it is and as `low` to `high` around its middle together, as independent errors of a ratio add up.
+
+        All are positive, and the middle lies between the two.
+        """
+        down = math.hypot(math.log(self.mid / self.low), math.log(self.mid / low))
+        up = math.hypot(math.log(self.high / self.mid), math.log(high / self.mid))
+        return Spread(self.mid / math.exp(down), self.mid, self.mid * math.exp(up))
+
     def times(self, factor: float) -> "Spread":
         """Return it scaled by a known factor of at least 0."""
         return Spread(self.low * factor, self.mid * factor, self.high * factor)

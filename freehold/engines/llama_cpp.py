@@ -184,9 +184,21 @@ def _refused(message: str) -> Callable[[Mapping[str, object]], ApiError]:
     return lambda _fields: invalid_request(message)
 
 
-def _wrong_type(fields: Mapping[str, object]) -> ApiError:
-    said = str(fields.get("message")).partition("] ")[2] or "it cannot be read"
-    return invalid_request(f"A field of the request has the wrong type: {said}.", code="invalid_type")
+_FIELD = re.compile(
+    r"(?:Field '(\w+)': )?(\[json\.exception\.type_error\.\d+\] )?(?:Error: )?(.*)", re.DOTALL
+)
+"""What the server says of a key's value, with the mark of its JSON library. Source: seen on the real server."""
+
+
+def _bad_field(fields: Mapping[str, object]) -> ApiError:
+    found = _FIELD.fullmatch(str(fields.get("message")))
+    assert found is not None, "each part may be missing"
+    param, wrong_type, said = found.groups()
+    subject = repr(param) if param else "A field of the request"
+    reason, code = (
+        ("has the wrong type", "invalid_type") if wrong_type else ("cannot be used", "invalid_value")
+    )
+    return invalid_request(f"{subject} {reason}: {said or 'it cannot be read'}.", code=code, param=param)
 
 
 _SCHEMA_ERROR = "JSON schema error at "
@@ -253,7 +265,8 @@ _TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]]
     ("", "video input is not supported", _refused("This model takes no video.")),
     ("", "error: cannot make GET request", _no_picture),
     ("", "Failed to download image", _no_picture),
-    ("", "[json.exception.type_error.", _wrong_type),
+    ("", "[json.exception.type_error.", _bad_field),
+    ("", "Field '", _bad_field),
     (
         "",
         f"Unable to generate parser for this template. Automatic parser generation failed: {_SCHEMA_ERROR}",

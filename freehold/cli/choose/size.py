@@ -111,7 +111,7 @@ def as_plain(sized: Sized, needed: SizedFleet | None, *, second: SecondOpinion |
     if (
         not sized.concurrency
     ):  # it does not fit, or misses the SLO alone: there is no speed, and none is not 0
-        found |= dict.fromkeys(("output_tokens_per_s", "ttft_ms", "itl_ms"))
+        found |= dict.fromkeys(("output_tokens_per_s", "ttft_ms", "ttft_p95_ms", "itl_ms"))
     if needed is not None:
         found["fleet"] = {name: value for name, value in asdict(needed).items() if name != "sized"}
     if second:

@@ -88,6 +88,7 @@ def _at(sized: Sized) -> str:
 def _speed(sized: Sized) -> Iterable[Row]:
     yield "output", f"{rounding.spread(sized.output_tokens_per_s)} tokens/s"
     yield "first token", _milliseconds(sized.ttft_ms)
+    yield "", f"95 of 100 within {_milliseconds(sized.ttft_p95_ms)}; an SLO is held by the middle"
     yield "between tokens", _milliseconds(sized.itl_ms)
     yield "limited by", clean(sized.bound_by)
     yield "calibration", clean(sized.calibration)

@@ -6,10 +6,10 @@ passed on as it came. Pure.
 
 import codecs
 import math
+import re
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from operator import attrgetter
-from typing import Any
 
 import msgspec
 
@@ -30,17 +30,36 @@ USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Where a stream's usage has to be asked for. Source: OpenAI API reference, `stream_options`."""
 
 
+_Number = int | float | None
+
+
 class BodyFields(msgspec.Struct):
-    """The fields of a body that the gateway acts on; all others are skipped without being built."""
+    """The fields of a body that the gateway acts on, or whose type it checks; all others are skipped without being built.
+
+    It is the table of types, so that each engine's clients get the same words for a wrong one. Source: OpenAI API
+    reference, chat completions and completions; llama.cpp's and vLLM's names of samplers.
+    """
 
     model: str | None = None
     stream: bool | None = None
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    n_predict: Any = None
-    n: Any = None
-    best_of: Any = None
+    max_tokens: _Number = None
+    max_completion_tokens: _Number = None
+    max_output_tokens: _Number = None
+    n_predict: _Number = None
+    n: _Number = None
+    best_of: _Number = None
+    temperature: _Number = None
+    top_p: _Number = None
+    top_k: _Number = None
+    min_p: _Number = None
+    seed: _Number = None
+    frequency_penalty: _Number = None
+    presence_penalty: _Number = None
+    repeat_penalty: _Number = None
+    repetition_penalty: _Number = None
+    echo: bool | None = None
+    ignore_eos: bool | None = None
+    parallel_tool_calls: bool | None = None
     prompt: msgspec.Raw = _NOTHING
     stream_options: msgspec.Raw = _NOTHING
     priority: msgspec.Raw = _NOTHING
@@ -57,11 +76,11 @@ class BodyFields(msgspec.Struct):
     tool_choice: msgspec.Raw = _NOTHING
     previous_response_id: msgspec.Raw = _NOTHING
     # The names of `constraint_limits.COUNTS`, then of CONSTRAINTS.
-    repeat_last_n: msgspec.Raw = _NOTHING
-    dry_penalty_last_n: msgspec.Raw = _NOTHING
-    n_probs: msgspec.Raw = _NOTHING
-    top_logprobs: msgspec.Raw = _NOTHING
-    logprobs: msgspec.Raw = _NOTHING
+    repeat_last_n: _Number = None
+    dry_penalty_last_n: _Number = None
+    n_probs: _Number = None
+    top_logprobs: _Number = None
+    logprobs: bool | _Number = None
     grammar: msgspec.Raw = _NOTHING
     regex: msgspec.Raw = _NOTHING
     ebnf: msgspec.Raw = _NOTHING
@@ -96,7 +115,7 @@ class BodyFields(msgspec.Struct):
     def answer_tokens(self) -> int:
         """Return the most tokens that all answers may have together; 0: one answer, without a limit.
 
-        Which of several limits holds, and what becomes of other types, is the engine's decision: here it is the largest.
+        Which of several limits holds is the engine's decision: here it is the largest.
         """
         limit = self.max_tokens
         more = self.max_completion_tokens or self.max_output_tokens or self.n_predict
@@ -139,16 +158,9 @@ class BodyFields(msgspec.Struct):
         return max(1, _number(self.n), _number(self.best_of))
 
 
-def _number(value: Any) -> int:
-    """Return a value as a number, rounded up; 0: there is none; the largest where the value is not a number."""
-    if value is None:
-        return 0
-    try:
-        number = math.inf if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.inf
-    # Not a number is not below the most either.
-    return max(0, math.ceil(number)) if number < _TOKENS_MOST else _TOKENS_MOST
+def _number(value: _Number) -> int:
+    """Return a number rounded up, from 0 to `_TOKENS_MOST`; 0 for None."""
+    return math.ceil(min(max(0, value or 0), _TOKENS_MOST))
 
 
 def _prompts(prompt: msgspec.Raw) -> int:
@@ -176,7 +188,7 @@ _DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BRACKET, _BRACE, _QUOTE = ord("["), ord("{"), ord('"')
 _constraints = attrgetter(*CONSTRAINTS, *COUNTS)
-_UNCONSTRAINED = (_NOTHING,) * (len(CONSTRAINTS) + len(COUNTS))
+_UNCONSTRAINED = (_NOTHING,) * len(CONSTRAINTS) + (None,) * len(COUNTS)
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _OPTIONS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
@@ -243,12 +255,22 @@ def too_deep() -> Rejection:
     return invalid("The body is not valid JSON: it is nested too deeply.", code="invalid_json")
 
 
+_JSON_WORDS = {
+    "str": "a string", "bool": "a boolean", "int": "a number", "float": "a number", "array": "an array",
+    "object": "an object", "null": "null",
+}  # fmt: skip
+_TYPES = re.compile(r"Expected `(.+?)`, got `(.+?)`")
+
+
 def _wrong_type(message: str) -> Rejection:
     # msgspec reports, for example: Expected `bool | null`, got `str` - at `$.stream`
     param = message.rpartition("$.")[2].rstrip("`") if "$." in message else None
-    place = f" for '{param}'" if param else ""
-    reason = message.partition(" - at ")[0].replace("`", "")
-    return invalid(f"Wrong type{place}: {reason}.", param=param, code="invalid_type")
+    subject, types = repr(param) if param else "The body", _TYPES.match(message)
+    if types is None:
+        return invalid(f"{subject} is a number outside any range.", param=param, code="invalid_type")
+    expected = dict.fromkeys(_JSON_WORDS[kind] for kind in types[1].split(" | ") if kind != "null")
+    text = f"{subject} must be {' or '.join(expected)}, not {_JSON_WORDS[types[2]]}."
+    return invalid(text, param=param, code="invalid_type")
 
 
 def rewrite(

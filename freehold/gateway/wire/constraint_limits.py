@@ -62,10 +62,9 @@ def refuse_constraints(fields: object, limits: ConstraintLimits) -> Rejection | 
 
 
 def refuse_counts(fields: object) -> Rejection | None:
-    """Return the 400 for a body with one of COUNTS that is too large, or None; what is not a number is for the engine to judge."""
+    """Return the 400 for a body whose `fields` (numbers by the names of COUNTS, None where absent) pass the limits, or None."""
     for name, most in COUNTS.items():
-        raw = bytes(getattr(fields, name))
-        if raw[:1].isdigit() and float(raw) > most:
+        if (getattr(fields, name) or 0) > most:
             return invalid(f"{name!r} may be at most {most}.", param=name, code="invalid_value")
     return None
 

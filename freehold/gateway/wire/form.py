@@ -88,8 +88,10 @@ def _parts(data: bytes, delimiter: bytes) -> list[tuple[str, int, int]] | Reject
 
 def fields_of(form: Form) -> BodyFields:
     """Return what routing reads of a body: the model, and which of the engine's own keys are there."""
-    own = dict.fromkeys(form.names & set(PRIVATE_KEYS), msgspec.Raw(b"true"))
-    return BodyFields(model=form.model, stream=form.stream, **own)
+    fields = BodyFields(model=form.model, stream=form.stream)
+    for name in form.names & set(PRIVATE_KEYS):
+        setattr(fields, name, msgspec.Raw(b"true"))
+    return fields
 
 
 def _malformed(why: str) -> Rejection:

@@ -54,7 +54,9 @@ class Sized:
     """What the figures below are for: the asked one, or what fits if that is less; 0: nothing runs, or not within the SLO."""
     output_tokens_per_s: Spread
     ttft_ms: Spread
-    """Of a request; `high` is its 95th percentile, which is what an SLO is held against."""
+    """Of a request: the mean, and within what a request's may lie."""
+    ttft_p95_ms: Spread
+    """95th percentile of requests, and how far that may be off. An SLO is held against its middle."""
     itl_ms: Spread
     bound_by: str
     """memory bandwidth, compute, KV cache or overhead: what limits it here."""

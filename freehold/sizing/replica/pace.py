@@ -54,7 +54,7 @@ class ReplicaPace:
     ttft_s: Number
     """Mean."""
     ttft_p95_s: Number
-    """Of requests, were the middle exact; what an SLO is held against is `vector.Chosen.first_token`'s high."""
+    """Of requests, by the queue alone; an SLO is held against the middle of `vector.Chosen.late_first_token`."""
     output_per_s: Number
 
 

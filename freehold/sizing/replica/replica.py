@@ -84,9 +84,11 @@ def size(ask: SizeAsk, calibrations: Calibrations) -> Sized:
 
 
 def at_slo(ask: SizeAsk, slo: Slo, calibrations: Calibrations) -> Sized:
-    """Return the replica at the largest concurrency at which mean ITL and the 95th percentile of TTFT hold.
+    """Return the replica at the largest concurrency at which mean ITL and the 95th percentile of TTFT hold, by their middles.
 
-    That percentile is the high of `ttft_ms`, so what is printed is what was held; mean ITL is held by its middle.
+    The middle of `ttft_p95_ms` is what is held. Its doubt is in the range of `output_tokens_per_s`: the low end is the rate at
+    the concurrency that would hold if first tokens were as late as `ttft_p95_ms.high`, the high end if as early as its low.
+    If not even one sequence would hold then, the low end is one sequence's rate: it would run, and be late.
 
     The asked concurrency is ignored. Where even one sequence misses the SLO, it fits, its concurrency is 0 and `why_not`
     says by how much. Figures at saturation are not what a service may count on: that is `size`.
@@ -97,17 +99,24 @@ def at_slo(ask: SizeAsk, slo: Slo, calibrations: Calibrations) -> Sized:
         return _sized(frame, None, concurrency=0, why_not=why)
     counts = np.arange(1.0, min(frame.sequences, SEQUENCES_MAX) + 1)
     paces = pace(frame.setting, counts, load=frame.load)
-    holds = (np.asarray(paces.itl_s) <= slo.itl_s) & (_first_token_s(frame, paces)[2] <= slo.ttft_s)
-    if not holds.any():
+    in_time = np.asarray(paces.itl_s) <= slo.itl_s
+    fewest, best, most = (
+        int(np.max(counts, where=in_time & (late <= slo.ttft_s), initial=0))
+        for late in reversed(frame.chosen.late_first_token(paces.ttft_p95_s))
+    )
+    if not best:
         one = pace(frame.setting, 1.0, load=frame.load)
         return _sized(frame, None, concurrency=0, why_not=_why_too_slow(frame, one, slo))
-    best = int(counts[holds][-1])
     sized = _sized(
         replace(frame, ask=replace(ask, concurrency=best)),
         pace(frame.setting, float(best), load=frame.load),
         concurrency=best,
     )
-    return replace(sized, bound_by="KV cache") if best == frame.sequences else sized
+    rates = np.asarray(paces.output_per_s)
+    ends = (float(rates[count - 1]) for count in (max(fewest, 1), most))
+    widened = sized.output_tokens_per_s.or_between(*ends)
+    bound = "KV cache" if best == frame.sequences else sized.bound_by
+    return replace(sized, output_tokens_per_s=widened, bound_by=bound)
 
 
 def batch(ask: SizeAsk, calibrations: Calibrations) -> Batch | str:
@@ -205,7 +214,7 @@ def _longest(ask: SizeAsk) -> int:
 
 
 def _why_too_slow(frame: _Frame, one: ReplicaPace, slo: Slo) -> str:
-    itl, ttft = float(one.itl_s) * 1e3, float(_first_token_s(frame, one)[2])
+    itl, ttft = float(one.itl_s) * 1e3, float(frame.chosen.late_first_token(one.ttft_p95_s)[1])
     return (
         f"misses the SLO with a single sequence: {itl:.3g} ms between tokens ({slo.itl_s * 1e3:.3g} asked), "
         f"first token after {ttft:.3g} s ({slo.ttft_s:.3g} asked)"
@@ -228,7 +237,8 @@ def _sized(frame: _Frame, found: ReplicaPace | None, *, concurrency: int, why_no
         concurrency_max=frame.sequences,
         concurrency=concurrency,
         output_tokens_per_s=frame.chosen.around(float(found.output_per_s)) if found else none,
-        ttft_ms=_around_ttft(frame, found) if found else none,
+        ttft_ms=_ms(frame.chosen.first_token(found.ttft_s, found.ttft_p95_s)) if found else none,
+        ttft_p95_ms=_ms(frame.chosen.late_first_token(found.ttft_p95_s)) if found else none,
         itl_ms=frame.chosen.around(float(found.itl_s) * 1e3) if found else none,
         bound_by=_bound_by(frame, found, concurrency) if found else "",
         calibration=frame.chosen.calibration.id,
@@ -236,13 +246,9 @@ def _sized(frame: _Frame, found: ReplicaPace | None, *, concurrency: int, why_no
     )
 
 
-def _first_token_s(frame: _Frame, found: ReplicaPace) -> tuple[Number, Number, Number]:
-    return frame.chosen.first_token(found.ttft_s, found.ttft_p95_s)
-
-
-def _around_ttft(frame: _Frame, found: ReplicaPace) -> Spread:
-    low, mid, high = _first_token_s(frame, found)
-    return Spread(float(low) * 1e3, float(mid) * 1e3, float(high) * 1e3)
+def _ms(seconds: tuple[Number, Number, Number]) -> Spread:
+    low, mid, high = (float(each) * 1e3 for each in seconds)
+    return Spread(low, mid, high)
 
 
 def _cut(ask: SizeAsk, concurrency: int) -> tuple[str, ...]:

@@ -49,13 +49,18 @@ class Chosen:
         return Spread.within(value, self.part)
 
     def first_token(self, mean: Number, p95: Number) -> tuple[Number, Number, Number]:
-        """Return low, middle and high of the time to first token, in the unit of the arguments, from `pace`'s mean and p95.
+        """Return low, middle and high of a request's time to first token, in the arguments' unit, from `pace`'s mean and p95.
 
         The high is the later of both: how wrong the mean may be, and what five requests in a hundred wait for longer.
         """
         mid = np.asarray(mean) * self.late
         high = np.maximum(mid * self.late_factor, np.asarray(p95) * self.late)
         return mid / self.late_factor, mid, high
+
+    def late_first_token(self, p95: Number) -> tuple[Number, Number, Number]:
+        """Return low, middle and high of the 95th percentile of first tokens: how late it is, and how far that may be off."""
+        mid = np.asarray(p95) * self.late
+        return mid / self.late_factor, mid, mid * self.late_factor
 
 
 def choose_vector(

@@ -97,7 +97,7 @@ def test_a_key_for_the_model_is_none_for_its_adapters_and_the_other_way_round(
 def test_an_adapters_number_is_no_way_past_its_name(
     name: str, code: str, client: Client, the_keys: Keys, engine: Engine
 ) -> None:
-    body = '{"model": "cpp", "messages": [1], "%s": [{"id": 1, "scale": 1}], "seed": 1e999}' % name  # noqa: UP031
+    body = '{"model": "cpp", "messages": [1], "%s": [{"id": 1, "scale": 1}], "x": 1e999}' % name  # noqa: UP031
     answer = client.ask(post(body.encode(), extra=the_keys.bearer("base-cpp")))
     assert (answer.status, answer.json["error"]["code"]) == (400, code)
     assert not engine.calls

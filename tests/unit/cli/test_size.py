@@ -44,7 +44,7 @@ def test_the_contract(capsys: pytest.CaptureFixture[str]):
     assert found["fits"] is True
     assert found["kv_bytes_per_token"] == 131072
     assert abs(found["weights_bytes"] / 16.06e9 - 1) < 0.01
-    for name in ("output_tokens_per_s", "ttft_ms", "itl_ms"):
+    for name in ("output_tokens_per_s", "ttft_ms", "ttft_p95_ms", "itl_ms"):
         assert 0 < found[name]["low"] < found[name]["mid"] < found[name]["high"]
 
 

@@ -65,6 +65,7 @@ SIZED = Sized(
     concurrency=64,
     output_tokens_per_s=Spread(4100, 5120, 6333),
     ttft_ms=Spread(90, 180, 1360),
+    ttft_p95_ms=Spread(120, 240, 480),
     itl_ms=Spread(9.5, 11.2, 13.1),
     bound_by="memory bandwidth",
     calibration="vllm-dense",

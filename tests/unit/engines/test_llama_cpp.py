@@ -154,10 +154,16 @@ def test_the_servers_refusals_say_what_to_do(
         (400, "[json.exception.out_of_range.403] key 'prompt' not found", ("Missing required parameter: 'prompt'.", "prompt", "missing_required_parameter")),
         (500, "'messages' is required", ("Missing required parameter: 'messages'.", "messages", "missing_required_parameter")),
         (400, "'input' is required", ("Missing required parameter: 'input'.", "input", "missing_required_parameter")),
+        (400, "Field 'mirostat': [json.exception.type_error.302] type must be number, but is string",
+         ("'mirostat' has the wrong type: type must be number, but is string.", "mirostat", "invalid_type")),
+        (400, "Field 'n': Value must be between 1 <= value <= 4, but got 9",
+         ("'n' cannot be used: Value must be between 1 <= value <= 4, but got 9.", "n", "invalid_value")),
+        (400, "Field 'lora': Error: 'lora' must be an array of objects",
+         ("'lora' cannot be used: 'lora' must be an array of objects.", "lora", "invalid_value")),
         (400, '"prompt" must not be empty', ('"prompt" must not be empty', "prompt", None)),
     ],
 )  # fmt: skip
-def test_a_missing_key_of_the_body_is_named(
+def test_a_key_of_the_body_that_is_missing_or_wrong_is_named(
     status: int, message: str, expected: tuple[str, str, str | None]
 ) -> None:
     body = json.dumps({"error": {"code": status, "message": message, "type": "server_error"}}).encode()

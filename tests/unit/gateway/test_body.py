@@ -60,6 +60,32 @@ def test_a_refusal_names_the_parameter(body: bytes, param: str | None) -> None:
     assert refusal.error.param == param
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('{"model":"a","max_tokens":"x"}', "'max_tokens' must be a number, not a string."),
+        ('{"model":"a","max_tokens":true}', "'max_tokens' must be a number, not a boolean."),
+        ('{"model":"a","temperature":[]}', "'temperature' must be a number, not an array."),
+        ('{"model":"a","logprobs":{}}', "'logprobs' must be a boolean or a number, not an object."),
+        ('{"model":"a","stream":1}', "'stream' must be a boolean, not a number."),
+        ('{"model":"a","seed":1e999}', "'seed' is a number outside any range."),
+        ('{"model":"a","n":%s}' % ("9" * 9999), "'n' is a number outside any range."),
+        ("[]", "The body must be an object, not an array."),
+        ("null", "The body must be an object, not null."),
+    ],
+)
+def test_a_wrong_type_is_told_in_the_words_of_json(body: str, message: str) -> None:
+    refusal = read_body(body.encode())
+    assert isinstance(refusal, Rejection)
+    assert (refusal.error.message, refusal.error.code) == (message, "invalid_type")
+
+
+def test_null_means_that_a_parameter_is_not_there() -> None:
+    for name in BodyFields.__struct_fields__:
+        if name != "model":
+            assert isinstance(read_body(f'{{"model":"a","{name}":null}}'.encode()), BodyFields)
+
+
 @pytest.mark.parametrize("opener", [b"[", b'{"a":'])
 def test_huge_nesting_is_refused_not_followed(opener: bytes) -> None:
     refusal = read_body(b'{"model":"a","x":' + opener * 10_000)

@@ -59,10 +59,8 @@ def test_every_constraint_is_a_field_of_a_body() -> None:
         ("{most}", False),
         ("{more}", True),
         ("2147483647", True),
-        ("1e999", True),
+        ("1e99", True),
         ("-1", False),
-        ("true", False),
-        ('"a"', False),
     ],
 )
 def test_a_number_that_an_engine_allocates_by_is_bounded(name: str, value: str, *, refused: bool) -> None:

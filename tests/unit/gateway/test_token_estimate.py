@@ -39,8 +39,8 @@ def test_nonsense_in_usage_cannot_make_a_prompt_free_or_endless() -> None:
     ("limit", "tokens"),
     [
         (b'"max_tokens":16', 16), (b'"max_completion_tokens":17', 17), (b'"max_output_tokens":18', 18),
-        (b'"max_tokens":null,"max_completion_tokens":5', 5), (b'"max_tokens":-1', 0), (b'"max_tokens":"16"', 16),
-        (b'"max_tokens":[1]', 10**12), (b'"max_tokens":1.5', 2), (b'"n":1', 0), (b'"max_tokens":3,"n":1', 3),
+        (b'"max_tokens":null,"max_completion_tokens":5', 5), (b'"max_tokens":-1', 0), (b'"max_tokens":1.5', 2), (b'"n":1', 0),
+        (b'"max_tokens":3,"n":1', 3),
     ],
 )  # fmt: skip
 def test_the_longest_answer_is_read_where_it_can_be(limit: bytes, tokens: int) -> None:

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Engine
+from freehold.sizing.replica import vector
 from freehold.sizing.replica.answer import Batch, SizeAsk, Sized, Slo
 from freehold.sizing.replica.replica import at_slo, batch, size
 from freehold.sizing.replica.split import split
@@ -163,12 +164,36 @@ def test_the_first_token_bounds_it_too():
 
 
 @pytest.mark.parametrize("engine", ["vllm", "tensorrt-llm", "sglang"])
-def test_the_first_token_that_is_held_is_the_high_that_is_printed(engine: Engine):
+def test_the_slo_is_held_by_the_middle_of_the_95th_percentile_and_doubt_widens_the_capacity(engine: Engine):
     asked = ask("llama-3.1-8b", input_tokens=4000, output_tokens=200, engine=engine)
-    found = at_slo(asked, Slo(ttft_s=3, itl_s=10), catalog().calibrations)
-    one_more = size(replace(asked, concurrency=found.concurrency + 1), catalog().calibrations)
+    calibrations = catalog().calibrations
+    found = at_slo(asked, Slo(ttft_s=1, itl_s=10), calibrations)
+    at = {count: size(replace(asked, concurrency=count), calibrations) for count in range(1, 200)}
+    held, too_many = at[found.concurrency], at[found.concurrency + 1]
     assert 1 < found.concurrency < found.concurrency_max
-    assert found.ttft_ms.high <= 3000 < one_more.ttft_ms.high
+    assert held.ttft_p95_ms.mid <= 1000 < too_many.ttft_p95_ms.mid
+    assert found.output_tokens_per_s.mid == held.output_tokens_per_s.mid
+    late = max((each for each in at.values() if each.ttft_p95_ms.high <= 1000), default=at[1], key=_rate)
+    early = max((each for each in at.values() if each.ttft_p95_ms.low <= 1000), key=_rate)
+    assert _rate(late) < _rate(held) < _rate(early)
+    assert found.output_tokens_per_s.low < min(_rate(late), held.output_tokens_per_s.low)
+    assert found.output_tokens_per_s.high > max(_rate(early), held.output_tokens_per_s.high)
+
+
+def _rate(sized: Sized) -> float:
+    return sized.output_tokens_per_s.mid
+
+
+def test_doubt_about_the_first_token_never_moves_the_middle(monkeypatch: pytest.MonkeyPatch):
+    asked, slo = ask("deepseek-v3", "b200-sxm", gpus=8, quant="fp8"), Slo(ttft_s=1, itl_s=0.05)
+    said = at_slo(asked, slo, catalog().calibrations)
+    late, factor = vector.FIRST_TOKEN["vllm"]
+    monkeypatch.setattr(vector, "FIRST_TOKEN", {"vllm": (late, 3 * factor)})
+    unsure = at_slo(asked, slo, catalog().calibrations)
+    assert unsure.concurrency == said.concurrency
+    assert unsure.output_tokens_per_s.mid == said.output_tokens_per_s.mid
+    assert unsure.output_tokens_per_s.low < said.output_tokens_per_s.low
+    assert unsure.output_tokens_per_s.high >= said.output_tokens_per_s.high
 
 
 def test_callers_in_step_wait_for_part_of_each_others_prompts():
