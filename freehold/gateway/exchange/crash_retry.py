@@ -79,6 +79,7 @@ class _LeftRequest:
     at: tuple[str, int]
     """Which engine, by replica and incarnation."""
     model: str
+    request_id: str
     sender: str
     body: bytes
     """Empty: a large one, which is not kept. Then only its sender is blamed."""
@@ -154,6 +155,7 @@ class CrashRetry:
         left = _LeftRequest(
             at=at,
             model=request.model.entry.name,
+            request_id=request.request.request_id,
             sender=sender_of(request),
             body=body if len(body) < LARGE_BYTES else b"",
             others=self._has_others(target),
@@ -193,7 +195,13 @@ class CrashRetry:
                 self._quarantine.add(each.model, each.body, caller=each.sender, now_s=now_s)
             else:
                 self._quarantine.add_sender(each.model, each.sender, body=each.body, now_s=now_s)
-            get_logger("gateway").error("engine_crashed_after", model=each.model, caller=each.sender)
+            get_logger("gateway").error(
+                "engine_crashed",
+                model=each.model,
+                request=each.request_id,
+                caller=each.sender,
+                detail="its client had left",
+            )
 
     def _read_report(self, at: tuple[str, int]) -> None:
         ended = self._ended[at]

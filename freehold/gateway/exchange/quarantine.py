@@ -16,10 +16,9 @@ from freehold.gateway.wire.request import Request
 
 _BODY_S = 600.0
 """How long a body is rejected, seconds. Source: our own choice: longer than clients retry, short enough for a mistake."""
-_CALLER_S = 600.0
-"""How long its caller gets no last ready replica, seconds. Source: our own choice: as long as its body is rejected."""
-_NO_CALLER_S = 60.0
-"""The same for requests without keys, seconds. Source: our own choice: an engine is ready again by then, and others are like them."""
+_CALLER_S = 60.0
+"""How long its caller gets no last ready replica, seconds. Source: our own choice: an engine is ready again by then. Where there is
+one replica, that is how long a key that many people share gets nothing, so it is no longer."""
 _KEPT_MAX = 1000
 """Hashes remembered; the oldest go first. Source: our own bound: some 200 KB, and engines to end are few."""
 _SHAPING = tuple(f'"{key}"'.encode() for key in CONSTRAINTS if key != "text")
@@ -29,8 +28,6 @@ LARGE_BYTES = 64 * 1024
 _SMALL_MAX = 16
 """Small bodies without a caller that are remembered whole. Source: our own bound: 1 MiB, and a comparison with each takes
 microseconds."""
-_WITHOUT_KEYS = ("(constrained)", "(large)")
-"""The senders of requests without keys: all that constrain their answers are one, all other large ones another."""
 _CHANGED_BYTES = 8
 """Bodies that differ in one place of at most so many bytes are alike. Source: our own choice: a counter or a seed."""
 
@@ -88,11 +85,10 @@ class Quarantine:
     def add_sender(self, model: str, caller: str, *, body: bytes, now_s: float) -> None:
         """Remember a caller (`sender_of`) of which one request may have crashed an engine; without one, its small body."""
         if caller:
-            lasts_s = _NO_CALLER_S if caller in _WITHOUT_KEYS else _CALLER_S
-            self.remember(_hash(model, caller.encode()), now_s + lasts_s, 0)
+            self.remember(_hash(model, caller.encode()), now_s + _CALLER_S, 0)
             return
         self.is_empty = False
-        self._small[model, body] = now_s + _NO_CALLER_S
+        self._small[model, body] = now_s + _CALLER_S
         if len(self._small) > _SMALL_MAX:
             del self._small[next(iter(self._small))]
 
@@ -116,22 +112,25 @@ class Quarantine:
     def bars(self, request: BarredRequest, now_s: float) -> bool:
         """Return whether a request may not be given a replica: it, or one like it, may have crashed another.
 
-        One ready replica stays free of such requests, also if they come at the same time. A small one without grammar, schema or
-        tools is only kept from the last.
+        The last ready replica stays free of such requests. If their sender crashed one, that holds also for those at the same time,
+        but for small ones without grammar, schema or tools.
         """
-        if not (request.saw_crash or self.knows(request, now_s)):
+        known = self.knows(request, now_s)
+        if not (known or request.saw_crash):
             return False
-        free = request.model.standing(now_s) - 1
-        if free < 1 or not may_crash(request.request.body):
+        model = request.model
+        free = model.standing(now_s) - 1
+        if free < 1 or not known or not may_crash(request.request.body):
             return free < 1
         self._unanswered = [each for each in self._unanswered if each is not request and _is_unanswered(each)]
-        if len(self._unanswered) + self.unanswered_elsewhere() >= free:
+        here = sum(each.model is model for each in self._unanswered)
+        if here + self.unanswered_elsewhere() >= free:
             return True
         self._unanswered.append(request)
         return False
 
     def unanswered_elsewhere(self) -> int:
-        """Return how many such requests other workers have under way."""
+        """Return how many such requests other workers have under way, of all models."""
         return 0
 
     def count_left(self, number: int) -> None:
@@ -191,8 +190,7 @@ def sender_of(request: SentRequest) -> str:
     body = request.request.body
     if request.caller:
         return request.caller
-    constrained, large = _WITHOUT_KEYS
-    return constrained if constrains(body) else large if len(body) >= LARGE_BYTES else ""
+    return "(constrained)" if constrains(body) else "(large)" if len(body) >= LARGE_BYTES else ""
 
 
 def _hash(model: str, what: bytes) -> int:

@@ -79,7 +79,7 @@ def refuse_too_long(body: bytes, path: str, context_tokens: int) -> Rejection | 
         return None
     message = (
         f"This model's maximum context length is {context_tokens} tokens, and the request has {found} bytes of text. "
-        f"A token stands for at most {TOKEN_BYTES_MAX}. Shorten the request."
+        f"A token stands for at most {TOKEN_BYTES_MAX} bytes. Shorten the request."
     )
     return Rejection(error=context_error(message, fields={"n_ctx": context_tokens}))
 
