@@ -317,7 +317,7 @@ SHOWN: dict[str, Callable[[bytes], bool]] = {
     "two_lengths": lambda answer: answer.count(b"Content-Length") == 2,
     "short_body": lambda answer: b"Content-Length: 1000\r\n" in answer and len(answer) < 500,
     "long_body": lambda answer: b"Content-Length: 2\r\n" in answer and answer.endswith(b'promised"}'),
-    "crash": lambda answer: answer == b"",
+    **dict.fromkeys(("crash", "late_crash"), lambda answer: answer == b""),
     "close_stream": lambda answer: b" w2" in answer and not answer.endswith(b"0\r\n\r\n"),
     "reset_stream": lambda answer: answer.endswith(b"RESET"),
     "bad_chunk": lambda answer: b"\r\nzz\r\n" in answer,
@@ -350,6 +350,13 @@ def test_a_hang_lasts_until_the_client_leaves(engine: FakeEngine, fault: str, af
         assert read_until_silence(client), "the connection was closed"
         assert engine.stats()["in_flight"] == 1
     wait_until(lambda: engine.stats()["aborted"] == 1, what="the departure")
+
+
+def test_a_late_crash_comes_although_the_client_has_left(engine: FakeEngine) -> None:
+    engine.set(fault="late_crash")
+    with sent(engine, {**CHAT, "stream": True}):
+        wait_until(lambda: engine.stats()["in_flight"] == 1, what="the request")
+    assert engine.process.wait(5) == CRASH_EXIT_CODE
 
 
 def test_every_fault_is_tested() -> None:
