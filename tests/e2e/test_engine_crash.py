@@ -182,6 +182,7 @@ def test_deadly_requests_whose_clients_leave_before_the_crash_leave_one_engine_t
             with contextlib.suppress(httpx2.TimeoutException):
                 ask(mallory, stack, "hi", seed=number, grammar=DEADLY)
             threading.Event().wait(0.9)
+        assert engines_ended(stack) >= 2, "the engines crash although their clients have left"
         assert others.ready_min >= 1
         assert list(others.statuses) == [200], others.statuses
 

@@ -352,13 +352,6 @@ def test_a_hang_lasts_until_the_client_leaves(engine: FakeEngine, fault: str, af
     wait_until(lambda: engine.stats()["aborted"] == 1, what="the departure")
 
 
-def test_a_late_crash_comes_although_the_client_has_left(engine: FakeEngine) -> None:
-    engine.set(fault="late_crash")
-    with sent(engine, {**CHAT, "stream": True}):
-        wait_until(lambda: engine.stats()["in_flight"] == 1, what="the request")
-    assert engine.process.wait(5) == CRASH_EXIT_CODE
-
-
 def test_every_fault_is_tested() -> None:
     assert {*SHOWN, "hang", "hang_stream"} == {*INSTEAD, *MIDWAY, "no_done"}
 
