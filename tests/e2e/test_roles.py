@@ -21,8 +21,9 @@ COMMAND = """
 import os, pwd, sys
 from freehold.__main__ import run
 from freehold.cli import main
-from freehold.cli.choose import review
 from freehold.cli.serve import down, logs, reload, restart, status, usage
+if "review" in sys.argv:
+    from freehold.cli.choose import review
 sys.argv[0] = "freehold"
 other = pwd.getpwnam("daemon")
 os.setgroups([])
