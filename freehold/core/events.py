@@ -143,6 +143,10 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     ready_wall_s: float | None = None
     """When the present process became ready; None: it is not."""
     restarts: int = 0
+    last_end: str = ""
+    """Why its newest process that has ended did so, in words; empty: none has."""
+    last_end_wall_s: float | None = None
+    """When that was, Unix seconds."""
     tokens_per_s: float | None = None
     """Generated tokens per second over the last readings of the engine's own counter; None is unknown."""
     tokens_total: float | None = None

@@ -22,6 +22,8 @@ import os, pwd, sys
 from freehold.__main__ import run
 from freehold.cli import main
 from freehold.cli.serve import down, logs, reload, restart, status, usage
+if "review" in sys.argv:
+    from freehold.cli.choose import review
 sys.argv[0] = "freehold"
 other = pwd.getpwnam("daemon")
 os.setgroups([])
@@ -77,11 +79,12 @@ def test_what_another_user_may_do_follows_the_file(box: Box, state: Path):
                 assert ran.code == 1, ran
                 assert f"down needs the role admin, this user is {role}" in ran.err
                 assert "roles: {USER: admin}" in ran.err
-            for command, path in (("logs", state / "logs"), ("usage", state / JOURNAL_NAME)):
+            ledger = state / JOURNAL_NAME
+            for command, path in (("logs", state / "logs"), ("usage", ledger), ("review", ledger)):
                 ran = as_other(state, command)
                 assert ran.code == 1, ran
                 assert f"this user may not read {path}" in ran.err
-                assert "as the stack's own user" in ran.err
+                assert f"as the stack's own user or as root: `sudo -u root freehold {command}`" in ran.err
         readable = [
             path.name for path in state.iterdir() if path.stat().st_mode & 0o077 and not path.is_socket()
         ]

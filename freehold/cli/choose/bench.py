@@ -27,7 +27,7 @@ from freehold.bench.contenders import (
     gpu_mistakes,
     models_of,
 )
-from freehold.bench.load_flags import LOAD_FLAGS, LoadAsk, read_load
+from freehold.bench.load_flags import LOAD_FLAGS, OWN, LoadAsk, read_load
 from freehold.bench.measure.run import Bench, BenchSetup, Contender, Measurements
 from freehold.bench.weights import named_weights, weights_of
 from freehold.cli.choose.bench_show import (
@@ -43,11 +43,12 @@ from freehold.cli.terminal.config import load_config
 from freehold.cli.terminal.fetch_progress import showing
 from freehold.cli.terminal.flag_options import flag_options
 from freehold.cli.terminal.output import INTERRUPTED, UserMistakes, duration_text
-from freehold.cli.terminal.place import StackPlace, json_option, stack_options
+from freehold.cli.terminal.place import StackPlace, json_option, require_ledger, stack_options
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.cost.intake.flags import FlagReader
 from freehold.gateway.settings import settings_from
+from freehold.ledger.journal import JOURNAL_NAME
 from freehold.stack.config import Config
 from freehold.stack.node_gpus import node_gpus
 from freehold.stack.status import running_status
@@ -96,6 +97,8 @@ def command(ctx: click.Context, /, *, stack: StackPlace, as_json: bool, **flags:
     if ctx.invoked_subcommand is not None:
         return 0
     config = load_config(stack.config_path, overrides={})
+    if flags["shape"] == OWN:
+        require_ledger(stack.state_path / JOURNAL_NAME)
     out = flags["out"] or Path(f"bench-{datetime.fromtimestamp(wall_s(), UTC):%Y%m%d-%H%M%S}.json")
     reader = FlagReader()
     _check_files(out, flags, reader, has_config=stack.config_path is not None)

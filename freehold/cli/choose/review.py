@@ -15,12 +15,13 @@ import click
 from freehold.catalog.load import load_catalog
 from freehold.cli.terminal.flag_options import flag_options, given_flags
 from freehold.cli.terminal.output import UserMistakes, say_json
-from freehold.cli.terminal.place import StackPlace, json_option, stack_options
+from freehold.cli.terminal.place import StackPlace, json_option, require_ledger, stack_options
 from freehold.core.clock import wall_s
 from freehold.cost.intake.flags import FlagReader
 from freehold.cost.intake.review_inputs import Stack, flags_for_plan, period_of, review_flags, review_inputs
 from freehold.cost.review.review import ReviewResult, review
 from freehold.engines import all_engines
+from freehold.ledger.journal import JOURNAL_NAME
 from freehold.spec.load import load_file
 
 _FILE = click.Path(path_type=Path)
@@ -44,6 +45,7 @@ _FILE = click.Path(path_type=Path)
 @json_option
 def command(stack: StackPlace, *, as_json: bool, markdown: Path | None, **given: Any) -> None:
     """Say what the stack's tokens really cost, and whether going back to the API would be cheaper."""
+    require_ledger(stack.state_path / JOURNAL_NAME)
     reader = FlagReader()
     result = _reviewed(stack, given, reader)
     if result is None or reader.problems:

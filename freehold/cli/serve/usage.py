@@ -20,7 +20,7 @@ from freehold.cli.terminal.place import (
     StackPlace,
     json_option,
     require_config,
-    require_readable,
+    require_ledger,
     stack_options,
 )
 from freehold.cli.terminal.table import Row, paragraph, table, terminal_columns
@@ -76,7 +76,7 @@ def command(stack: StackPlace, *, since: str, until: str, by: str, as_csv: bool,
     span, dimensions = _read_options(since, until, by)
     if not stack.state_path.exists():
         require_config(stack)
-    require_readable(stack.state_path / JOURNAL_NAME)
+    require_ledger(stack.state_path / JOURNAL_NAME)
     books = read_ledger(stack.state_path, span)
     rows = roll_up(books.tallies, dimensions)
     names = _key_names(stack.config_path) if "key" in dimensions and not as_csv else {}

@@ -107,10 +107,21 @@ def require_readable(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except PermissionError as exc:
-        hint = "a role opens no files: run this as the stack's own user or as root (docs/roles.md)"
+        try:
+            owner = path.parent.owner()
+        except (OSError, KeyError):
+            owner = "root"
+        again = f"sudo -u {owner} {click.get_current_context().command_path}"
+        hint = f"a role opens no files (docs/roles.md). Run it as the stack's own user or as root: `{again}`"
         raise Permanent(f"this user may not read {path}", hint=hint) from exc
     except OSError:  # it is not there, as the command will say
         return
+
+
+def require_ledger(path: Path) -> None:
+    """Raise Permanent where this user may not read the ledger file of a stack, or what SQLite has beside it."""
+    for more in ("", "-wal", "-shm"):
+        require_readable(path.with_name(path.name + more))
 
 
 def start_hint(command: str, stack: StackPlace) -> str:

@@ -89,7 +89,16 @@ def _row(replica: ReplicaStatus) -> tuple[str, ...]:
 def _notes(replica: ReplicaStatus) -> list[str]:
     well = replica.state is ReplicaState.READY and replica.reason != EJECTED
     said = "" if well else note(replica)
-    return [said] if said else []
+    return list(filter(None, (said, _history(replica, said))))
+
+
+def _history(replica: ReplicaStatus, said: str) -> str:
+    """Return how often it was restarted, and why and when last; empty: never, or `said` has the cause."""
+    cause, ended_s = one_line(replica.last_end), replica.last_end_wall_s
+    if not replica.restarts or ended_s is None or cause in said:
+        return ""
+    times = "once" if replica.restarts == 1 else f"{replica.restarts} times"
+    return f"restarted {times}, last: {cause}, {duration_text(max(0.0, wall_s() - ended_s))} ago"
 
 
 def show_ready(status: StackStatus, *, took_s: float) -> None:

@@ -142,6 +142,8 @@ def _status(plan: ReplicaPlan, replica: Replica, wall_offset_s: float) -> Replic
         restarts=max(0, replica.incarnation - replica.base - 1),
         tokens_per_s=tokens_per_s(replica.meter),
         tokens_total=replica.meter.readings[-1][1] if replica.meter.readings else None,
+        last_end=replica.ended,
+        last_end_wall_s=None if replica.ended_s is None else wall_offset_s + replica.ended_s,
         reason=replica.reason,
         hint=replica.hint,
         gpus=plan.gpus,

@@ -123,6 +123,9 @@ class Replica:
     """Its last process was ended because it stalled, and the next one is neither ready nor has failed."""
     end: EngineEnd | None = None
     """How its newest process that has ended did so; None: none has ended."""
+    ended: str = ""
+    """Why that process ended, in words, also when the next one is ready."""
+    ended_s: float | None = None
     reason: str = ""
     hint: str = ""
 
@@ -351,7 +354,10 @@ def _(event: Exited, replica: Replica, settings: FleetSettings, now_s: float) ->
     if process is None:
         return replica
     end = _end(replica, process, event.cause)
-    gone = replace(replica, process=None, url="", asking=False, meter=Meter(), end=end)
+    why = _REQUESTED if replica.after is After.RESTART else process.blame or event.cause.summary
+    gone = replace(
+        replica, process=None, url="", asking=False, meter=Meter(), end=end, ended=why, ended_s=now_s
+    )
     if replica.after is After.STOP:
         return _to(replace(gone, reason="", hint=""), State.STOPPED, now_s)
     if replica.after is After.RESTART:
@@ -384,6 +390,7 @@ def _port_taken(replica: Replica, cause: ExitCause, settings: FleetSettings, now
     return _to(changed, State.BACKOFF, now_s)
 
 
+_REQUESTED = "a restart was requested"
 _ASLEEP = "its engine was put to sleep"
 _SLOW = "its log shows how far it came; large weights and a first compilation take minutes: raise fleet.ready_timeout"
 

@@ -70,6 +70,16 @@ def test_off_a_terminal_a_row_is_one_line_however_long(
     assert lines[1].index("state") == lines[2].index("ready") == lines[3].index("crash_loop")
 
 
+def test_a_replica_that_is_ready_again_shows_why_it_was_restarted(
+    columns: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    past = {"restarts": 2, "last_end": "it crashed\nwith SIGSEGV", "last_end_wall_s": wall_s() - 61}
+    show_status(stack(replica(**past), replica("m-1", ReplicaState.BACKOFF, reason=past["last_end"], **past)))
+    out = capsys.readouterr().out
+    assert "    restarted 2 times, last: it crashed\\nwith SIGSEGV, 1 min ago\n" in out
+    assert out.count("SIGSEGV") == 2
+
+
 def test_a_narrow_terminal_gets_a_block_per_replica(
     columns: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

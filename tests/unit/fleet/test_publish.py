@@ -14,6 +14,7 @@ from freehold.fleet.decisions.events import (
     Exited,
     Launch,
     MainProcessGone,
+    RestartAsked,
     Started,
     Terminate,
 )
@@ -142,3 +143,23 @@ def test_how_a_process_ended_is_told_with_its_incarnation_and_the_first_report_c
     assert snapshot(*begin, end).ends[0].kind == "killed"
     ended = snapshot(*begin, Terminate(id="m-0", incarnation=1, grace_s=1.0), end)
     assert ended.ends[0].kind == "stopped"
+
+
+def test_why_a_process_ended_is_told_when_the_next_one_is_ready() -> None:
+    crash = ExitCause(kind=ExitKind.CRASHED, summary="it crashed with SIGSEGV")
+    begun = (
+        Launch(id="m-0", incarnation=1),
+        Started(id="m-0", incarnation=1, pid=7, url="http://127.0.0.1:9"),
+        Answered(id="m-0", incarnation=1),
+    )
+    assert snapshot(*begun).replicas[0].last_end == ""
+    again = (
+        Launch(id="m-0", incarnation=2),
+        Started(id="m-0", incarnation=2, pid=8, url="http://127.0.0.1:9"),
+        Answered(id="m-0", incarnation=2),
+    )
+    told = snapshot(*begun, Exited(id="m-0", incarnation=1, cause=crash), *again).replicas[0]
+    assert (told.state, told.restarts, told.last_end) == (State.READY, 1, crash.summary)
+    assert told.last_end_wall_s is not None
+    asked = snapshot(*begun, RestartAsked(id="m-0"), Exited(id="m-0", incarnation=1, cause=crash), *again)
+    assert asked.replicas[0].last_end == "a restart was requested"
