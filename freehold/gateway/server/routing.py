@@ -79,8 +79,7 @@ def read(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejec
     rejection = (
         _why_not(gateway, model, request, elsewhere=detour is not None)
         or _wrong_body(model, request)
-        or fields.refuse_private(model.entry.allow_keys, request.body)
-        or (None if fields.is_usual else _unusual(model, request, fields))
+        or (None if fields.is_usual() else _unusual(model, request, fields))
         or (_unknown_key(model, request) if model.known_keys else None)
     )
     if rejection is not None:
@@ -152,8 +151,7 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
         return errors.invalid(
             f"The model {name} does not serve {request.path}.", code="not_supported_by_engine"
         )
-    heeds = model.engine.adapter_paths or model.engine.paths - MEDIA_PATHS
-    if adapter and request.path not in heeds:
+    if adapter and request.path not in (model.engine.adapter_paths or model.engine.paths - MEDIA_PATHS):
         return errors.invalid(
             f"{adapter} is an adapter of {name}, and its engine takes none on {request.path}: it would answer without.",
             code="not_supported_by_engine",
@@ -173,7 +171,8 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
 
 def _unusual(model: ServedModel, request: Request, fields: BodyFields) -> Rejection | None:
     return (
-        refuse_unanswerable(fields, request.path, model.engine)
+        fields.refuse_private(model.entry.allow_keys, request.body)
+        or refuse_unanswerable(fields, request.path, model.engine)
         or refuse_counts(fields)
         or refuse_constraints(fields, model.engine.constraint_limits)
         or _force_call(model, request, fields)
