@@ -123,17 +123,15 @@ class Authenticator:
 
     def identify(self, request: Request, certificate: ClientCertificate | None = None) -> Rejection | None:
         """Find out whose request this is, once its head has come; return why it is not taken, or None."""
-        digest = request.key_digest
-        # Found by a digest that a client cannot choose, and compared in constant time: neither step leaks a key.
-        caller = self._by_hash.get(digest) if digest else None
-        if caller is not None and digest:
-            accepted = compare_digest(caller.hash, digest)
-        elif certificate is not None and digest is None:
+        digest, caller = request.key_digest, None
+        if digest:
+            # Found by a digest that a client cannot choose, and compared in constant time: neither step leaks a key.
+            caller = self._by_hash.get(digest)
+            if caller is not None and not compare_digest(caller.hash, digest):
+                caller = None
+        elif certificate is not None and digest is None and self._wall_s < certificate.ends_s:
             caller = self._by_id.get(certificate.key_id)
-            accepted = self._wall_s < certificate.ends_s
-        else:
-            accepted = False
-        if caller is not None and accepted and self._wall_s < caller.ends_s:
+        if caller is not None and self._wall_s < caller.ends_s:
             request.caller, request.key_id = caller, caller.id
             if request.timeout_s == inf:
                 request.timeout_s = caller.timeout_s
