@@ -126,12 +126,14 @@ class Grant:
 
     def settle(self, tokens: int) -> None:
         """Charge the tokens that were really used, prompt and answer; a later call corrects an earlier one."""
+        key, month = self._key, self._month
         if self._reserved:
-            self._free_reserved()
+            key.reserved -= self._reserved
+            self._reserved = 0
         more, self._charged = tokens - self._charged, tokens
-        self._key.allowance.charge(more)
-        if self._month is not None:
-            self._month[self._key.id] += more
+        key.allowance.charge(more)
+        if month is not None:
+            month[key.id] += more
 
     def learn(self, used_tokens: int | None, answer_tokens: int | None, body_bytes: int) -> None:
         """Settle by what the engine counted; else, for a cut answer, by the prompt's size and the answer's tokens.
@@ -163,10 +165,6 @@ class Grant:
                 self.cost.settle(0)
         if not asked or (self._reserved and status >= 400 and status != 499 and not answer_bytes):
             self.settle(0)
-        if self._reserved:
-            self._free_reserved()
-
-    def _free_reserved(self) -> None:
         self._key.reserved -= self._reserved
         self._reserved = 0
 

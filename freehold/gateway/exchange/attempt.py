@@ -138,6 +138,7 @@ class Attempt:
         self.target = target
         self.heard_s = heard_s
         """When the target last sent something; at first, when the attempt began."""
+        self.assembler = None  # as on the class, from which reading takes ten times as long
 
     def __repr__(self) -> str:
         return f"<Attempt at {self.target.id}, {'answered' if self.head else 'waiting'}>"
@@ -465,7 +466,8 @@ class Attempt:
 
     def leave(self, whole_s: float | None = None) -> None:
         """Free the place at the target; `whole_s`: seconds after which the answer came whole in one read, if it did."""
-        self._leave_slot(answered=whole_s is not None or self._is_answered())
+        if self._stay is not None:
+            self._leave_slot(answered=whole_s is not None or self._is_answered())
         if self.holds_place:
             self.holds_place = False
             self.target.gate.leave(self.owner.cost_tokens, began=self._began, whole_s=whole_s)

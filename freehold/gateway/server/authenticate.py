@@ -145,7 +145,7 @@ class Authenticator:
             )
         return errors.unauthorized(_why(digest, caller, self._wall_s))
 
-    def admit(self, request: Request, *, model: str) -> Rejection | None:
+    def admit(self, request: Request, model: str) -> Rejection | None:
         """Give a request its place and its tokens, or return why not; a rejection takes nothing.
 
         `model` is whose price is charged: an adapter's is its model's.
