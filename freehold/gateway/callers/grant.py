@@ -7,6 +7,8 @@ under way settles with the key it began with. It neither finds keys nor rejects 
 from hashlib import blake2b
 from math import inf
 
+import msgspec
+
 from freehold.gateway.callers.keys import KeyRecord
 from freehold.gateway.callers.rate_limits import Allowance, Over, over_limit
 from freehold.gateway.callers.spend import Month, usd_place
@@ -66,6 +68,13 @@ class KeyState:
         """Return whether this key may use a model."""
         return not self.models or model in self.models
 
+    def grant(self, tokens: int, month: Month | None) -> "Grant":
+        """Reserve what `Allowance.ask` gave to one request, also in the month's budget; None: the key has no such budget."""
+        self.reserved += tokens
+        if month is not None:
+            month[self.id] = month.get(self.id, 0) + tokens
+        return Grant(self, tokens, tokens, month)
+
     def over_concurrency(self) -> Rejection:
         """Return the 429 for one request more than this key may have at once."""
         return over_limit(Over("concurrency"), self.record.limits, tokens=0)
@@ -106,20 +115,15 @@ class CostReservation:
         self._reserved_picousd = 0
 
 
-class Grant:
-    """What one request was given by `Allowance.ask`; corrected when its usage is known, before or after its end."""
+class Grant(msgspec.Struct, eq=False, gc=False):
+    """What one request was given (`KeyState.grant`); corrected when its usage is known, before or after its end."""
 
-    __slots__ = ("_charged", "_key", "_month", "_reserved", "cost")
-
-    def __init__(self, key: KeyState, tokens: int, month: Month | None) -> None:
-        self._key = key
-        self.cost: CostReservation | None = None
-        """What it is charged in US dollars; None: its key has no budget in them."""
-        self._charged = self._reserved = tokens
-        self._month = month
-        key.reserved += tokens
-        if month is not None:
-            month[key.id] = month.get(key.id, 0) + tokens
+    _key: KeyState
+    _charged: int
+    _reserved: int
+    _month: Month | None
+    cost: CostReservation | None = None
+    """What it is charged in US dollars; None: its key has no budget in them."""
 
     def __repr__(self) -> str:
         return f"<Grant {self._charged} tokens to {self._key.id}{', reserved' * bool(self._reserved)}>"

@@ -84,14 +84,15 @@ def render(end: RequestEnd) -> bytes:
     if _QUOTE in request_id or _BACKSLASH in request_id:
         request_id = _ENCODER.encode(request_id.decode("ascii", "replace"))[1:-1]
     wall_ms, usage, attempts = int(end.wall_s * 1000), end.tokens.usage, end.retries + 1
-    at = _second(wall_ms // 1000), wall_ms % 1000
+    second, ms = _second(wall_ms // 1000), wall_ms % 1000
     if (
         usage is None or usage.prompt_tokens is None or usage.completion_tokens is None
         or end.ttft_s is not None or end.wait_s >= _LEAST_S or not (attempts and end.bytes)
     ):  # fmt: skip
-        return _LINE % (*at, request_id, fields, _figures(end, usage, attempts))
-    tokens = usage.prompt_tokens, usage.completion_tokens
-    return _USUAL_LINE % (*at, request_id, fields, *tokens, end.took_s, attempts, end.bytes)
+        return _LINE % (second, ms, request_id, fields, _figures(end, usage, attempts))
+    return _USUAL_LINE % (
+        second, ms, request_id, fields, usage.prompt_tokens, usage.completion_tokens, end.took_s, attempts, end.bytes
+    )  # fmt: skip
 
 
 _QUOTE, _BACKSLASH = b'"\\'

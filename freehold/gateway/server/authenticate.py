@@ -16,7 +16,7 @@ from ssl import cert_time_to_seconds
 from typing import Any, NamedTuple
 
 from freehold.core.clock import wall_s
-from freehold.gateway.callers.grant import CostReservation, Grant, KeyState, over_usd
+from freehold.gateway.callers.grant import CostReservation, KeyState, over_usd
 from freehold.gateway.callers.keys import KeysFile, why_refused
 from freehold.gateway.callers.rate_limits import Over, over_limit
 from freehold.gateway.callers.shared_limits import SharedKeys
@@ -167,7 +167,7 @@ class Authenticator:
             over = self._over_usd(caller, limits.monthly_microusd) or over
         over = over or caller.allowance.ask(tokens, int(self._now_s() * 1000))
         if over is None:
-            request.grant = grant = Grant(caller, tokens, month)
+            request.grant = grant = caller.grant(tokens, month)
             if limits.monthly_microusd is not None:
                 grant.cost = self._reserve(caller, request, model, tokens)
             if self._shared is not None and (month is not None or grant.cost is not None):

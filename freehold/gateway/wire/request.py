@@ -223,7 +223,7 @@ _ID_AT = len(ID_NAME)
 
 def id_of(line: bytes) -> str:
     """Return the id in its header line."""
-    return line[_ID_AT:-2].decode("ascii")
+    return line[_ID_AT:-2].decode()
 
 
 _LOCAL_PAGE = re.compile(rb"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
