@@ -8,6 +8,7 @@ no query, no address. Probes and scrapes (`/health`, `/metrics` and the like) ar
 
 from datetime import UTC, datetime
 from functools import lru_cache
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def render(end: RequestEnd) -> bytes:
     request_id = end.id_line[_ID_AT:-2]
     if _QUOTE in request_id or _BACKSLASH in request_id:
         request_id = _ENCODER.encode(request_id.decode("ascii", "replace"))[1:-1]
-    wall_ms, usage, attempts = int(end.wall_s * 1000), end.tokens.usage, end.retries + 1
+    wall_ms, usage, attempts = floor(end.wall_s * 1000), end.tokens.usage, end.retries + 1
     second, ms = _second(wall_ms // 1000), wall_ms % 1000
     if (
         usage is None or usage.prompt_tokens is None or usage.completion_tokens is None

@@ -97,9 +97,10 @@ def _tokens(ended: EndedRequest, attempt: Attempt) -> AnswerTokens:
         return AnswerTokens(Usage(0, 0, 0), 0, 0)  # a prompt that is only counted costs its caller no tokens
     if ended.tap is not None:
         return AnswerTokens(*ended.tap.counted())
-    events = 0 if attempt.assembler is None else attempt.assembler.events
+    if attempt.assembler is None or not attempt.assembler.events:
+        return AnswerTokens(ended.usage, None, 0)
     silent = SILENT_EVENTS.get(ended.request.path, 0)
-    return AnswerTokens(ended.usage, max(0, events - silent) if events else None, 0)
+    return AnswerTokens(ended.usage, max(0, attempt.assembler.events - silent), 0)
 
 
 def _end(

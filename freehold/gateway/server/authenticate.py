@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from hmac import compare_digest
-from math import inf
+from math import floor, inf
 from pathlib import Path
 from ssl import cert_time_to_seconds
 from typing import Any, NamedTuple
@@ -165,7 +165,7 @@ class Authenticator:
         over = None if month is None or budget is None else self._over_budget(caller, budget, month)
         if limits.monthly_microusd is not None and (over is None or over.limit == "reserved"):
             over = self._over_usd(caller, limits.monthly_microusd) or over
-        over = over or caller.allowance.ask(tokens, int(self._now_s() * 1000))
+        over = over or caller.allowance.ask(tokens, floor(self._now_s() * 1000))
         if over is None:
             request.grant = grant = caller.grant(tokens, month)
             if limits.monthly_microusd is not None:
