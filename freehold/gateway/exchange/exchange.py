@@ -40,20 +40,14 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     attempt: Attempt | None = None
     """The newest attempt; None: no target was asked yet."""
     attempts = 0
-    tap: AnswerTap | None = None
-    stay: Stay | None = None
     usage: Usage | None = None
     done = False
     code = ""
     paused_s: float | None = None
-    first_s: float | None = None
     lost_at: UpstreamTarget | None = None
-    saw_crash = False
-    """An engine crashed under this request; it is asked once more at most."""
     _broken: tuple[BodyFrame | None, Rejection, str] | None = None
     """Where its stream broke, the error that is due, and why; None: it did not, or is continued."""
     rest_body = b""
-    resumed_at_bytes = 0
     detour: "Alternative[Exchange] | None" = None
     """The way to other providers; None: the request stays here."""
     keeps_client = True
@@ -64,15 +58,17 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     def __init__(
         self, context: ExchangeContext, client: Client, *, model: ServedModel, request: Request
     ) -> None:
-        self.context = context
-        self.client = client
+        self.context, self.client = context, client
         self.model = model
         self.request = request
         self._settings = context.settings  # as they are now: a reload cuts no answer
         self.started_s = self._begun_s = context.now_s()
-        # As on the class, from which reading takes ten times as long: these are read several times for each request.
-        self.tap = self.stay = self.first_s = None
-        self.saw_crash, self.resumed_at_bytes = False, 0
+        # Read several times for each request: from the class that takes ten times as long.
+        self.tap: AnswerTap | None = None
+        self.stay: Stay | None = None
+        self.first_s: float | None = None
+        self.saw_crash = False  # an engine crashed under this request; it is asked once more at most
+        self.resumed_at_bytes = 0
         caller = request.caller
         if caller is not None:
             self.caller, self.weight, self.priority = caller.id, caller.weight, caller.priority
@@ -433,9 +429,9 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         # It is in the ledger before it leaves, whenever this process is killed: the write batch sees to that.
         self.record(200, complete=True, later=True)
         self._finish(200)
-        request = self.request
-        lines = (head.start, request.id_line, self.context.date_line, request.limit_lines, b"\r\n", data)
-        self.client.answered_whole(b"".join(lines))
+        request, date = self.request, self.context.date_line
+        whole = head.start, request.id_line, date, request.limit_lines, b"\r\n", data
+        self.client.answered_whole(b"".join(whole))
 
     def finish_passed(self, status: int) -> None:
         """End an answer that was passed on to its end."""

@@ -112,20 +112,9 @@ def _end(
         first_s = now_s
     # In the order of the fields: keywords take as long as half of the rest of this.
     return RequestEnd(
-        wall_s(),
-        request.id_line,
-        request.key_id,
-        request.path,
-        request.stream,
-        request.adapter or ended.model.entry.name,
-        "" if attempt is None else attempt.target.id,
-        status,
-        outcome_of(status, answer_bytes, complete=complete),
-        answer_bytes,
-        None if first_s is None else first_s - ended.started_s,
-        now_s - ended.started_s,
-        ended.attempts - 1,
-        ended.waited_s,
-        ended.code,
-        tokens,
-    )
+        wall_s(), request.id_line, request.key_id, request.path, request.stream,
+        request.adapter or ended.model.entry.name, "" if attempt is None else attempt.target.id,
+        status, outcome_of(status, answer_bytes, complete=complete), answer_bytes,
+        None if first_s is None else first_s - ended.started_s, now_s - ended.started_s,
+        ended.attempts - 1, ended.waited_s, ended.code, tokens,
+    )  # fmt: skip

@@ -23,16 +23,8 @@ _MARK = KEY_PREFIX.encode()
 class KnownHead:
     """A head that came before, and what it came to: the bytes on both sides of its key, with a place for the digits of its length."""
 
-    __slots__ = (
-        "_before_key",
-        "_behind_key",
-        "_is_keyed",
-        "_key_bytes",
-        "_key_is_first",
-        "_path",
-        "_size_bytes",
-        "_url",
-    )
+    __slots__ = ("_before_key", "_behind_key", "_is_keyed", "_key_bytes", "_key_is_first", "_path", "_size_bytes",
+                 "_url")  # fmt: skip
 
     def __init__(
         self, parts: tuple[bytes, bytes, bytes], request: Request, *, key_at: int, length_at: int
