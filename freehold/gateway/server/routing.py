@@ -70,7 +70,7 @@ def read(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejec
     """
     if request.method != b"POST":
         return errors.wrong_method(request.method.decode("ascii"), "POST")
-    fields = _read(request)
+    fields = read_body(request.body) if request.path != TRANSCRIPTIONS else _read_form(request)
     if not isinstance(fields, BodyFields):
         return fields
     name, directory, caller = fields.model or "", gateway.directory, request.caller
@@ -101,8 +101,8 @@ def read(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejec
     if request.stream:
         request.resumable = model.continues is not None
         ask_usage(request, fields.stream_options)
-    exchange = Exchange(gateway.context, client, model=model, request=request)
-    exchange.detour = detour
+    exchange = Exchange(gateway.context, client, request)
+    exchange.model, exchange.detour = model, detour
     return exchange
 
 
@@ -130,9 +130,7 @@ def _keep_apart(request: Request, caller: Caller, fields: BodyFields) -> None:
             request.cache_salt = blake2b(own, digest_size=16).hexdigest()
 
 
-def _read(request: Request) -> BodyFields | Rejection:
-    if request.path != TRANSCRIPTIONS:
-        return read_body(request.body)
+def _read_form(request: Request) -> BodyFields | Rejection:
     form = read_form(request.body, request.form)
     return form if isinstance(form, Rejection) else fields_of(form)
 
