@@ -50,6 +50,7 @@ class AttemptOwner(Protocol):
     client: Client
     model: ServedModel
     request: Request
+    caller: str
     cost_tokens: int
     prefix_key: int | None
     on_trial: bool
@@ -394,6 +395,7 @@ class Attempt(msgspec.Struct, eq=False):
         if self.connection is not None:
             self.connection.abort()
             self.connection = None
+            self.owner.context.left_running(self.owner, self.target)
 
     def spoke(self, now_s: float) -> bool:
         """Return whether the target sent something since the last call; called about twice a second."""

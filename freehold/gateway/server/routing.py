@@ -20,6 +20,7 @@ from freehold.gateway.wire.form import fields_of, read_form
 from freehold.gateway.wire.media_urls import refuse_addresses
 from freehold.gateway.wire.ports import Client
 from freehold.gateway.wire.request import ENGINE_PATHS, Caller, Request
+from freehold.gateway.wire.request_tokens import refuse_too_long
 from freehold.gateway.wire.unanswerable import CHAT_PATH, must_call, refuse_unanswerable
 
 LARGE_BYTES = 256 * 1024
@@ -81,10 +82,17 @@ def read(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejec
     if model is None or (caller is not None and not caller.may_use(name)):
         return _unknown(gateway, request, name)
     detour = None if gateway.fallbacks is None else gateway.fallbacks.detour(model, request)
+    usual = fields.is_usual()
     rejection = (
         _why_not(gateway, model, request, elsewhere=detour is not None)
         or _wrong_body(model, request)
-        or (None if fields.is_usual() else _unusual(model, request, fields))
+        or (None if usual else fields.refuse_private(model.entry.allow_keys, request.body))
+        or (
+            refuse_too_long(request.body, request.path, model.entry.max_context_tokens)
+            if len(request.body) > model.sure_bytes
+            else None
+        )
+        or (None if usual else _unusual(model, request, fields))
         or (_unknown_key(model, request) if model.known_keys else None)
     )
     if rejection is not None:
@@ -174,8 +182,7 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
 
 def _unusual(model: ServedModel, request: Request, fields: BodyFields) -> Rejection | None:
     return (
-        fields.refuse_private(model.entry.allow_keys, request.body)
-        or refuse_unanswerable(fields, request.path, model.engine)
+        refuse_unanswerable(fields, request.path, model.engine)
         or refuse_counts(fields)
         or refuse_constraints(fields, model.engine.constraint_limits)
         or _force_call(model, request, fields)
