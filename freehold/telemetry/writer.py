@@ -1,7 +1,7 @@
 """A bounded queue and one thread that writes lines to a file or stream: whoever logs never waits for a disk.
 
-The idea: `offer` appends to a C queue (no lock that a signal handler could find held, no waiting) or counts a drop;
-the thread opens, writes and rotates. A hung or failing target therefore costs records, never time, and the loss is
+The idea: `offer` appends to a deque (no lock that a signal handler could find held, no waiting) or counts a drop, and wakes
+the thread where it rests; the thread opens, writes and rotates. A hung or failing target therefore costs records, never time, and the loss is
 counted, and written down once the target works again.
 
 Whoever has no time to format gives `render` and offers something cheaper; with `linger_s` the thread sleeps a little
@@ -16,6 +16,7 @@ import os
 import queue
 import select
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -122,7 +123,10 @@ class LineWriter(Generic[Item]):
         self._render = render
         self._linger_s = linger_s
         self._ending = threading.Event()
-        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._items: deque[Item] = deque()
+        self._rests = True
+        """The thread waits to be woken; whoever offers the next line does that."""
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._lock = threading.RLock()  # taken only on a loss; reentrant for the sake of signal handlers
         self._lost = 0
         self._closed = False
@@ -133,7 +137,7 @@ class LineWriter(Generic[Item]):
         self._thread.start()
 
     def __repr__(self) -> str:
-        return f"<LineWriter waiting={self._queue.qsize()} lost={self._lost} closed={self._closed}>"
+        return f"<LineWriter waiting={len(self._items)} lost={self._lost} closed={self._closed}>"
 
     @property
     def dropped_total(self) -> int:
@@ -142,10 +146,14 @@ class LineWriter(Generic[Item]):
 
     def offer(self, item: Item) -> bool:
         """Queue a line, or what makes one; return False when it was dropped instead. Never blocks."""
-        if self._closed or self._queue.qsize() >= self._queue_records:
+        items = self._items
+        if self._closed or len(items) >= self._queue_records:
             self._lose(1)
             return False
-        self._queue.put(item)
+        items.append(item)
+        if self._rests:
+            self._rests = False
+            self._wake.put(None)
         return True
 
     def finish(self) -> None:
@@ -153,14 +161,14 @@ class LineWriter(Generic[Item]):
         if not self._closed:
             self._closed = True
             self._ending.set()
-            self._queue.put(None)
+            self._wake.put(None)
 
     def close(self, timeout_s: float) -> bool:
         """Write what is queued for at most `timeout_s` seconds; return whether all of it was written."""
         self.finish()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
-            self._lose(self._drain() + self._pending_lines)
+            self._lose(len(self._take(self._queue_records)) + self._pending_lines)
             return False
         return True
 
@@ -168,36 +176,33 @@ class LineWriter(Generic[Item]):
         with self._lock:
             self._lost += lines
 
-    def _drain(self) -> int:
-        """Empty the queue of a thread that hangs in a write, and return how many lines were in it."""
-        lines = 0
-        while not self._queue.empty():
-            lines += self._queue.get_nowait() is not None
-        self._queue.put(None)  # the end, should the write ever return
-        return lines
-
     def _run(self) -> None:
         reported = 0
-        ended = False
-        while not ended:
-            batch, ended = self._next_batch()
+        while batch := self._next_batch():
             lost = self._lost
-            if batch and self._write(_loss_note(lost - reported), batch):
+            if self._write(_loss_note(lost - reported), batch):
                 reported = lost
         self._target.close()
 
-    def _next_batch(self) -> tuple[list[bytes], bool]:
-        """Wait for a line, take what else is there up to a batch, and say whether the end was among it."""
-        batch: list[bytes] = []
-        item = self._queue.get()
-        if self._linger_s and self._queue.empty():
-            self._ending.wait(self._linger_s)
-        while item is not None:
-            batch.append(self._render(item))
-            if len(batch) >= BATCH_LINES or self._queue.empty():
-                return batch, False
-            item = self._queue.get()
-        return batch, True
+    def _next_batch(self) -> list[bytes]:
+        """Wait for a line and return what is there up to a batch; nothing: no line follows."""
+        while not self._items and not self._closed:
+            self._rests = True
+            if not self._items:  # what came just before woke nobody
+                self._wake.get()
+                if self._linger_s:
+                    self._ending.wait(self._linger_s)
+            self._rests = False
+        return self._take(BATCH_LINES)
+
+    def _take(self, most: int) -> list[bytes]:
+        """Take so many lines at most. By this thread, or by one that has waited for it in vain."""
+        lines: list[bytes] = []
+        take, render = self._items.popleft, self._render
+        with contextlib.suppress(IndexError):
+            while len(lines) < most:
+                lines.append(render(take()))
+        return lines
 
     def _write(self, note: bytes, batch: list[bytes]) -> bool:
         """Write the note and all lines, or count the lines that were not; return whether it worked."""

@@ -7,6 +7,8 @@ under way settles with the key it began with. It neither finds keys nor rejects 
 from hashlib import blake2b
 from math import inf
 
+import msgspec
+
 from freehold.gateway.callers.keys import KeyRecord
 from freehold.gateway.callers.rate_limits import Allowance, Over, over_limit
 from freehold.gateway.callers.spend import Month, usd_place
@@ -66,6 +68,13 @@ class KeyState:
         """Return whether this key may use a model."""
         return not self.models or model in self.models
 
+    def grant(self, tokens: int, month: Month | None) -> "Grant":
+        """Reserve what `Allowance.ask` gave to one request, also in the month's budget; None: the key has no such budget."""
+        self.reserved += tokens
+        if month is not None:
+            month[self.id] = month.get(self.id, 0) + tokens
+        return Grant(self, tokens, tokens, month)
+
     def over_concurrency(self) -> Rejection:
         """Return the 429 for one request more than this key may have at once."""
         return over_limit(Over("concurrency"), self.record.limits, tokens=0)
@@ -106,32 +115,29 @@ class CostReservation:
         self._reserved_picousd = 0
 
 
-class Grant:
-    """What one request was given by `Allowance.ask`; corrected when its usage is known, before or after its end."""
+class Grant(msgspec.Struct, eq=False, gc=False):
+    """What one request was given (`KeyState.grant`); corrected when its usage is known, before or after its end."""
 
-    __slots__ = ("_charged", "_key", "_month", "_reserved", "cost")
-
-    def __init__(self, key: KeyState, tokens: int, month: Month | None) -> None:
-        self._key = key
-        self.cost: CostReservation | None = None
-        """What it is charged in US dollars; None: its key has no budget in them."""
-        self._charged = self._reserved = tokens
-        self._month = month
-        key.reserved += tokens
-        if month is not None:
-            month[key.id] = month.get(key.id, 0) + tokens
+    _key: KeyState
+    _charged: int
+    _reserved: int
+    _month: Month | None
+    cost: CostReservation | None = None
+    """What it is charged in US dollars; None: its key has no budget in them."""
 
     def __repr__(self) -> str:
         return f"<Grant {self._charged} tokens to {self._key.id}{', reserved' * bool(self._reserved)}>"
 
     def settle(self, tokens: int) -> None:
         """Charge the tokens that were really used, prompt and answer; a later call corrects an earlier one."""
+        key, month = self._key, self._month
         if self._reserved:
-            self._free_reserved()
+            key.reserved -= self._reserved
+            self._reserved = 0
         more, self._charged = tokens - self._charged, tokens
-        self._key.allowance.charge(more)
-        if self._month is not None:
-            self._month[self._key.id] += more
+        key.allowance.charge(more)
+        if month is not None:
+            month[key.id] += more
 
     def learn(self, used_tokens: int | None, answer_tokens: int | None, body_bytes: int) -> None:
         """Settle by what the engine counted; else, for a cut answer, by the prompt's size and the answer's tokens.
@@ -163,10 +169,6 @@ class Grant:
                 self.cost.settle(0)
         if not asked or (self._reserved and status >= 400 and status != 499 and not answer_bytes):
             self.settle(0)
-        if self._reserved:
-            self._free_reserved()
-
-    def _free_reserved(self) -> None:
         self._key.reserved -= self._reserved
         self._reserved = 0
 

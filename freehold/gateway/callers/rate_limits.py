@@ -35,12 +35,13 @@ class Bucket:
 
     def wait_ms(self, amount: int, now_ms: int) -> int:
         """Return in how many milliseconds there is room for `amount`, 0 for now; more than the brim never fits."""
+        level = self.level
         if now_ms > self._at_ms:
-            self.level += (now_ms - self._at_ms) * self.per_minute
-            if self.level > self._brim:  # noqa: PLR1730 - min() costs as much as all the rest here
-                self.level = self._brim
-            self._at_ms = now_ms
-        lacking = amount * MINUTE_MS - self.level
+            level += (now_ms - self._at_ms) * self.per_minute
+            if level > self._brim:  # noqa: PLR1730 - min() costs as much as all the rest here
+                level = self._brim
+            self.level, self._at_ms = level, now_ms
+        lacking = amount * MINUTE_MS - level
         return -(-lacking // self.per_minute) if lacking > 0 else 0
 
     def take(self, amount: int) -> None:
@@ -56,8 +57,9 @@ class Bucket:
 
     def shown(self) -> tuple[int, bytes]:
         """Return how many whole things are left, and in what time the bucket is full if nothing more is taken."""
-        full_in_ms = -((self.level - self._brim) // self.per_minute)
-        left = self.level // MINUTE_MS if self.level > 0 else 0
+        level = self.level
+        full_in_ms = -((level - self._brim) // self.per_minute)
+        left = level // MINUTE_MS if level > 0 else 0
         return left, _SHORT[full_in_ms] if full_in_ms < 1000 else duration(full_in_ms)
 
 

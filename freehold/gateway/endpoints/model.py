@@ -84,10 +84,15 @@ class ServedModel:
 
         One that is ejected or busy is chosen only where all are: while others are merely full, it is better to wait.
         """
-        cost_tokens, targets = request.cost_tokens, self.targets
-        adapter = request.request.adapter
-        if len(targets) == 1 and not request.tried and not adapter:
-            return targets[0] if targets[0].gate.enter(cost_tokens) else None
+        targets = self.targets
+        if len(targets) == 1 and not request.tried and not request.request.adapter:
+            return targets[0] if targets[0].gate.enter(request.cost_tokens) else None
+        return self._take_best(targets, request, now_s)
+
+    def _take_best(
+        self, targets: list[UpstreamTarget], request: ModelRequest, now_s: float
+    ) -> UpstreamTarget | None:
+        cost_tokens, adapter = request.cost_tokens, request.request.adapter
         if adapter:  # while replicas are replaced, some may not have it yet
             targets = [target for target in targets if adapter in target.adapters]
         if request.tried or self._odd_until_s > now_s:

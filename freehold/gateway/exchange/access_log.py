@@ -8,6 +8,7 @@ no query, no address. Probes and scrapes (`/health`, `/metrics` and the like) ar
 
 from datetime import UTC, datetime
 from functools import lru_cache
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.exchange.ledger_record import CLIENT_LEFT, RequestEnd
+from freehold.gateway.exchange.ledger_record import CLIENT_LEFT, AnswerTokens, RequestEnd
 from freehold.gateway.settings import AccessLogSettings
-from freehold.gateway.wire.request import ENGINE_PATHS, Request
+from freehold.gateway.wire.request import ENGINE_PATHS, ID_NAME, Request
 from freehold.ledger.records.record import Outcome
 from freehold.telemetry.redact import clean_text
 from freehold.telemetry.writer import FileTarget, LineWriter
@@ -41,22 +42,9 @@ _ENDS = {
 }
 _LEAST_S = 0.00005  # Less is 0 in the four digits that are shown.
 _ENCODER = msgspec.json.Encoder()
-_ID_AT = len(b"x-request-id: ")
-
-
-class AccessEntry(msgspec.Struct, gc=False):
-    """What is known of a request that is over; made by position, since one is made for each."""
-
-    wall_s: float
-    request: bytes
-    """The header line with its id."""
-    key: str
-    path: str
-    stream: bool
-    refused: bool
-    """The gateway rejected it by itself: no engine answered."""
-    end: RequestEnd
-    usage: Usage | None = None
+_ID_AT = len(ID_NAME)
+_FAILED = Outcome.FAILED
+_NO_TOKENS = AnswerTokens(None, None, 0)
 
 
 class SharedFields(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -83,37 +71,42 @@ def ending(status: int, code: str, *, refused: bool) -> str:
     return _ENDS.get(code) or ("refused" if refused else "engine_error")
 
 
-def render(entry: AccessEntry) -> bytes:
-    """Return the line of an entry. Total: a path that is none of ours is cut and cleaned of secrets."""
-    end, code = entry.end, entry.end.code[:PATH_CHARS_MAX]
-    if entry.path in ENGINE_PATHS:
-        fields = _fields(
-            entry.path, end.status, code, entry.refused, entry.key, end.model, end.endpoint, entry.stream
-        )
+def render(end: RequestEnd) -> bytes:
+    """Return the line of a request. Total: a path that is none of ours is cut and cleaned of secrets."""
+    refused = end.retries < 0 and end.outcome is _FAILED
+    code = end.code and end.code[:PATH_CHARS_MAX]
+    if end.path in ENGINE_PATHS:
+        fields = _fields(end.path, end.status, code, refused, end.key_id, end.model, end.endpoint, end.stream)
     else:
-        path = clean_text(entry.path[:PATH_CHARS_MAX])
-        how = ending(end.status, end.code, refused=entry.refused)
-        fields = _inside(SharedFields(path, end.status, how, code, entry.key))
-    whole_s = int(entry.wall_s)
-    request_id = entry.request[_ID_AT:-2]
+        path = clean_text(end.path[:PATH_CHARS_MAX])
+        how = ending(end.status, end.code, refused=refused)
+        fields = _inside(SharedFields(path, end.status, how, code, end.key_id))
+    request_id = end.id_line[_ID_AT:-2]
     if _QUOTE in request_id or _BACKSLASH in request_id:
         request_id = _ENCODER.encode(request_id.decode("ascii", "replace"))[1:-1]
-    at_ms = int((entry.wall_s - whole_s) * 1000)
-    return _LINE % (_second(whole_s), at_ms, request_id, fields, _figures(end, entry.usage))
+    wall_ms, usage, attempts = floor(end.wall_s * 1000), end.tokens.usage, end.retries + 1
+    second, ms = _second(wall_ms // 1000), wall_ms % 1000
+    if (
+        usage is None or usage.prompt_tokens is None or usage.completion_tokens is None
+        or end.ttft_s is not None or end.wait_s >= _LEAST_S or not (attempts and end.bytes)
+    ):  # fmt: skip
+        return _LINE % (second, ms, request_id, fields, _figures(end, usage, attempts))
+    return _USUAL_LINE % (
+        second, ms, request_id, fields, usage.prompt_tokens, usage.completion_tokens, end.took_s, attempts, end.bytes
+    )  # fmt: skip
 
 
 _QUOTE, _BACKSLASH = b'"\\'
 _LINE = b'{"at":"%b.%03dZ","id":"%b",%b%b}\n'
+_USUAL_LINE = _LINE.replace(
+    b"%b}", b',"prompt_tokens":%d,"completion_tokens":%d,"took_s":%.4f,"attempts":%d,"bytes":%d}'
+)
 
 
-def _figures(end: RequestEnd, usage: Usage | None) -> bytes:
+def _figures(end: RequestEnd, usage: Usage | None, attempts: int) -> bytes:
     """Return the fields that are a line's own. Except for the time it took, unknown and zero fields are left out."""
-    attempts = end.retries + 1
-    if usage is None:
-        line = b""
-    elif usage.prompt_tokens is not None and usage.completion_tokens is not None:
-        line = b',"prompt_tokens":%d,"completion_tokens":%d' % (usage.prompt_tokens, usage.completion_tokens)
-    else:
+    line = b""
+    if usage is not None:
         counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
         line = b"".join(b',"%b":%d' % (k.encode(), v) for k, v in counts.items() if v is not None)
     if end.wait_s >= _LEAST_S:
@@ -148,7 +141,7 @@ class AccessLog:
         self.settings = settings
         self._lost_before = 0
         self._target: FileTarget | None = None
-        self.writer: LineWriter[AccessEntry] | None = None
+        self.writer: LineWriter[RequestEnd] | None = None
         """Takes the lines; None: the log is off."""
         self._open()
 
@@ -160,35 +153,23 @@ class AccessLog:
         """Return how many lines were lost."""
         return self._lost_before + (self.writer.dropped_total if self.writer else 0)
 
-    def note(self, request: Request, end: RequestEnd, *, usage: Usage | None, refused: bool = False) -> None:
-        """Take a request that is over, as the ledger gets it; costs about a microsecond."""
-        if self.writer is not None:
-            self.writer.offer(
-                AccessEntry(
-                    wall_s(),
-                    request.id_line,
-                    request.key_id,
-                    request.path,
-                    request.stream,
-                    refused,
-                    end,
-                    usage,
-                )
-            )
-
     def refused(
         self, request: Request, *, status: int, code: str, model: str = "", waited_s: float = 0.0
     ) -> None:
         """Take a request that no engine saw; `model` is known where it waited in that model's queue."""
         if self.writer is not None:
-            end = RequestEnd(model, "", status, Outcome.FAILED, 0, None, waited_s, -1, waited_s, code)
-            self.note(request, end, usage=None, refused=True)
+            known = request.id_line, request.key_id, request.path, request.stream, model, "", status
+            self.writer.offer(
+                RequestEnd(wall_s(), *known, _FAILED, 0, None, waited_s, -1, waited_s, code, _NO_TOKENS)
+            )
 
     def answered_here(self, request: Request, status: int, sent_bytes: int) -> None:
         """Take a request that the gateway answered itself, unless it was a probe or a scrape."""
         if self.writer is not None and request.path.startswith("/v1/"):
-            end = RequestEnd("", "", status, Outcome.COMPLETE, sent_bytes, None, 0.0, -1, 0.0, "")
-            self.note(request, end, usage=None)
+            known = request.id_line, request.key_id, request.path, request.stream, "", "", status
+            self.writer.offer(
+                RequestEnd(wall_s(), *known, Outcome.COMPLETE, sent_bytes, None, 0.0, -1, 0.0, "", _NO_TOKENS)
+            )
 
     def change(self, settings: AccessLogSettings) -> None:
         """Use other settings; what was taken before is still written."""

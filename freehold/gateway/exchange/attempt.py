@@ -10,6 +10,8 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from freehold.engines.base import COUNT_PATHS, TRANSCRIPTIONS, ApiError, PrefixCache
 from freehold.gateway.answers.assemble import Assembler
 from freehold.gateway.answers.stream_tap import JSON_PATHS, AnswerTap, tap_for
@@ -110,35 +112,38 @@ class AttemptOwner(Protocol):
         """Send an answer that was put together."""
 
 
-class Attempt:
-    """One attempt. Defaults stand on the class: an instance holds what differs."""
+def _drop(_data: bytes) -> None:
+    """Take nothing: no head has come."""
 
-    wants_payload = False
+
+class Attempt(msgspec.Struct, eq=False):
+    """One attempt: a struct, since one is made for each request, and without a call of Python."""
+
+    owner: AttemptOwner
+    target: UpstreamTarget
+    heard_s: float
+    """When the target last sent something; at first, when the attempt began."""
+    wants_payload: bool = False
     passing: AnswerTap | None = None
-    engine_keeps_alive = False
+    engine_keeps_alive: bool = False
     head: AnswerHead | None = None
     """The answer's head; None: the target has not answered yet."""
     assembler: Assembler | None = None
     """Puts a stream together for a client that asked for a whole answer; None: the answer is passed on."""
-    holds_place = True
+    holds_place: bool = True
     """It counts in the target's limit."""
     connection: EngineConnection | None = None
     _stay: SlotStay | None = None
-    _began = False
+    _began: bool = False
     """The answer's body has begun."""
     _connecting: asyncio.Task[None] | None = None
-    _client_head = b""
+    _client_head: bytes = b""
     _error_parts: tuple[bytes, ...] = ()
-    _heard = False
+    _heard: bool = False
     """The target sent something since the last check."""
-    _seen_bytes = 0
-    on_body: Callable[[bytes], None]
-
-    def __init__(self, owner: AttemptOwner, target: UpstreamTarget, heard_s: float) -> None:
-        self.owner = owner
-        self.target = target
-        self.heard_s = heard_s
-        """When the target last sent something; at first, when the attempt began."""
+    _seen_bytes: int = 0
+    on_body: Callable[[bytes], None] = _drop
+    """Takes a piece of the answer's body; set with its head."""
 
     def __repr__(self) -> str:
         return f"<Attempt at {self.target.id}, {'answered' if self.head else 'waiting'}>"
@@ -467,7 +472,8 @@ class Attempt:
 
     def leave(self, whole_s: float | None = None) -> None:
         """Free the place at the target; `whole_s`: seconds after which the answer came whole in one read, if it did."""
-        self._leave_slot(answered=whole_s is not None or self._is_answered())
+        if self._stay is not None:
+            self._leave_slot(answered=whole_s is not None or self._is_answered())
         if self.holds_place:
             self.holds_place = False
             self.target.gate.leave(self.owner.cost_tokens, began=self._began, whole_s=whole_s)

@@ -6,12 +6,14 @@ cannot differ. It decides nothing about the request and never fails it.
 
 from typing import Protocol
 
+from freehold.core.clock import wall_s
 from freehold.engines.base import COUNT_PATHS
 from freehold.gateway.answers.stream_tap import SILENT_EVENTS
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.exchange.attempt import Attempt, AttemptOwner
 from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, outcome_of
 from freehold.gateway.exchange.provider import Stay
+from freehold.gateway.wire.request import Charge
 from freehold.ledger.records.money import picousd
 from freehold.ledger.records.record import Outcome
 
@@ -38,25 +40,43 @@ def record_end(ended: EndedRequest, status: int, *, complete: bool, last_bytes: 
     """
     context, request, model = ended.context, ended.request, ended.model
     if ended.attempt is None:
-        ended.waited_s = waited_s = context.now_s() - ended.started_s
-        name = request.adapter or model.entry.name
-        context.access_log.refused(request, status=status, code=ended.code, model=name, waited_s=waited_s)
+        _log_refused(ended, status)
         return None
-    tokens = _tokens(ended, ended.attempt)
-    logged = context.ledger is not None or context.access_log.writer is not None
-    if logged or ended.stay is not None or model.price is not None:
-        _write(ended, _end(ended, ended.attempt, status, complete=complete, last_bytes=last_bytes), tokens)
-    grant = request.grant
-    if grant is not None:
-        usage, used_tokens = tokens.usage, None
-        if usage is not None and usage.prompt_tokens is not None:
-            used_tokens = usage.prompt_tokens + (usage.completion_tokens or 0)
-        grant.learn(used_tokens, tokens.tokens, len(request.body))
-        if tokens.cost_usd:
-            grant.pay(picousd(tokens.cost_usd))
-        elif ended.stay is not None:
-            grant.pay(ended.stay.reserved_picousd)  # an unknown cost stays charged as it was reserved there
+    tokens, stay, price = _tokens(ended, ended.attempt), ended.stay, model.price
+    ledger, log = context.ledger, context.access_log.writer
+    if ledger is not None or log is not None or stay is not None or price is not None:
+        end = _end(ended, tokens, status, complete=complete, last_bytes=last_bytes)
+        if stay is not None:
+            stay.settle(end)
+        elif price is not None:
+            tokens.cost_usd = price.cost_usd(tokens.usage, nothing=end.outcome is Outcome.FAILED)
+        if ledger is not None:
+            ledger.note(end)
+        if log is not None and (stay is None or not stay.is_copy):
+            log.offer(end)
+    if request.grant is not None:
+        _charge(request.grant, tokens, stay, len(request.body))
     return tokens
+
+
+def _charge(grant: Charge, tokens: AnswerTokens, stay: Stay | None, body_bytes: int) -> None:
+    """Charge the caller's limits with what the request used and cost."""
+    usage, used_tokens = tokens.usage, None
+    if usage is not None and usage.prompt_tokens is not None:
+        used_tokens = usage.prompt_tokens + (usage.completion_tokens or 0)
+    grant.learn(used_tokens, tokens.tokens, body_bytes)
+    if tokens.cost_usd:
+        grant.pay(picousd(tokens.cost_usd))
+    elif stay is not None:
+        grant.pay(stay.reserved_picousd)  # an unknown cost stays charged as it was reserved there
+
+
+def _log_refused(ended: EndedRequest, status: int) -> None:
+    """Log a request that ended in the queue."""
+    context, request = ended.context, ended.request
+    ended.waited_s = waited_s = context.now_s() - ended.started_s
+    name = request.adapter or ended.model.entry.name
+    context.access_log.refused(request, status=status, code=ended.code, model=name, waited_s=waited_s)
 
 
 def count_end(ended: EndedRequest, status: int, now_s: float) -> None:
@@ -77,41 +97,24 @@ def _tokens(ended: EndedRequest, attempt: Attempt) -> AnswerTokens:
         return AnswerTokens(Usage(0, 0, 0), 0, 0)  # a prompt that is only counted costs its caller no tokens
     if ended.tap is not None:
         return AnswerTokens(*ended.tap.counted())
-    events = 0 if attempt.assembler is None else attempt.assembler.events
+    if attempt.assembler is None or not attempt.assembler.events:
+        return AnswerTokens(ended.usage, None, 0)
     silent = SILENT_EVENTS.get(ended.request.path, 0)
-    return AnswerTokens(ended.usage, max(0, events - silent) if events else None, 0)
+    return AnswerTokens(ended.usage, max(0, attempt.assembler.events - silent), 0)
 
 
 def _end(
-    ended: EndedRequest, attempt: Attempt, status: int, *, complete: bool, last_bytes: int
+    ended: EndedRequest, tokens: AnswerTokens, status: int, *, complete: bool, last_bytes: int
 ) -> RequestEnd:
-    now_s, request, first_s = ended.context.now_s(), ended.request, ended.first_s
+    now_s, request, first_s, attempt = ended.context.now_s(), ended.request, ended.first_s, ended.attempt
     answer_bytes = ended.answer_bytes + last_bytes
     if first_s is None and last_bytes and request.stream:
         first_s = now_s
     # In the order of the fields: keywords take as long as half of the rest of this.
     return RequestEnd(
-        request.adapter or ended.model.entry.name,
-        attempt.target.id,
-        status,
-        outcome_of(status, answer_bytes, complete=complete),
-        answer_bytes,
-        None if first_s is None else first_s - ended.started_s,
-        now_s - ended.started_s,
-        ended.attempts - 1,
-        ended.waited_s,
-        ended.code,
-    )
-
-
-def _write(ended: EndedRequest, end: RequestEnd, tokens: AnswerTokens) -> None:
-    """Write to the provider that was asked, the ledger, and the access log."""
-    context, stay, price = ended.context, ended.stay, ended.model.price
-    if stay is not None:
-        stay.settle(end, tokens)
-    elif price is not None:
-        tokens.cost_usd = price.cost_usd(tokens.usage, nothing=end.outcome is Outcome.FAILED)
-    if context.ledger is not None:
-        context.ledger.note(ended.request, end, tokens)
-    if context.access_log.writer is not None and (stay is None or not stay.is_copy):
-        context.access_log.note(ended.request, end, usage=tokens.usage)
+        wall_s(), request.id_line, request.key_id, request.path, request.stream,
+        request.adapter or ended.model.entry.name, "" if attempt is None else attempt.target.id,
+        status, outcome_of(status, answer_bytes, complete=complete), answer_bytes,
+        None if first_s is None else first_s - ended.started_s, now_s - ended.started_s,
+        ended.attempts - 1, ended.waited_s, ended.code, tokens,
+    )  # fmt: skip

@@ -7,15 +7,15 @@ the files next to the spool, only on request.
 """
 
 from collections import deque
+from math import floor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from freehold.core.clock import wall_s
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.counters.request_metrics import read_at_scrape
-from freehold.gateway.wire.request import Request
+from freehold.gateway.wire.request import id_of
 from freehold.ledger.drainer import SpoolState, spool_state
 from freehold.ledger.records.record import Basis, LedgerRecord, Outcome, frame
 from freehold.ledger.spool import SpoolWriter
@@ -27,23 +27,6 @@ BEHIND_S = 30.0
 _NO_USAGE = Usage()
 CLIENT_LEFT = 499
 """Status of a request whose client left. Source: nginx's status for it."""
-
-
-class RequestEnd(msgspec.Struct, frozen=True, gc=False):
-    """How one request ended, as its exchange knows it; times in seconds. Made by position: one is made for each."""
-
-    model: str
-    endpoint: str
-    status: int
-    outcome: Outcome
-    bytes: int
-    ttft_s: float | None
-    took_s: float
-    retries: int
-    wait_s: float
-    """How long it waited for its first start."""
-    code: str
-    """Why it failed: an error's code; empty: it did not fail."""
 
 
 # Members of an enumeration are looked up slowly, and these are wanted once per request.
@@ -79,6 +62,33 @@ class AnswerTokens(msgspec.Struct, gc=False):
         return None, _NONE if outcome is _FAILED else _UNKNOWN
 
 
+class RequestEnd(msgspec.Struct, frozen=True, gc=False):
+    """How one request ended, for ledger and access log; times in seconds. Made by position: one is made for each."""
+
+    wall_s: float
+    """When, as Unix seconds."""
+    id_line: bytes
+    """The header line with its id."""
+    key_id: str
+    path: str
+    stream: bool
+    model: str
+    endpoint: str
+    """Where it was asked last; empty: no engine saw it."""
+    status: int
+    outcome: Outcome
+    bytes: int
+    ttft_s: float | None
+    took_s: float
+    retries: int
+    """Attempts after the first one; below 0: there was none."""
+    wait_s: float
+    """How long it waited for its first start."""
+    code: str
+    """Why it failed: an error's code; empty: it did not fail."""
+    tokens: AnswerTokens
+
+
 class LedgerWriter:
     """Writes records of one gateway process."""
 
@@ -86,18 +96,16 @@ class LedgerWriter:
         self._spool = SpoolWriter(folder, max_bytes=max_bytes)
         self._folder = folder
         self._seq = 0
-        self._noted: deque[tuple[Request, RequestEnd, AnswerTokens]] = deque()
+        self._noted: deque[RequestEnd] = deque()
         """What is not in the spool yet."""
+        self.note = self._noted.append
+        """Takes what a request came to; `write` must follow before its client can have the end of the answer."""
         self._reported_dropped = 0
         self._reported_lost = ""
         self._log = get_logger("gateway.ledger")
 
     def __repr__(self) -> str:
         return f"<LedgerWriter {self._spool!r}>"
-
-    def note(self, request: Request, end: RequestEnd, tokens: AnswerTokens) -> None:
-        """Take what a request came to; `write` must follow before its client can have the end of the answer."""
-        self._noted.append((request, end, tokens))
 
     def write(self) -> None:
         """Write what was taken, with one write, or count what could not be written."""
@@ -113,20 +121,22 @@ class LedgerWriter:
 
     def _frame(self, frames: list[bytes], *, lost: int) -> None:
         """Make records of what was taken, one behind the other; what is left after a failure is made the next time."""
-        noted, run, time_us = self._noted, self._spool.run, int(wall_s() * 1e6)
+        noted, run = self._noted, self._spool.run
         while noted:
-            request, end, tokens = noted.popleft()
+            end = noted.popleft()
+            tokens = end.tokens
             self._seq += 1
             usage = tokens.usage or _NO_USAGE
             completion, basis = tokens.completion(end.outcome)
-            # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this.
+            # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this. And `floor`,
+            # since to call a type, `int`, takes twice as long.
             record = LedgerRecord(
-                run, self._seq, time_us,
-                request.request_id, request.key_id, end.model, request.path, end.endpoint,
-                end.status, end.outcome, basis, request.stream,
+                run, self._seq, floor(end.wall_s * 1e6),
+                id_of(end.id_line), end.key_id, end.model, end.path, end.endpoint,
+                end.status, end.outcome, basis, end.stream,
                 usage.prompt_tokens, usage.cached_tokens, completion,
                 tokens.chunks, end.bytes,
-                None if end.ttft_s is None else int(end.ttft_s * 1e6), int(end.took_s * 1e6),
+                None if end.ttft_s is None else floor(end.ttft_s * 1e6), floor(end.took_s * 1e6),
                 max(0, end.retries),
                 tokens.cost_usd,
                 0 if frames else lost,

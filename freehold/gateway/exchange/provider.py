@@ -15,7 +15,7 @@ from freehold.engines.external import ENGINE
 from freehold.gateway.answers.price import Price
 from freehold.gateway.callers.spend import Month
 from freehold.gateway.endpoints.target import UpstreamTarget
-from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd
+from freehold.gateway.exchange.ledger_record import RequestEnd
 from freehold.gateway.settings import FallbackSettings
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.headers import AnswerHead
@@ -215,9 +215,9 @@ class Stay:
             self.provider.failed(now_s, wait_s=head.retry_after_s)
         get_logger("gateway").warning("fallback_refused", fallback=self.provider.name, status=head.status)
 
-    def settle(self, end: RequestEnd, tokens: AnswerTokens) -> None:
+    def settle(self, end: RequestEnd) -> None:
         """Replace the reservation by the real cost, and note it for the ledger; if it is unknown, the reservation stays."""
-        price = self.provider.settings.price
+        price, tokens = self.provider.settings.price, end.tokens
         self._settle(end.outcome, price.cost_picousd(tokens.usage))
         tokens.cost_usd = price.cost_usd(tokens.usage, nothing=self.free)
 

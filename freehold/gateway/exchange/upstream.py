@@ -100,9 +100,9 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.unsent:
             self._distrust("it answers before it was asked")  # what came answers no request, or another one
         elif self.sink is not None:
-            end = -1 if self._head else data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
-            if end >= 0:
-                self._read_head(data[:end], data[end + 4 :])
+            head, blank, rest = data.partition(b"\r\n\r\n")
+            if blank and not self._head and len(head) <= HEAD_BYTES_MAX - 4:
+                self._read_head(head, rest)
             else:
                 self._head_part(data)
         else:

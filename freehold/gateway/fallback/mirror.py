@@ -28,9 +28,8 @@ class Mirror:
 
     def start(self, route: ProviderRoute, stay: Stay) -> None:
         """Send the copy; a place at the provider is taken already."""
-        self.exchange = exchange = Exchange(
-            self._context, self, model=route.copy_model, request=self._request
-        )
+        self.exchange = exchange = Exchange(self._context, self, self._request)
+        exchange.model = route.copy_model
         self._running.add(self)
         exchange.stay = stay
         exchange.proceed(stay.target)

@@ -180,7 +180,7 @@ class Admission(Generic[T]):
             return
         answer = answer_tokens or 0
         request.real_tokens = prompt_tokens + answer
-        self.estimate.learn(len(request.request.body), prompt_tokens=prompt_tokens, answer_tokens=answer)
+        self.estimate.learn(len(request.request.body), prompt_tokens, answer)
 
     def totals(self) -> tuple[int, int, int]:
         """Return the requests under way, those that wait and the tokens that wait, of all workers together."""

@@ -4,6 +4,8 @@ The cost is the prompt's estimate, from the body's bytes, plus the answer's `max
 model from the usage that engines report. No tokenizer is asked: that would cost more than the answer is worth here.
 """
 
+from math import floor
+
 from freehold.gateway.wire.request_tokens import BYTES_PER_TOKEN
 
 ANSWER_TOKENS = 256
@@ -29,14 +31,14 @@ class TokenEstimate:
 
     def cost_tokens(self, body_bytes: int, max_tokens: int) -> int:
         """Return the cost, at least 1 and at most the context; `max_tokens` 0: the request names none."""
-        cost = int(body_bytes / self._bytes_per_token + (max_tokens or self._answer_tokens)) or 1
+        cost = floor(body_bytes / self._bytes_per_token + (max_tokens or self._answer_tokens)) or 1
         return min(cost, self.context_tokens) if self.context_tokens else cost
 
     def prompt_tokens(self, body_bytes: int) -> int:
         """Return the prompt's part of the cost."""
         return int(body_bytes / self._bytes_per_token)
 
-    def learn(self, body_bytes: int, *, prompt_tokens: int, answer_tokens: int) -> None:
+    def learn(self, body_bytes: int, prompt_tokens: int, answer_tokens: int) -> None:
         """Correct the estimate by what an engine counted for one request."""
         if prompt_tokens > 0:
             seen = body_bytes / prompt_tokens

@@ -10,13 +10,13 @@ import contextlib
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from hmac import compare_digest
-from math import inf
+from math import floor, inf
 from pathlib import Path
 from ssl import cert_time_to_seconds
 from typing import Any, NamedTuple
 
 from freehold.core.clock import wall_s
-from freehold.gateway.callers.grant import CostReservation, Grant, KeyState, over_usd
+from freehold.gateway.callers.grant import CostReservation, KeyState, over_usd
 from freehold.gateway.callers.keys import KeysFile, why_refused
 from freehold.gateway.callers.rate_limits import Over, over_limit
 from freehold.gateway.callers.shared_limits import SharedKeys
@@ -123,17 +123,15 @@ class Authenticator:
 
     def identify(self, request: Request, certificate: ClientCertificate | None = None) -> Rejection | None:
         """Find out whose request this is, once its head has come; return why it is not taken, or None."""
-        digest = request.key_digest
-        # Found by a digest that a client cannot choose, and compared in constant time: neither step leaks a key.
-        caller = self._by_hash.get(digest) if digest else None
-        if caller is not None and digest:
-            accepted = compare_digest(caller.hash, digest)
-        elif certificate is not None and digest is None:
+        digest, caller = request.key_digest, None
+        if digest:
+            # Found by a digest that a client cannot choose, and compared in constant time: neither step leaks a key.
+            caller = self._by_hash.get(digest)
+            if caller is not None and not compare_digest(caller.hash, digest):
+                caller = None
+        elif certificate is not None and digest is None and self._wall_s < certificate.ends_s:
             caller = self._by_id.get(certificate.key_id)
-            accepted = self._wall_s < certificate.ends_s
-        else:
-            accepted = False
-        if caller is not None and accepted and self._wall_s < caller.ends_s:
+        if caller is not None and self._wall_s < caller.ends_s:
             request.caller, request.key_id = caller, caller.id
             if request.timeout_s == inf:
                 request.timeout_s = caller.timeout_s
@@ -147,7 +145,7 @@ class Authenticator:
             )
         return errors.unauthorized(_why(digest, caller, self._wall_s))
 
-    def admit(self, request: Request, *, model: str) -> Rejection | None:
+    def admit(self, request: Request, model: str) -> Rejection | None:
         """Give a request its place and its tokens, or return why not; a rejection takes nothing.
 
         `model` is whose price is charged: an adapter's is its model's.
@@ -167,9 +165,9 @@ class Authenticator:
         over = None if month is None or budget is None else self._over_budget(caller, budget, month)
         if limits.monthly_microusd is not None and (over is None or over.limit == "reserved"):
             over = self._over_usd(caller, limits.monthly_microusd) or over
-        over = over or caller.allowance.ask(tokens, int(self._now_s() * 1000))
+        over = over or caller.allowance.ask(tokens, floor(self._now_s() * 1000))
         if over is None:
-            request.grant = grant = Grant(caller, tokens, month)
+            request.grant = grant = caller.grant(tokens, month)
             if limits.monthly_microusd is not None:
                 grant.cost = self._reserve(caller, request, model, tokens)
             if self._shared is not None and (month is not None or grant.cost is not None):

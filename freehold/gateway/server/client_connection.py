@@ -184,22 +184,22 @@ class ClientConnection(asyncio.Protocol):
             if request is None:
                 self._known = self._gateway.head_cache.find(data)
                 request = self._known.request(data) if self._known is not None else None
-            if request is None:
+            if request is None or not self._take_known(request):
                 self._feed(data)
-            else:
-                self._take_known(request)
             return
         for at in range(0, len(data), _SLICE_BYTES):
             self._take(data[at : at + _SLICE_BYTES])
 
-    def _take_known(self, request: Request) -> None:
-        """Answer a request that came whole behind a known head, without the parser, which waits for the next one."""
+    def _take_known(self, request: Request) -> bool:
+        """Answer a request that came whole behind a known head; return False for one that the parser has to read and reject."""
+        keys = self._gateway.authenticator
+        if keys is not None and keys.identify(request, self._reader.certificate) is not None:
+            return False
+        if len(request.body) > self._context.settings.max_body_bytes:
+            return False
         self._idle = False
-        if self._gateway.authenticator is not None:
-            request.rejection = self._gateway.authenticator.identify(request, self._reader.certificate)
-        if len(request.body) > self._context.settings.max_body_bytes and request.rejection is None:
-            request.rejection = self._reader.too_large()
-        self._dispatch(request)
+        self._begin(request)
+        return True
 
     def _take(self, data: bytes) -> None:
         """Parse, or keep for later while an answer is under way or earlier bytes are not parsed yet."""
@@ -312,6 +312,9 @@ class ClientConnection(asyncio.Protocol):
                 self._count_keyless()
             self.reject(request.rejection, request)
             return
+        self._begin(request, found)
+
+    def _begin(self, request: Request, found: Exchange | Rejection | None = None) -> None:
         if request.caller is not None and self._keyless is not None:
             self._key_came()
         exchange = begin(self._gateway, self, request=request, found=found)

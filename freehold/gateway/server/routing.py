@@ -26,6 +26,10 @@ from freehold.gateway.wire.unanswerable import CHAT_PATH, must_call, refuse_unan
 LARGE_BYTES = 256 * 1024
 """Larger bodies are read in a thread. Source: our own choice: the worst of this size takes some 3 ms, measured."""
 
+_SHARED = (
+    PrefixCache.SHARED
+)  # Members of an enumeration are looked up slowly, and this is wanted once per request.
+
 
 def begin(
     gateway: Gateway, client: Client, *, request: Request, found: Exchange | Rejection | None
@@ -39,14 +43,15 @@ def begin(
         return None
     if found is None:
         found = read(gateway, client, request)
-    elif not isinstance(found, Rejection):
+    elif isinstance(found, Exchange):
         found = _why_not(gateway, found.model, request, elsewhere=found.detour is not None) or found
-    if not isinstance(found, Rejection):
-        found = _admit(gateway, found) or found
-    if isinstance(found, Rejection):
-        client.reject(found, request)
-        return None
-    return found
+    if isinstance(found, Exchange):
+        rejection = _admit(gateway, found)
+        if rejection is None:
+            return found
+        found = rejection
+    client.reject(found, request)
+    return None
 
 
 def _answer_here(gateway: Gateway, client: Client, request: Request) -> None:
@@ -66,8 +71,8 @@ def read(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejec
     """
     if request.method != b"POST":
         return errors.wrong_method(request.method.decode("ascii"), "POST")
-    fields = _read(request)
-    if isinstance(fields, Rejection):
+    fields = read_body(request.body) if request.path != TRANSCRIPTIONS else _read_form(request)
+    if not isinstance(fields, BodyFields):
         return fields
     name, directory, caller = fields.model or "", gateway.directory, request.caller
     model = directory.models.get(name)
@@ -77,34 +82,35 @@ def read(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejec
     if model is None or (caller is not None and not caller.may_use(name)):
         return _unknown(gateway, request, name)
     detour = None if gateway.fallbacks is None else gateway.fallbacks.detour(model, request)
+    usual = fields.is_usual()
     rejection = (
         _why_not(gateway, model, request, elsewhere=detour is not None)
         or _wrong_body(model, request)
-        or fields.refuse_private(model.entry.allow_keys, request.body)
+        or (None if usual else fields.refuse_private(model.entry.allow_keys, request.body))
         or (
             refuse_too_long(request.body, request.path, model.entry.max_context_tokens)
             if len(request.body) > model.sure_bytes
             else None
         )
-        or (None if fields.is_usual else _unusual(model, request, fields))
+        or (None if usual else _unusual(model, request, fields))
         or (_unknown_key(model, request) if model.known_keys else None)
     )
     if rejection is not None:
         return rejection
-    request.stream, request.max_tokens = bool(fields.stream), fields.answer_tokens
+    request.stream, request.max_tokens = fields.stream is True, fields.answer_tokens
     if model.usage_per_answer:
         request.choices = fields.choices
     if (
         caller is not None
-        and model.engine.prefix_cache is not PrefixCache.SHARED
+        and model.engine.prefix_cache is not _SHARED
         and not gateway.context.settings.share_cache
     ):
         _keep_apart(request, caller, fields)
     if request.stream:
         request.resumable = model.continues is not None
         ask_usage(request, fields.stream_options)
-    exchange = Exchange(gateway.context, client, model=model, request=request)
-    exchange.detour = detour
+    exchange = Exchange(gateway.context, client, request)
+    exchange.model, exchange.detour = model, detour
     return exchange
 
 
@@ -119,7 +125,7 @@ def _admit(gateway: Gateway, exchange: Exchange) -> Rejection | None:
         rejection = context.quarantine.refuse(name, request.body, context.tick_s)
         if rejection is not None:
             return rejection
-    return None if gateway.authenticator is None else gateway.authenticator.admit(request, model=name)
+    return None if gateway.authenticator is None else gateway.authenticator.admit(request, name)
 
 
 def _keep_apart(request: Request, caller: Caller, fields: BodyFields) -> None:
@@ -132,9 +138,7 @@ def _keep_apart(request: Request, caller: Caller, fields: BodyFields) -> None:
             request.cache_salt = blake2b(own, digest_size=16).hexdigest()
 
 
-def _read(request: Request) -> BodyFields | Rejection:
-    if request.path != TRANSCRIPTIONS:
-        return read_body(request.body)
+def _read_form(request: Request) -> BodyFields | Rejection:
     form = read_form(request.body, request.form)
     return form if isinstance(form, Rejection) else fields_of(form)
 
@@ -158,8 +162,7 @@ def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewher
         return errors.invalid(
             f"The model {name} does not serve {request.path}.", code="not_supported_by_engine"
         )
-    heeds = model.engine.adapter_paths or model.engine.paths - MEDIA_PATHS
-    if adapter and request.path not in heeds:
+    if adapter and request.path not in (model.engine.adapter_paths or model.engine.paths - MEDIA_PATHS):
         return errors.invalid(
             f"{adapter} is an adapter of {name}, and its engine takes none on {request.path}: it would answer without.",
             code="not_supported_by_engine",

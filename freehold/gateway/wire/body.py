@@ -9,13 +9,12 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
-from operator import attrgetter
+from struct import Struct
 
 import msgspec
 
 from freehold.core.events import CACHE_KEYS, PRIVATE_KEYS
 from freehold.gateway.wire.bounds import LOOK_BYTES, too_complex
-from freehold.gateway.wire.constraint_limits import CONSTRAINTS, COUNTS
 from freehold.gateway.wire.errors import Rejection, invalid
 from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
@@ -33,7 +32,7 @@ USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 _Number = int | float | None
 
 
-class BodyFields(msgspec.Struct):
+class BodyFields(msgspec.Struct, gc=False):
     """The fields of a body that the gateway acts on, or whose type it checks; all others are skipped without being built.
 
     It is the table of types, so that each engine's clients get the same words for a wrong one. Source: OpenAI API
@@ -103,13 +102,22 @@ class BodyFields(msgspec.Struct):
         """Return whether it asks for one answer to one prompt, which is surely not empty."""
         return self.choices == 1 and (not self.prompt or _is_one(self.prompt))
 
-    @property
     def is_usual(self) -> bool:
-        """Return whether it is a conversation with a message, without constraints of its answer: as most requests are."""
+        """Return whether it is a conversation with a message and without any of PRIVATE_KEYS, CONSTRAINTS and COUNTS, as most are.
+
+        Written out, since every request passes here.
+        """
         said = self.messages
-        begun = len(said) > 1 and memoryview(said)[1] == _BRACE
-        other = self.conversation or self.previous_response_id
-        return begun and not other and _constraints(self) == _UNCONSTRAINED
+        return (
+            self.priority is self.kv_transfer_params is self.chat_template is self.request_id is self.rid is self.id_slot
+            is self.bootstrap_host is self.bootstrap_port is self.bootstrap_room
+            is self.grammar is self.regex is self.ebnf is self.guided_grammar is self.guided_regex is self.guided_json
+            is self.response_format is self.json_schema is self.text is self.output_config is self.structured_outputs
+            is self.structural_tag is self.tools is self.functions is self.tool_choice
+            is self.conversation is self.previous_response_id is _NOTHING
+            and self.repeat_last_n is self.dry_penalty_last_n is self.n_probs is self.top_logprobs is self.logprobs is None
+            and len(said) > 1 and _first_two(said) == _LIST_OF_OBJECTS
+        )  # fmt: skip
 
     @property
     def answer_tokens(self) -> int:
@@ -134,21 +142,12 @@ class BodyFields(msgspec.Struct):
 
         Null means nothing anywhere, unless the key stands twice: another parser could take the first.
         """
-        if (
-            self.priority
-            is self.kv_transfer_params
-            is self.chat_template
-            is self.request_id
-            is self.rid
-            is _NOTHING
-            and self.id_slot is self.bootstrap_host is self.bootstrap_port is self.bootstrap_room is _NOTHING
-        ):
+        there = [name for name in PRIVATE_KEYS if getattr(self, name)]
+        if not there:
             return None
-        found = [
-            n for n in PRIVATE_KEYS if n not in allowed and bytes(getattr(self, n)) not in {b"", b"null"}
-        ]
+        found = [name for name in there if name not in allowed and bytes(getattr(self, name)) != b"null"]
         if not found:
-            return _ambiguous(data, next(n for n in PRIVATE_KEYS if getattr(self, n)))
+            return _ambiguous(data, there[0])
         message = f"{found[0]!r} is the engine's own. The operator can let it pass: `allow_keys: [{found[0]}]` in the model of freehold.yaml."
         return invalid(message, param=found[0], code="private_key")
 
@@ -186,9 +185,9 @@ _PIECE_BYTES = 256 * 1024  # Checked at once: what its text takes is not noticed
 _BLANKS = b" \t\r\n"
 _DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_BRACKET, _BRACE, _QUOTE = ord("["), ord("{"), ord('"')
-_constraints = attrgetter(*CONSTRAINTS, *COUNTS)
-_UNCONSTRAINED = (_NOTHING,) * len(CONSTRAINTS) + (None,) * len(COUNTS)
+_BRACKET, _QUOTE = ord("["), ord('"')
+_first_two = Struct("2s").unpack_from
+_LIST_OF_OBJECTS = (b"[{",)
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _OPTIONS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
@@ -229,8 +228,11 @@ def _two_models(data: bytes) -> Rejection | None:
     Of two keys some take the first, and Go's own decoder takes `Model` for `model`. Such a body has the word twice, or
     letters of it as escapes; whether keys stand twice shows when it is written anew with each key once.
     """
-    # Without its backslash first: in a text of backslashes that is found twenty times as fast.
-    escapes = (b"u006" in data and b"\\u006" in data) or (b"u004" in data and b"\\u004" in data)
+    # Without its backslash first: in a text of backslashes that is found twenty times as fast. By `find`, which takes half as
+    # long as `in`: that first tries whether what is sought is a number.
+    escapes = data.find(b"u00") >= 0 and (
+        (b"u006" in data and b"\\u006" in data) or (b"u004" in data and b"\\u004" in data)
+    )
     if not escapes and data.lower().count(b'"model"') == 1:
         return None
     return _ambiguous(data, "model")

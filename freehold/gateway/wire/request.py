@@ -135,7 +135,7 @@ class Request:
     @property
     def request_id(self) -> str:
         """Return the id alone."""
-        return self.id_line[len(ID_NAME) : -2].decode("ascii")
+        return id_of(self.id_line)
 
     def name(self, fresh_id_line: Callable[[], bytes]) -> None:
         """Settle the path, the id and whether the head is a usual one, once it has come."""
@@ -218,6 +218,14 @@ class Request:
 
 ID_NAME = b"x-request-id: "
 """How the header line of a request's id begins."""
+_ID_AT = len(ID_NAME)
+
+
+def id_of(line: bytes) -> str:
+    """Return the id in its header line."""
+    return line[_ID_AT:-2].decode()
+
+
 _LOCAL_PAGE = re.compile(rb"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 # What a path and a query are made of. Source: RFC 3986 3.3, 3.4; a fragment is for the client alone (RFC 9112 3.2).
 _URL_CHARS = rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*"

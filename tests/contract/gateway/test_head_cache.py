@@ -126,6 +126,24 @@ def test_what_is_known_of_a_head_is_not_whether_it_is_taken(twins: Twins) -> Non
     assert client.wire.closed
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        b"a" * 40,
+        b" " * 40,
+        b"\r\nTransfer-Encoding: chunked\r\nX: yyyyyyy",
+        b"\r\n\r\n" + b"x" * 36,
+        b"%d" * 20,
+    ],
+)
+@pytest.mark.parametrize("bearer", ["", "Authorization: Bearer fh-" + "k" * 40 + "\r\n"])
+def test_what_stands_in_the_place_of_a_key_is_for_the_parser(twins: Twins, bearer: str, place: bytes) -> None:
+    known = ask("m", extra=bearer) if bearer else twins.kinds[0]
+    key_at = known.find(b"fh-") + len(b"fh-")
+    assert len(place) == 40
+    twins.agree([known, known, known[:key_at] + place + known[key_at + 40 :], known])
+
+
 @fuzz(100)
 @given(kinds=st.lists(st.integers(0, 7), min_size=1, max_size=6))
 def test_whole_requests_one_after_another(twins: Twins, kinds: list[int]) -> None:

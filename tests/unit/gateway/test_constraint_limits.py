@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from freehold.core.events import PRIVATE_KEYS
 from freehold.engines.base import ConstraintLimits
 from freehold.gateway.wire.body import BodyFields, read_body
 from freehold.gateway.wire.constraint_limits import CONSTRAINTS, COUNTS, refuse_constraints, refuse_counts
@@ -45,11 +46,20 @@ def test_the_depth_is_exact(seed: int, *, ascii_only: bool) -> None:
 def test_every_constraint_is_a_field_of_a_body() -> None:
     assert set(CONSTRAINTS) <= set(BodyFields.__struct_fields__)
     for name in CONSTRAINTS:
-        fields = read_body(b'{"model":"m","%b":%b%b}' % (name.encode(), b"[" * 7, b"]" * 7))
+        fields = read_body(b'{"model":"m","messages":[{}],"%b":%b%b}' % (name.encode(), b"[" * 7, b"]" * 7))
         assert isinstance(fields, BodyFields)
+        assert not fields.is_usual()
         refused = refuse_constraints(fields, LIMITS)
         assert refused is not None
         assert refused.error.param == name
+
+
+@pytest.mark.parametrize("name", [*PRIVATE_KEYS, "input", "previous_response_id"])
+def test_a_body_with_a_key_that_has_to_be_judged_is_not_usual(name: str) -> None:
+    for value, usual in (("", True), (f',"{name}":null', False)):
+        fields = read_body(f'{{"model":"m","messages":[{{}}]{value}}}'.encode())
+        assert isinstance(fields, BodyFields)
+        assert fields.is_usual() == usual
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -68,7 +78,7 @@ def test_a_number_that_an_engine_allocates_by_is_bounded(name: str, value: str, 
     value = value.format(most=COUNTS[name], more=COUNTS[name] + 1)
     fields = read_body(f'{{"model":"m","messages":[{{}}],"{name}":{value}}}'.encode())
     assert isinstance(fields, BodyFields)
-    assert not fields.is_usual
+    assert not fields.is_usual()
     found = refuse_counts(fields)
     assert (found is not None) == refused
     assert found is None or (found.error.status, found.error.param) == (400, name)

@@ -17,7 +17,7 @@ def a_caller(name: str = "k") -> KeyState:
 
 def granted(caller: KeyState, month: dict[str, int], reserved_picousd: int) -> Grant:
     assert caller.allowance.ask(0, 0) is None
-    grant = Grant(caller, 0, None)
+    grant = caller.grant(0, None)
     grant.cost = CostReservation(caller, month, reserved_picousd=reserved_picousd)
     return grant
 

@@ -15,7 +15,7 @@ def caller(**limits: int) -> KeyState:
 
 def granted(one: KeyState, tokens: int, month: dict[str, int] | None = None) -> Grant:
     assert one.allowance.ask(tokens, 0) is None
-    return Grant(one, tokens, month)
+    return one.grant(tokens, month)
 
 
 def left(one: KeyState) -> int:

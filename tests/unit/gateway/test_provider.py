@@ -27,6 +27,11 @@ PRICE = Price(input_picousd=2, cached_picousd=1, output_picousd=10)
 RESERVED = 2 * 11 + 10 * 5
 """What a request may cost: 11 tokens of prompt by its size, 5 of answer as it asks."""
 ENDED = RequestEnd(
+    wall_s=0.0,
+    id_line=b"x-request-id: r\r\n",
+    key_id="",
+    path="/v1/chat/completions",
+    stream=False,
     model="m",
     endpoint="fallback/f",
     status=200,
@@ -37,6 +42,7 @@ ENDED = RequestEnd(
     retries=0,
     wait_s=0.0,
     code="",
+    tokens=AnswerTokens(Usage(1, 0, 0), None, 0),
 )
 
 
@@ -127,7 +133,7 @@ def test_a_reservation_becomes_the_real_cost() -> None:
     away = stay(there)
     assert there.spent_picousd == RESERVED
     said = AnswerTokens(Usage(10, 0, 1), None, 0)
-    away.settle(ENDED, said)
+    away.settle(replace(ENDED, tokens=said))
     assert (there.spent_picousd, there.spent_total_picousd, said.cost_usd) == (30, 30, usd_text(30))
     assert heard.told == [("no_replica", "complete", 30)]
 
@@ -135,7 +141,7 @@ def test_a_reservation_becomes_the_real_cost() -> None:
 def test_an_unknown_cost_stays_reserved_and_no_answer_costs_nothing() -> None:
     there = fallback()
     unknown = AnswerTokens(None, None, 0)
-    stay(there).settle(ENDED, unknown)
+    stay(there).settle(replace(ENDED, tokens=unknown))
     assert (there.spent_picousd, there.spent_total_picousd, unknown.cost_usd) == (RESERVED, 0, "")
     stay(there).came_to_nothing()
     assert there.spent_picousd == RESERVED
@@ -172,7 +178,7 @@ def test_a_stay_settles_in_the_day_that_it_began_in() -> None:
     away, yesterday = stay(there), spending.month
     spending.enter(86_400)
     there.enter_day(spending.month)
-    away.settle(ENDED, AnswerTokens(Usage(1, 0, 0), None, 0))
+    away.settle(ENDED)
     assert (yesterday, spending.month) == ({"f": 2}, {})
     assert Daily(spending.saved()).saved() == spending.saved()
 
@@ -211,7 +217,7 @@ def test_how_a_stay_ends_says_nothing_of_the_next(outcome: Outcome) -> None:
     there = fallback()
     away = stay(there)
     there.failed(0.0)
-    away.settle(replace(ENDED, outcome=outcome), AnswerTokens(None, None, 0))
+    away.settle(replace(ENDED, outcome=outcome, tokens=AnswerTokens(None, None, 0)))
     assert there.shut_until_s == 1.0
 
 
