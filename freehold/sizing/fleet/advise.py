@@ -74,7 +74,7 @@ class Figure:
     """Per GPU, within the SLO."""
 
 
-def weigh(advice: Advice, figures: Mapping[Engine, Figure], wish: Wish, *, bench: str = "") -> Advice:
+def weigh(advice: Advice, figures: Mapping[Engine, Figure], *, wish: Wish, bench: str = "") -> Advice:
     """Return the engine of the wish if it needs at most a tenth more than the best one, else the best, with both figures.
 
     `bench` is the command that would settle it; it is named where the ranges of two engines overlap.

@@ -116,7 +116,7 @@ def _tried(
     figures = {engine: figure for engine in engines if (figure := _figure(each[engine]))}
     least = _least(found for engine in figures for found in each[engine])
     bench = bench_command(least.sized if least else None, figures, plan.slo)
-    advice = weigh(advice, figures, among.wish, bench=bench)
+    advice = weigh(advice, figures, wish=among.wish, bench=bench)
     return [_with_advice(found, advice) for found in each[advice.engine]], by_engine
 
 
@@ -153,7 +153,7 @@ def advised(
         if each.concurrency
     }
     asked = max(found.values(), key=lambda each: each.concurrency)
-    return weigh(advice, figures, wish, bench=bench_command(asked, figures, plan.slo))
+    return weigh(advice, figures, wish=wish, bench=bench_command(asked, figures, plan.slo))
 
 
 def bench_command(sized: Sized | None, engines: Iterable[str], slo: Slo) -> str:

@@ -335,21 +335,23 @@ def test_the_wish_decides_among_engines_that_need_alike_and_else_the_figures():
     wished = recommend(asked)
     assert wished.engine == "sglang"
     alike: dict[Engine, Figure] = {"vllm": figure(100, 80, 100, 120), "sglang": figure(109, 50, 92, 170)}
-    found = weigh(wished, alike, asked.wish, bench="freehold bench X")
+    found = weigh(wished, alike, wish=asked.wish, bench="freehold bench X")
     assert found.engine == "sglang"
     assert (
         "within 10% of the best by our own figures: sglang 109 GPUs, vllm 100 GPUs" in found.reasons[1].text
     )
     assert found.reasons[-1].text.endswith("overlap; a load test settles it: freehold bench X")
     far: dict[Engine, Figure] = {**alike, "sglang": figure(120, 50, 60, 70)}
-    better = weigh(wished, far, asked.wish, bench="freehold bench X")
+    better = weigh(wished, far, wish=asked.wish, bench="freehold bench X")
     assert better.engine == "vllm"
     assert "vllm is the best by our own figures: vllm 100 GPUs, sglang 120 GPUs" in better.reasons[0].text
     assert "freehold bench" not in str(better.reasons), "the ranges are apart"
-    pinned = weigh(wished, {**far, "tensorrt-llm": figure(80, 90, 125, 170)}, asked.wish)
+    pinned = weigh(wished, {**far, "tensorrt-llm": figure(80, 90, 125, 170)}, wish=asked.wish)
     assert pinned.engine == "tensorrt-llm"
     assert "TensorRT-LLM needs throughput first and a team member" in pinned.against[0].text
-    assert weigh(wished, {"vllm": figure(1, 1, 1, 1)}, asked.wish).engine == "vllm", "the only one that can"
+    assert weigh(wished, {"vllm": figure(1, 1, 1, 1)}, wish=asked.wish).engine == "vllm", (
+        "the only one that can"
+    )
 
 
 def test_the_load_test_that_is_named_is_one_that_bench_understands():
