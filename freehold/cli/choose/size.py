@@ -18,10 +18,9 @@ from freehold.cli.terminal.place import json_option
 from freehold.core.clock import wall_s
 from freehold.cost.intake.aiconfigurator import second_opinion
 from freehold.cost.intake.flags import Flag, FlagReader, flags_in
-from freehold.cost.intake.size_inputs import SizeInputs, size_inputs
+from freehold.cost.intake.size_inputs import SizeInputs, size_inputs, sized_as_asked
 from freehold.sizing.fleet.fleet import FleetTarget, fleet
 from freehold.sizing.replica.answer import SecondOpinion, Sized, SizedFleet
-from freehold.sizing.replica.replica import at_slo, size
 
 _PLAN_FLAGS = (
     *("--model", "--model-config", "--gpu", "--engine", "--quant", "--input-tokens", "--output-tokens"),
@@ -83,10 +82,7 @@ def _exit_code(sized: Sized) -> int:
 
 
 def _sized(asked: SizeInputs, calibrations: Any) -> Sized:
-    if asked.concurrency_given:
-        sized = size(asked.ask, calibrations)
-    else:
-        sized = at_slo(asked.ask, asked.slo, calibrations)
+    sized = sized_as_asked(asked, calibrations, asked.ask)
     if asked.advice is None:
         return sized
     why = (reason.text for reason in (*asked.advice.reasons, *asked.advice.against))

@@ -17,7 +17,7 @@ from freehold.cost.intake.rental_quotes import FORM, RENTAL_FLAG
 from freehold.cost.model.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
 from freehold.cost.model.offers import NODE_QUOTE, RENTAL_QUOTE, api_id
 from freehold.sizing.fleet.advise import NO_WISH
-from freehold.sizing.fleet.choose import Among, candidates, why_none
+from freehold.sizing.fleet.choose import Among, considered, why_none
 from freehold.sizing.fleet.fleet import FleetTarget
 from freehold.sizing.fleet.traffic import Traffic
 from freehold.sizing.model.shape import ModelShape
@@ -43,17 +43,20 @@ def plan_inputs(
         return None
     slo = Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s)
     sizing, among = FleetTarget(slo=slo, spares=ask.spares or 0, measured=ask.measured), _among(ask, gpus)
-    fleets = candidates(shape, traffic, plan=sizing, catalog=catalog, among=among)
+    tried = considered(shape, traffic, plan=sizing, catalog=catalog, among=among)
+    fleets = tried.fleets
     used = {fleet.sized.ask.gpu.id for fleet in fleets}
+    rented = used.union(each.sized.ask.gpu.id for some in tried.by_engine.values() for each in some)
     unfit = tuple(gpu for gpu in gpus if gpu not in used) if ask.gpus or not used else ()
-    tried = replace(among, gpus=unfit)
-    reasons = why_none(shape, traffic, plan=sizing, catalog=catalog, among=tried) if unfit else []
+    others = replace(among, gpus=unfit)
+    reasons = why_none(shape, traffic, plan=sizing, catalog=catalog, among=others) if unfit else []
     paid_today = api_id(apis[0]) if ask.api and apis else ""
     return PlanInputs(
         traffic=traffic,
         fleets=tuple(fleets),
+        by_engine=dict(tried.by_engine),
         apis=apis,
-        rentals=tuple(offer for gpu in sorted(used) for offer in look.rentals_for(catalog, gpu)),
+        rentals=tuple(offer for gpu in sorted(rented) for offer in look.rentals_for(catalog, gpu)),
         own=own,
         rent=rent,
         catalog=catalog,

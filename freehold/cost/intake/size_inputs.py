@@ -1,10 +1,11 @@
 """What `freehold size` is asked, put together: one deployment, its SLO, and the traffic that a fleet should carry.
 
-It shares most flags with `freehold plan`. It sizes nothing.
+It shares most flags with `freehold plan`. It sizes only what it needs to choose an engine where none was named.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from freehold.catalog import look
@@ -20,10 +21,13 @@ from freehold.cost.intake.plan_flags import (
     PlanAsk,
     read_plan_flags,
 )
-from freehold.sizing.fleet.advise import Advice, Need, Wish, recommend
+from freehold.sizing.fleet.advise import Advice, Wish
+from freehold.sizing.fleet.choose import advised
+from freehold.sizing.fleet.fleet import FleetTarget
 from freehold.sizing.fleet.traffic import Traffic
 from freehold.sizing.model.shape import ModelShape
-from freehold.sizing.replica.answer import MeasuredSpeed, SizeAsk, Slo
+from freehold.sizing.replica.answer import MeasuredSpeed, SizeAsk, Sized, Slo
+from freehold.sizing.replica.replica import Calibrations, at_slo, size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,15 +84,11 @@ def size_inputs(
     reader.problems += impossible(measured, shape, catalog.gpus)
     if gpu is None or reader.problems:
         return None
-    advice = None
-    if not asked.engine:
-        need = Need(shape=shape, gpu=gpu, quant=quant, wish=wish)  # type: ignore[arg-type] # one of QUANTS
-        advice = recommend(need, measured, catalog.engine_ratios)
     ask = SizeAsk(
         shape=shape,
         gpu=gpu,
         gpus=int(own.get("count", 1)),
-        engine=advice.engine if advice else asked.engine,  # type: ignore[arg-type] # one of ENGINES
+        engine=asked.engine or "vllm",  # type: ignore[arg-type] # one of ENGINES
         quant=quant,  # type: ignore[arg-type] # one of QUANTS
         kv_bits=int(own.get("kv_bits", 16)),
         input_tokens=asked.input_tokens or USUAL_INPUT_TOKENS,
@@ -96,15 +96,25 @@ def size_inputs(
         cached_share=asked.cached_share or 0.0,
         concurrency=int(own.get("concurrency", 1)),
     )
-    return SizeInputs(
+    slo = Slo(ttft_s=asked.slo_ttft_s, itl_s=asked.slo_itl_s)
+    found = SizeInputs(
         ask=ask,
-        slo=Slo(ttft_s=asked.slo_ttft_s, itl_s=asked.slo_itl_s),
+        slo=slo,
         concurrency_given="concurrency" in own,
         traffic=_traffic(ask, asked),
         spares=asked.spares or 0,
         measured=measured,
-        advice=advice,
     )
+    if asked.engine:
+        return found
+    plan, by = FleetTarget(slo=slo, measured=measured), partial(sized_as_asked, found, catalog.calibrations)
+    advice = advised(ask, by, plan=plan, catalog=catalog, wish=wish)
+    return replace(found, ask=replace(ask, engine=advice.engine), advice=advice)
+
+
+def sized_as_asked(asked: SizeInputs, calibrations: Calibrations, ask: SizeAsk) -> Sized:
+    """Return a deployment sized at the concurrency that was given, else at the SLO."""
+    return size(ask, calibrations) if asked.concurrency_given else at_slo(ask, asked.slo, calibrations)
 
 
 def _shape(asked: PlanAsk, catalog: Catalog, reader: FlagReader) -> ModelShape | None:

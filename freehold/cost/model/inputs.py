@@ -4,12 +4,14 @@
 computed here.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
 from freehold.catalog.facts import ApiPrice, Catalog, Fact, RentalPrice
 from freehold.core.spread import Spread
 from freehold.sizing.fleet.traffic import Traffic
+from freehold.sizing.model.words import Engine
 from freehold.sizing.replica.answer import SizedFleet
 
 
@@ -97,6 +99,8 @@ class PlanInputs:
     slo_ttft_s: float | None = None
     """For the report's head, as is the next."""
     slo_itl_s: float | None = None
+    by_engine: Mapping[Engine, Sequence[SizedFleet]] = field(default_factory=dict)
+    """By engine, the fleets if it ran everywhere: whether the verdict rests on a choice that nobody measured."""
     quotes: dict[str, Spread] = field(default_factory=dict)
     """What the user was quoted, by what: `rental_usd_per_gpu_hour` (for one GPU: `rental_usd_per_gpu_hour:h100-sxm`), `node_usd`."""
     model: str = ""

@@ -13,10 +13,13 @@ import numpy as np
 from freehold.cost.model.case import CostSetting, Offer
 from freehold.cost.model.draw import Draws, HeldDraws, Vector
 from freehold.cost.model.inputs import PlanInputs
+from freehold.cost.model.offers import offers_of
 from freehold.cost.model.percentiles import cheapest_shares
 from freehold.cost.model.result import Word
-from freehold.cost.pricing.price import price
+from freehold.cost.pricing.price import middle_usd, price
 from freehold.cost.pricing.ranking import Ranked, Ranking
+from freehold.sizing.model.words import Engine
+from freehold.sizing.replica.answer import SizedFleet
 
 UNDECIDED_BELOW = 0.6
 """How often the advised way must be the cheapest. Our own choice: 3 in 5 is a lean."""
@@ -42,6 +45,15 @@ class Alternative:
     def best(self) -> Ranked:
         """Return its cheapest option."""
         return self.options[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lead:
+    """The way that is most often the cheapest, its cheapest option at middle values, and the shares of all ways."""
+
+    word: Word
+    offer: Offer
+    shares: Mapping[Word, float]
 
 
 def alternatives_of(ranking: Ranking) -> list[Alternative]:
@@ -102,6 +114,38 @@ class Again:
         setting = self._setting
         priced = (price(each, setting, draws=draws, tokens_scale=scale, fleet_scale=scale) for each in group)
         return _least([each.total for each in priced])
+
+
+def ways_by_engine(ranking: Ranking) -> dict[Engine, Lead]:
+    """Return the way that is most often the cheapest if one engine ran everywhere, by engine.
+
+    Only the least fleet of each GPU is looked at, and of its offers the cheapest ones at middle values: over fewer draws.
+    """
+    found = {}
+    apis = [each.offer for each in ranking.options if each.offer.kind == "api" and each.may_win]
+    for engine, fleets in ranking.inputs.by_engine.items():
+        least: dict[str, SizedFleet] = {}
+        for each in sorted(fleets, key=lambda fleet: fleet.gpus):
+            least.setdefault(each.sized.ask.gpu.id, each)
+        offers = offers_of(replace(ranking.inputs, fleets=tuple(least.values()), apis=()))
+        machines = [each for each in offers if each.complete and each.eligible]
+        if machines:
+            found[engine] = _lead([*apis, *machines], ranking)
+    return found
+
+
+def _lead(offers: Sequence[Offer], ranking: Ranking) -> Lead:
+    setting, draws = ranking.setting, Draws(AGAIN_DRAWS, ranking.inputs.seed)
+    groups: dict[Word, list[Offer]] = {}
+    for each in sorted(offers, key=lambda offer: middle_usd(offer, setting)):
+        groups.setdefault(word_of(each, ranking.inputs), []).append(each)
+    totals = [
+        _least([price(each, setting, draws=draws).total for each in group[:OPTIONS_KEPT]])
+        for group in groups.values()
+    ]
+    shares = dict(zip(groups, cheapest_shares(totals), strict=True))
+    word = max(shares, key=lambda each: shares[each])
+    return Lead(word=word, offer=groups[word][0], shares=shares)
 
 
 def _people_said(setting: CostSetting) -> CostSetting:

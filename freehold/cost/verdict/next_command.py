@@ -4,6 +4,7 @@ It keeps what was said. No price of the catalog is written as if it were a quote
 """
 
 import shlex
+from collections.abc import Iterable
 
 from freehold.cost.model.case import Offer
 from freehold.cost.model.inputs import PlanInputs
@@ -11,7 +12,8 @@ from freehold.cost.model.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model
 from freehold.cost.model.result import Word
 from freehold.cost.pricing.ranking import Ranking
 from freehold.cost.verdict.questions import flag_of, meant
-from freehold.sizing.replica.answer import SizedFleet
+from freehold.sizing.fleet.choose import bench_command
+from freehold.sizing.replica.answer import SizedFleet, Slo
 
 SIZE_KEEPS = ("--model-config", "--prices", "--slo-ttft-p95", "--slo-itl", "--spares")
 """Flags of `freehold plan` that `freehold size` has as well."""
@@ -37,6 +39,13 @@ def next_command(word: Word, offer: Offer | None, ranking: Ranking) -> str:
     if gpu and said.get("--gpu") != [gpu]:
         return _line("plan", {**said, "--gpu": [gpu]})
     return _size(fleet, said, ranking) if fleet else _line("plan", {**said, "--html": ["plan.html"]})
+
+
+def bench_of(engines: Iterable[str], inputs: PlanInputs) -> str:
+    """Return the load test that settles which of these engines serves best: on the cheapest fleet that all are compared on."""
+    slo = Slo(ttft_s=inputs.slo_ttft_s or 0.0, itl_s=inputs.slo_itl_s or 0.0)
+    sized = next((each.sized for each in inputs.fleets if each.replicas), None)
+    return bench_command(sized, engines, slo)
 
 
 def said_words(inputs: PlanInputs) -> dict[str, list[str]]:

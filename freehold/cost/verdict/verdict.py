@@ -7,7 +7,7 @@ taken as it is: a forecast's own error is not in the confidence.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from freehold.cost.model.case import Offer
@@ -16,8 +16,8 @@ from freehold.cost.model.result import Influence, Percentiles, PlanVerdict, Turn
 from freehold.cost.model.rounding import amount, bound, chance
 from freehold.cost.pricing.influence import inputs_of
 from freehold.cost.pricing.ranking import Ranking, assumptions_of
-from freehold.cost.verdict.decide_again import UNDECIDED_BELOW, Alternative, alternatives_of
-from freehold.cost.verdict.next_command import next_command
+from freehold.cost.verdict.decide_again import UNDECIDED_BELOW, Alternative, alternatives_of, ways_by_engine
+from freehold.cost.verdict.next_command import bench_of, next_command
 from freehold.cost.verdict.questions import ask_first
 from freehold.cost.verdict.thresholds import would_change
 from freehold.sizing.replica.answer import SizedFleet
@@ -42,7 +42,7 @@ def verdict_of(ranking: Ranking, tornado: Sequence[Influence]) -> PlanVerdict:
     word: Word = lead.word if decided else "undecided"
     doubts = _doubts(lead, second, ranking, tornado)
     level, reason = sureness(lead.share, doubts=doubts, compared=bool(ranking.best("api")))
-    return PlanVerdict(
+    found = PlanVerdict(
         word=word,
         option=lead.best.offer.id if decided else "",
         confidence=lead.share,
@@ -54,6 +54,40 @@ def verdict_of(ranking: Ranking, tornado: Sequence[Influence]) -> PlanVerdict:
         ask_first=asks,
         next_command=next_command(word, lead.best.offer if decided else None, ranking),
         doubts=doubts.all,
+    )
+    return _unless_engines_differ(found, lead.word, ranking)
+
+
+def _unless_engines_differ(found: PlanVerdict, word: Word, ranking: Ranking) -> PlanVerdict:
+    """Return the verdict, undecided if some engine that was not measured leaves its way below three draws in five.
+
+    All engines count, the one of `--engine` no more than the others: so that flag alone never changes the word.
+    """
+    leads = ways_by_engine(ranking)
+    if all(each.shares.get(word, 0.0) >= UNDECIDED_BELOW for each in leads.values()):
+        return found
+    said = "; ".join(
+        f"with {engine} {_way(each.offer)} {named(each.offer)} in {each.shares[each.word]:.0%} of the draws"
+        for engine, each in leads.items()
+    )
+    bench = bench_of(leads, ranking.inputs)
+    return replace(
+        found,
+        word="undecided",
+        option="",
+        confidence=min(found.confidence, *(each.shares.get(word, 0.0) for each in leads.values())),
+        confidence_word="low",
+        confidence_reason="low since the cheapest way depends on the engine, and none was measured",
+        headline=f"Undecided, since the cheapest way depends on the engine: {said}.",
+        text=f"A load test on such machines settles it (plan --measured). {found.text}",
+        would_change_it=(
+            *(
+                TurningPoint(what=f"a load test that gives what is estimated of {engine}", to=each.word)
+                for engine, each in leads.items()
+            ),
+            *found.would_change_it,
+        ),
+        next_command=bench,
     )
 
 

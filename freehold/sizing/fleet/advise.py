@@ -1,16 +1,23 @@
 """Which engine to run, and why: from what can run at all, from measured pairs, from the team's need. One answer, its reasons.
 
-A load test of the user's own (`freehold bench`) overrides all of it. It sizes nothing.
+A load test of the user's own (`freehold bench`) overrides all of it. It sizes nothing: `weigh` is given what each engine needs.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from freehold.catalog.facts import EngineRatio, GpuFacts
+from freehold.core.spread import Spread
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Churn, Engine, Prefer, Quant
 from freehold.sizing.replica.answer import MeasuredSpeed, Reason
 from freehold.sizing.replica.split import LLAMA_CPP_QUANTS
+
+SERVERS: tuple[Engine, ...] = ("vllm", "sglang", "tensorrt-llm")
+"""Engines whose figures are compared, the one that asks the least of a team first. llama.cpp is not: its vector rests on no
+measured row, so only rules advise it."""
+NEAR = 1.1
+"""Of what the engine with the least needs: up to there the team's wish decides. Source: docs/decisions/0016."""
 
 WORTH_PINNING = 1.15
 """Median gain from which TensorRT-LLM is advised to a team that wants throughput. Why: below it, what it costs in pinned
@@ -51,6 +58,56 @@ class Advice:
     engine: Engine
     reasons: tuple[Reason, ...]
     against: tuple[Reason, ...]
+    settled: bool = False
+    """Whether no figure can change it: a load test of the user's own, or the one engine that is built for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """What one engine comes to by our own figures: one deployment of it, the one that needs least."""
+
+    needed: float
+    """What serves the same traffic: GPUs, or time per token; lower is better."""
+    text: str
+    """As reasons have it: `128 GPUs`, `9,000 tokens/s`."""
+    tokens_per_s: Spread
+    """Per GPU, within the SLO."""
+
+
+def weigh(advice: Advice, figures: Mapping[Engine, Figure], *, wish: Wish, bench: str = "") -> Advice:
+    """Return the engine of the wish if it needs at most a tenth more than the best one, else the best, with both figures.
+
+    `bench` is the command that would settle it; it is named where the ranges of two engines overlap.
+    """
+    if advice.settled or not figures:
+        return advice
+    best = min(figures, key=lambda engine: figures[engine].needed)
+    near = [engine for engine in figures if figures[engine].needed <= NEAR * figures[best].needed]
+    engine = next(each for each in (advice.engine, *wish.team, *SERVERS, best) if each in near)
+    others = [each for each in figures if each != engine]
+    if not others:
+        return advice if engine == advice.engine else _alone(engine, advice)
+    listed = ", ".join(f"{each} {figures[each].text}" for each in (engine, *others))
+    why = f"within {NEAR - 1:.0%} of the best" if engine != best else "the best"
+    reasons = [Reason(text=f"{engine} is {why} by our own figures: {listed}")]
+    rivals = [each for each in others if _overlap(figures[each], figures[engine])]
+    if rivals and bench:
+        text = f"the ranges of {engine} and {' and '.join(rivals)} overlap; a load test settles it: {bench}"
+        reasons.append(Reason(text=text))
+    if engine == advice.engine:
+        return Advice(engine=engine, reasons=(*advice.reasons, *reasons), against=advice.against)
+    pinned = engine == "tensorrt-llm"
+    lacking = (Reason(text=f"TensorRT-LLM needs {' and '.join(_lacking(wish))}"),) if pinned else ()
+    return Advice(engine=engine, reasons=tuple(reasons), against=lacking if pinned else advice.against)
+
+
+def _alone(engine: Engine, advice: Advice) -> Advice:
+    text = f"{engine} is the only server that keeps the SLO here by our own figures"
+    return Advice(engine=engine, reasons=(Reason(text=text),), against=advice.against)
+
+
+def _overlap(one: Figure, other: Figure) -> bool:
+    return one.tokens_per_s.high >= other.tokens_per_s.low and other.tokens_per_s.high >= one.tokens_per_s.low
 
 
 def recommend(
@@ -62,7 +119,7 @@ def recommend(
         return tested
     only = _only_llama_cpp(need)
     if only:
-        return Advice(engine="llama-cpp", reasons=(only,), against=())
+        return Advice(engine="llama-cpp", reasons=(only,), against=(), settled=True)
     return _server(need, ratios or {})
 
 
@@ -80,7 +137,7 @@ def _tested(need: Need, measured: Sequence[MeasuredSpeed]) -> Advice | None:
         Reason(text=f"{each.engine}: {_per_gpu(each):,.0f} tokens/s per GPU", source=each.source)
         for each in others
     )
-    return Advice(engine=best.engine, reasons=(reason,), against=against)
+    return Advice(engine=best.engine, reasons=(reason,), against=against, settled=True)
 
 
 def _per_gpu(measured: MeasuredSpeed) -> float:
@@ -131,6 +188,11 @@ def _pinned(need: Need, ratios: Mapping[str, EngineRatio]) -> Advice | None:
         return None
     text = f"TensorRT-LLM is {gain:.2f} times as fast as {other} on matched pairs like this one, and the team can pin versions"
     return Advice(engine="tensorrt-llm", reasons=(_cited(text, ratio),), against=())
+
+
+def engines_for(need: Need) -> tuple[Engine, ...]:
+    """Return the servers that are worth a figure here: TensorRT-LLM on NVIDIA's data-centre cards only."""
+    return SERVERS if _runs_trt(need) else tuple(each for each in SERVERS if each != "tensorrt-llm")
 
 
 def _runs_trt(need: Need) -> bool:

@@ -14,6 +14,7 @@ from freehold.cost.model.result import PlanVerdict, TurningPoint
 from freehold.cost.plan import influences_of, plan
 from freehold.cost.pricing.ranking import Ranking, ranking_of
 from freehold.cost.verdict.verdict import Doubts, sureness, verdict_of
+from freehold.sizing.model.words import Engine
 
 EXACT = Spread.exactly
 SONNET = (samples.api(),)
@@ -32,6 +33,28 @@ def asked(tokens: float, **changes: Any) -> tuple[Ranking, PlanVerdict]:
     row: dict[str, Any] = {"apis": SONNET, "traffic": samples.traffic(tokens), "fleets": (fleet_for(tokens),)}
     ranking = ranking_of(samples.inputs(**{**row, **changes}))
     return ranking, verdict_of(ranking, influences_of(ranking))
+
+
+def of_engine(engine: Engine, *, gpus: int, tokens: float = 10e9) -> Any:
+    """The fleet for the traffic with another engine, on so many GPUs."""
+    found = fleet_for(tokens)
+    asked = replace(found.sized.ask, engine=engine)
+    return replace(
+        found, sized=replace(found.sized, ask=asked), replicas=gpus, gpus=gpus, nodes=-(-gpus // 8)
+    )
+
+
+def test_a_verdict_that_another_engine_would_change_is_undecided():
+    few, many, dear = of_engine("vllm", gpus=2), of_engine("sglang", gpus=80), (samples.rental(5.0),)
+    _, sure = asked(10e9, rentals=dear, fleets=(few,), by_engine={"vllm": [few], "sglang": [few]})
+    assert sure.word == "buy"
+    for fleets in ((few,), (many,)):
+        _, found = asked(10e9, rentals=dear, fleets=fleets, by_engine={"vllm": [few], "sglang": [many]})
+        assert (found.word, found.option, found.confidence_word) == ("undecided", "", "low")
+        assert "with vllm buying" in found.headline
+        assert "with sglang calling sonnet" in found.headline
+        assert found.next_command.startswith("freehold bench --engines vllm,sglang ")
+        assert {turn.to for turn in found.would_change_it[:2]} == {"buy", "stay"}
 
 
 def test_few_tokens_stay_on_the_api():

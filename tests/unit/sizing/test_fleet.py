@@ -1,5 +1,6 @@
 """Fleets: replicas at the peak, spares, what one can buy, utilisation; a load test overrides the model."""
 
+import shlex
 import time
 from dataclasses import replace
 from typing import Any
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.sizing.fleet.advise import Need, Wish, recommend
-from freehold.sizing.fleet.choose import Among, _counts, candidates, usual_quants
+from freehold.cli.choose.bench import command as bench_flags
+from freehold.core.spread import Spread
+from freehold.sizing.fleet.advise import SERVERS, Figure, Need, Wish, recommend, weigh
+from freehold.sizing.fleet.choose import Among, _counts, bench_command, candidates, usual_quants
 from freehold.sizing.fleet.fleet import (
     FleetTarget,
     capacity,
@@ -19,6 +22,7 @@ from freehold.sizing.fleet.fleet import (
     round_gpus,
 )
 from freehold.sizing.fleet.links import networks
+from freehold.sizing.model.words import Engine
 from freehold.sizing.replica.answer import MeasuredSpeed, SizedFleet, Slo
 from freehold.sizing.replica.memory import BITS
 from freehold.sizing.replica.replica import size
@@ -288,6 +292,75 @@ def test_what_tensorrt_llm_would_still_need_is_said():
     said = " ".join(reason.text for reason in found.against)
     assert "a team member who has run it and models that seldom change" in said
     assert "would also need" not in str(recommend(need(), ratios=catalog().engine_ratios).against)
+
+
+LATENT = ("deepseek-v3", "kimi-k2", "glm-5")
+
+
+def gpus_by_card(name: str, tokens: float, engines: tuple[Engine, ...] = ()) -> dict[str, int]:
+    """Return the fewest GPUs of a fleet per data-centre card: with these engines, else with the ones that are advised."""
+    cards = tuple(gpu.id for gpu in catalog().gpus.values() if not gpu.consumer)
+    among = Among(gpus=cards, engines=engines)
+    found = candidates(
+        model(name), traffic(tokens), plan=FleetTarget(slo=SLO), catalog=catalog(), among=among
+    )
+    fewest: dict[str, int] = {}
+    for each in found:
+        gpu = each.sized.ask.gpu.id
+        fewest[gpu] = min(fewest.get(gpu, each.gpus), each.gpus)
+    return fewest
+
+
+@pytest.mark.parametrize("name", LATENT)
+@pytest.mark.parametrize("tokens", [9e9, 500e9])
+def test_the_advised_engine_needs_at_most_a_tenth_more_than_the_best(name: str, tokens: float):
+    advised = gpus_by_card(name, tokens)
+    by_engine = [gpus_by_card(name, tokens, (engine,)) for engine in SERVERS]
+    assert len(advised) >= 10
+    for card, gpus in advised.items():
+        assert gpus <= 1.1 * min(found[card] for found in by_engine if card in found), card
+    assert set(advised) == {card for found in by_engine for card in found}
+
+
+def test_500_billion_tokens_of_deepseek_take_no_720_gpus():
+    assert gpus_by_card("deepseek-v3", 500e9)["b200-sxm"] <= 176
+
+
+def figure(needed: float, *rates: float) -> Figure:
+    return Figure(needed=needed, text=f"{needed:g} GPUs", tokens_per_s=Spread(*rates))
+
+
+def test_the_wish_decides_among_engines_that_need_alike_and_else_the_figures():
+    asked = need("deepseek-v3", "h200-sxm", quant="fp8")
+    wished = recommend(asked)
+    assert wished.engine == "sglang"
+    alike: dict[Engine, Figure] = {"vllm": figure(100, 80, 100, 120), "sglang": figure(109, 50, 92, 170)}
+    found = weigh(wished, alike, wish=asked.wish, bench="freehold bench X")
+    assert found.engine == "sglang"
+    assert (
+        "within 10% of the best by our own figures: sglang 109 GPUs, vllm 100 GPUs" in found.reasons[1].text
+    )
+    assert found.reasons[-1].text.endswith("overlap; a load test settles it: freehold bench X")
+    far: dict[Engine, Figure] = {**alike, "sglang": figure(120, 50, 60, 70)}
+    better = weigh(wished, far, wish=asked.wish, bench="freehold bench X")
+    assert better.engine == "vllm"
+    assert "vllm is the best by our own figures: vllm 100 GPUs, sglang 120 GPUs" in better.reasons[0].text
+    assert "freehold bench" not in str(better.reasons), "the ranges are apart"
+    pinned = weigh(wished, {**far, "tensorrt-llm": figure(80, 90, 125, 170)}, wish=asked.wish)
+    assert pinned.engine == "tensorrt-llm"
+    assert "TensorRT-LLM needs throughput first and a team member" in pinned.against[0].text
+    assert weigh(wished, {"vllm": figure(1, 1, 1, 1)}, wish=asked.wish).engine == "vllm", (
+        "the only one that can"
+    )
+
+
+def test_the_load_test_that_is_named_is_one_that_bench_understands():
+    asked = ask("deepseek-v3", "b200-sxm", gpus=8, quant="fp8", cached_share=0.5)
+    line = bench_command(size(asked, catalog().calibrations), ("vllm", "sglang"), Slo(ttft_s=0.5, itl_s=0.05))
+    words = shlex.split(line)
+    assert words[:4] == ["freehold", "bench", "--engines", "vllm,sglang"]
+    known = {option for each in bench_flags.params for option in each.opts}
+    assert {word for word in words if word.startswith("--")} <= known
 
 
 def test_candidates_take_the_wish_and_say_why():
