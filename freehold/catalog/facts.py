@@ -243,6 +243,51 @@ class Calibration(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement(Fact):
+    """What somebody else measured of one replica, in the words of `freehold size`."""
+
+    id: str
+    measured_by: str
+    """Who: rows of one of them are never both fitted and tested."""
+    model: str
+    gpu: str
+    gpus: int
+    engine: str
+    quant: str
+    input_tokens: float
+    output_tokens: float
+    concurrency: int
+    output_tokens_per_s: float
+    """Of the whole replica."""
+    kv_bits: int = 16
+    itl_ms: float | None = None
+    constant: str = ""
+    """Which constant of the roofline was set with it; then it tests nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction(Fact):
+    """How far the roofline is off in a region, from measurements that others published."""
+
+    id: str
+    card: str
+    """nvidia, consumer, amd, or amd-fp4: AMD's cards that multiply 4 bit."""
+    ratio: float
+    """Measured over calculated output tokens/s; 1 where those who measured do not agree on which side it is."""
+    part: float
+    """So far off, as a part, that nine in ten are inside."""
+    rows: int
+    sources: int
+    """Who measured, each counted once."""
+    engine: str = ""
+    """llama-cpp; empty: the servers that batch (vLLM, SGLang, TensorRT-LLM)."""
+    family: str = ""
+    """dense or moe; empty: both."""
+    bits: int = 0
+    """Of the weights: 16, 8 or 4; 0: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRatio(Fact):
     """How two engines compare on matched measured pairs: throughput of the first over the second."""
 
@@ -318,4 +363,6 @@ class Catalog:
     defaults: Mapping[str, Default] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
     price_databases: Mapping[str, PriceDatabase] = field(default_factory=dict)
+    measurements: Mapping[str, Measurement] = field(default_factory=dict)
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
     doubts: tuple[Doubt, ...] = ()

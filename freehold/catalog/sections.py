@@ -52,6 +52,8 @@ _LIST = (
         name="published_tco", kind=facts.PublishedTco, key=("gpu",), identity=("gpu", "source"), by_id=False
     ),
     FactSection(name="calibrations", kind=facts.Calibration, key=("id",)),
+    FactSection(name="measurements", kind=facts.Measurement, key=("id",)),
+    FactSection(name="corrections", kind=facts.Correction, key=("id",)),
     FactSection(name="engine_ratios", kind=facts.EngineRatio, key=("id",)),
     FactSection(name="defaults", kind=facts.Default, key=("name",), closed=True),
     FactSection(name="figures", kind=facts.Figure, key=("id",)),
@@ -62,5 +64,10 @@ SECTIONS: Mapping[str, FactSection] = {section.name: section for section in _LIS
 
 PRICE_FIELDS = ("source", "as_of", "verified")
 """What a GPU's row says of its price, each with `price_` before it, besides `price_new_usd`."""
-REFERENCES = (("rentals", "gpu", "gpus"), ("apis", "same_as", "models"))
+REFERENCES = (
+    ("rentals", "gpu", "gpus"),
+    ("apis", "same_as", "models"),
+    ("measurements", "gpu", "gpus"),
+    ("measurements", "model", "models"),
+)
 """Section, field, and the section whose ids that field must name."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from freehold.catalog.facts import Catalog
 from freehold.catalog.load import load_catalog
 from freehold.cli.choose.engine_flags import read_engine_flags
 from freehold.cli.terminal.flag_options import flag_options
@@ -21,6 +22,7 @@ from freehold.cost.intake.flags import Flag, FlagReader, flags_in
 from freehold.cost.intake.size_inputs import SizeInputs, size_inputs, sized_as_asked
 from freehold.sizing.fleet.fleet import FleetTarget, fleet
 from freehold.sizing.replica.answer import SecondOpinion, Sized, SizedFleet
+from freehold.sizing.replica.explain import rests_on
 
 _PLAN_FLAGS = (
     *("--model", "--model-config", "--gpu", "--engine", "--quant", "--input-tokens", "--output-tokens"),
@@ -49,8 +51,11 @@ def _flags() -> list[Flag]:
     is_flag=True,
     help="Print AIConfigurator's figure beside ours (needs requirements/aic.txt).",
 )
+@click.option(
+    "--explain", is_flag=True, help="Print where the figure comes from and which measurements it rests on."
+)
 @json_option
-def command(*, ask_second: bool, as_json: bool, **given: Any) -> int:
+def command(*, ask_second: bool, explain: bool, as_json: bool, **given: Any) -> int:
     """Say whether a model fits some GPUs, how fast it is there, and what a traffic needs."""
     loaded = load_catalog(today=datetime.fromtimestamp(wall_s(), UTC).date(), overlays=given["prices"])
     reader = FlagReader()
@@ -61,18 +66,22 @@ def command(*, ask_second: bool, as_json: bool, **given: Any) -> int:
     asked = size_inputs(given, wish, measured=measured, catalog=loaded.catalog, reader=reader)
     if asked is None or reader.problems:
         raise UserMistakes(reader.problems)
-    sized = _sized(asked, loaded.catalog.calibrations)
+    sized = _sized(asked, loaded.catalog)
     needed = None
     if asked.traffic is not None and sized.fits:
         plan = FleetTarget(slo=asked.slo, spares=asked.spares, measured=asked.measured)
         needed = fleet(asked.ask, asked.traffic, plan=plan, catalog=loaded.catalog)
     second = second_opinion(sized) if ask_second else ""
+    rests = rests_on(sized, loaded.catalog) if explain else ()
     if as_json:
-        say_json(as_plain(sized, needed, second=second))
+        plain = as_plain(sized, needed, second=second)
+        say_json(plain | ({"rests_on": [asdict(each) for each in rests]} if explain else {}))
         return _exit_code(sized)
-    from freehold.cost.report.size_text import show_sized  # noqa: PLC0415 - rich takes its time to import
+    from freehold.cost.report.size_text import show_explained, show_sized  # noqa: PLC0415 - rich takes its time to import
 
     show_sized(sized, needed, second=second)
+    if explain:
+        show_explained(sized, rests, vector=loaded.catalog.calibrations[sized.calibration])
     return _exit_code(sized)
 
 
@@ -81,8 +90,8 @@ def _exit_code(sized: Sized) -> int:
     return 0 if sized.concurrency else 3
 
 
-def _sized(asked: SizeInputs, calibrations: Any) -> Sized:
-    sized = sized_as_asked(asked, calibrations, asked.ask)
+def _sized(asked: SizeInputs, catalog: Catalog) -> Sized:
+    sized = sized_as_asked(asked, catalog, asked.ask)
     if asked.advice is None:
         return sized
     why = (reason.text for reason in (*asked.advice.reasons, *asked.advice.against))

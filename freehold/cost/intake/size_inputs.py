@@ -27,7 +27,7 @@ from freehold.sizing.fleet.fleet import FleetTarget
 from freehold.sizing.fleet.traffic import Traffic
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.replica.answer import MeasuredSpeed, SizeAsk, Sized, Slo
-from freehold.sizing.replica.replica import Calibrations, at_slo, size
+from freehold.sizing.replica.replica import at_slo, size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,14 +107,16 @@ def size_inputs(
     )
     if asked.engine:
         return found
-    plan, by = FleetTarget(slo=slo, measured=measured), partial(sized_as_asked, found, catalog.calibrations)
+    plan, by = FleetTarget(slo=slo, measured=measured), partial(sized_as_asked, found, catalog)
     advice = advised(ask, by, plan=plan, catalog=catalog, wish=wish)
     return replace(found, ask=replace(ask, engine=advice.engine), advice=advice)
 
 
-def sized_as_asked(asked: SizeInputs, calibrations: Calibrations, ask: SizeAsk) -> Sized:
+def sized_as_asked(asked: SizeInputs, catalog: Catalog, ask: SizeAsk) -> Sized:
     """Return a deployment sized at the concurrency that was given, else at the SLO."""
-    return size(ask, calibrations) if asked.concurrency_given else at_slo(ask, asked.slo, calibrations)
+    if asked.concurrency_given:
+        return size(ask, catalog.calibrations, catalog.corrections)
+    return at_slo(ask, asked.slo, calibrations=catalog.calibrations, corrections=catalog.corrections)
 
 
 def _shape(asked: PlanAsk, catalog: Catalog, reader: FlagReader) -> ModelShape | None:

@@ -25,4 +25,5 @@ def content(result: PlanResult, *, weak_most: int) -> dict[str, Any]:
         "tornado_most": TORNADO_MOST,
         "weak": weak,
         "more_weak": more_weak,
+        "how_far_off": outline.HOW_FAR_OFF,
     }

@@ -34,6 +34,8 @@ QUOTED = "quote"
 """The provider of what the user was quoted. Source: cost.offers.QUOTED."""
 STALE_DAYS = 90
 """Age past which a fact is named. Source: docs/decisions/0010-decide.md."""
+HOW_FAR_OFF = "How far off speeds are, on others' measurements: docs/how-far-off.md"
+"""The line that every plan ends its sources with."""
 _DATED = re.compile(r"\((\d{4}-\d\d-\d\d)[,)](?:\s*([a-z]+)\))?")
 _WEAK = {"secondary": "quoted second-hand", "memory": "from memory"}
 _KINDS: tuple[Kind, ...] = ("api", "rent", "buy")

@@ -3,17 +3,23 @@
 Each figure comes with its unit and its range. What does not fit says why, and no speed is shown for it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from freehold.catalog.facts import Calibration
 from freehold.core.spread import Spread
 from freehold.cost.model import rounding
 from freehold.cost.model.rounding import DASH, TIMES, bytes_text, plain_number
+from freehold.cost.report import outline
 from freehold.cost.report.clean import clean
-from freehold.cost.report.terminal import Row, heading, pairs, points, print_parts
+from freehold.cost.report.terminal import Row, columns, heading, pairs, points, print_parts
 from freehold.sizing.replica.answer import Reason, SecondOpinion, Sized, SizedFleet
+from freehold.sizing.replica.explain import Rests
+
+RESTS_MOST = 12
+"""Measurements that are listed. Our own choice: a screen; --json has all."""
 
 
 def show_sized(
@@ -41,6 +47,63 @@ def show_sized(
         ]
         parts += [pairs(_fleet(fleet)), *_reasons(fleet.reasons)]
     print_parts(parts, console or Console())
+
+
+def show_explained(
+    sized: Sized, rests: Sequence[Rests], *, vector: Calibration, console: Console | None = None
+) -> None:
+    """Print what the time between tokens is made of, the vector, its correction and the measurements that it rests on."""
+    parts: list[RenderableType] = [
+        Text(),
+        heading("Where that comes from", outline.HOW_FAR_OFF),
+        pairs(_made_of(sized, vector)),
+    ]
+    if rests:
+        table = columns(
+            (("measured by", False), ("replica", False), ("measured", True), ("said", True), ("off", True))
+        )
+        for each in rests[:RESTS_MOST]:
+            table.add_row(*map(Text, _rest(each)))
+        more = len(rests) - RESTS_MOST
+        parts += [table, *[Text(f"{more} more in --json", style="dim")] * (more > 0)]
+    print_parts(parts, console or Console())
+
+
+def _made_of(sized: Sized, vector: Calibration) -> Iterable[Row]:
+    made, used = sized.parts, sized.correction
+    if made is not None:
+        longer = "reading" if made.reading >= made.calculating else "calculating"
+        yield "between tokens", f"{sized.itl_ms.mid:.3g} ms: {longer}, links, overhead and others' prompts"
+        for name in ("reading", "calculating", "links", "overhead", "prompts"):
+            overlapped = ", meanwhile" if name in {"reading", "calculating"} and name != longer else ""
+            yield f"  {name}", f"{getattr(made, name):.3g} ms{overlapped}"
+        yield "batch", f"{sized.concurrency:,} sequences, a token each in that time"
+    reached = f"{vector.hbm_efficiency:.0%} of the bandwidth and {vector.flops_efficiency:.0%} of the operations are reached"
+    yield (
+        "vector",
+        f"{clean(vector.id)}: {reached}; {vector.error_mean_abs:.0%} off on rows it was not fitted on",
+    )
+    if used is not None and not sized.untested:
+        by = f"{used.rows} rows of {used.sources} sources"
+        yield (
+            "correction",
+            f"{TIMES}{used.ratio:g} ({clean(used.id)}: {by}); nine in ten within {TIMES}/÷{1 + used.part:.2f}",
+        )
+    else:
+        yield "correction", f"none: {clean(sized.untested) or 'no published measurement is like this'}"
+
+
+def _rest(each: Rests) -> tuple[str, ...]:
+    row = each.row
+    what = f"{row.gpus} {TIMES} {row.gpu}, {row.model} {row.quant}, {row.engine}, {row.concurrency:,} at once"
+    off = f"{each.said_tokens_per_s / row.output_tokens_per_s - 1:+.0%}{'' if each.inside else ' outside'}"
+    return (
+        clean(row.measured_by),
+        clean(what),
+        rounding.amount(row.output_tokens_per_s),
+        rounding.amount(each.said_tokens_per_s) if each.said_tokens_per_s else "no room",
+        off,
+    )
 
 
 def _asked(sized: Sized) -> str:

@@ -221,14 +221,15 @@ def _bar(bar: Bar) -> Text:
     return text
 
 
-def _sources(result: PlanResult, _: Console) -> RenderableType | None:
+def _sources(result: PlanResult, _: Console) -> RenderableType:
     weak, more = outline.weak_sources(result, _WEAK_MOST)
     texts = [
         cut(f"{each.text}: {each.why}" if each.why != "in doubt" else each.text, _TWO_LINES) for each in weak
     ]
     if more:
         texts.append(f"and {more} more, in --html")
-    return Group(heading("Check before you rely on it"), points(texts)) if texts else None
+    off = Text(outline.HOW_FAR_OFF, style="dim")
+    return Group(heading("Check before you rely on it"), points(texts), off) if texts else off
 
 
 def _ask_first(result: PlanResult, _: Console) -> RenderableType | None:

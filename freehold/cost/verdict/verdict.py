@@ -99,6 +99,8 @@ class Doubts:
     """On whether another API's model will do: then the word is medium at most."""
     asked: tuple[str, ...] = ()
     """On what was asked: a model that was not chosen, a usage file of which much is missing. They lower the word by one."""
+    speed: tuple[str, ...] = ()
+    """On how fast the machines are, where too few have measured such ones: then the word is low."""
     prices: tuple[str, ...] = ()
     """On the prices of the advised way and the runner-up: they lower the word by one."""
     assumed: tuple[str, ...] = ()
@@ -107,7 +109,7 @@ class Doubts:
     @property
     def all(self) -> tuple[str, ...]:
         """Return all of them, those that count most first."""
-        return (*self.model, *self.asked, *self.prices, *self.assumed)
+        return (*self.model, *self.speed, *self.asked, *self.prices, *self.assumed)
 
 
 def sureness(share: float, *, doubts: Doubts, compared: bool) -> tuple[Level, str]:
@@ -123,6 +125,9 @@ def sureness(share: float, *, doubts: Doubts, compared: bool) -> tuple[Level, st
     if doubts.model and level > 1:
         level = 1
         reasons.append("at most medium until the model's answers are tested")
+    if doubts.speed and level:
+        level = 0
+        reasons.append(f"low until it is measured: {doubts.speed[0]}")
     if not compared and level:
         level = 0
         reasons.append("low since no API was compared")
@@ -137,10 +142,17 @@ def _doubts(
     stands = _stands_for(lead.best.offer, ranking)
     return Doubts(
         model=(stands,) if stands else (),
+        speed=_untested(offers),
         asked=ranking.inputs.doubts,
         prices=tuple(dict.fromkeys(doubt for offer in offers for doubt in offer.doubts)),
         assumed=_assumed_doubts(ranking, tornado, offers),
     )
+
+
+def _untested(offers: Sequence[Offer]) -> tuple[str, ...]:
+    """Return why the speed of these offers' machines is unsure."""
+    said = (offer.fleet.sized.untested for offer in offers if offer.fleet)
+    return tuple(dict.fromkeys(why for why in said if why))
 
 
 def _stands_for(offer: Offer, ranking: Ranking) -> str:

@@ -190,7 +190,7 @@ def why_none(
 
 def _pace_ms(ask: SizeAsk, catalog: Catalog) -> float:
     """Return the time between two tokens of a single sequence; infinite where it does not fit."""
-    sized = size(ask, catalog.calibrations)
+    sized = size(ask, catalog.calibrations, catalog.corrections)
     return sized.itl_ms.mid if sized.fits else math.inf
 
 

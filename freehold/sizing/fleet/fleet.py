@@ -30,14 +30,13 @@ from freehold.sizing.fleet.staging import (
 )
 from freehold.sizing.fleet.traffic import HOURS_PER_MONTH, Traffic
 from freehold.sizing.replica.answer import MeasuredSpeed, Reason, SizeAsk, Sized, SizedFleet, Slo
+from freehold.sizing.replica.memory import BOARD_GB_S
 from freehold.sizing.replica.replica import at_slo
 
 SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
 """Source: traffic's 730 hours."""
 NODE_COUNTS = (1, 2, 4, 8)
 """GPUs that a server or a rented machine comes with. Source: rental catalog's terms and vendors' servers."""
-BOARD_GB_S = 200.0
-"""Scale-up links from here on are a board of eight (NVLink, xGMI); below, cards in slots. Source: GPU catalog."""
 MEASURED_PART = 0.05
 """How far a measured figure may be off. Why: runs of the same load differ by a few per cent."""
 
@@ -63,7 +62,10 @@ def fleet(ask: SizeAsk, traffic: Traffic, *, plan: FleetTarget, catalog: Catalog
         output_tokens=max(traffic.output_tokens_per_request, 1.0),
         cached_share=traffic.cached_share,
     )
-    sized = _measured(at_slo(asked, plan.slo, catalog.calibrations), plan.measured)
+    sized = _measured(
+        at_slo(asked, plan.slo, calibrations=catalog.calibrations, corrections=catalog.corrections),
+        plan.measured,
+    )
     peak = peak_tokens_per_s(traffic)
     each = capacity(sized)
     replicas = max(1, math.ceil(peak / each.mid)) if each.mid > 0 else 0
@@ -86,6 +88,8 @@ def _measured(sized: Sized, measured: Sequence[MeasuredSpeed]) -> Sized:
         concurrency=found.concurrency,
         output_tokens_per_s=Spread.within(found.output_tokens_per_s, MEASURED_PART),
         calibration="measured",
+        correction=None,
+        untested="",
         notes=(*sized.notes, note),
     )
 

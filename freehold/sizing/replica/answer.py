@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from freehold.catalog.facts import GpuFacts
+from freehold.catalog.facts import Correction, GpuFacts
 from freehold.core.spread import Spread
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Engine, Quant
@@ -29,6 +29,21 @@ class SizeAsk:
     gpus_per_node: int = 8
     network_gb_s: float = 11.5
     """Between nodes, one way, where a replica spans them. Source: 100GbE RoCE in the links catalog."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepParts:
+    """What the mean time between two tokens of a sequence is made of, ms. Reading and calculating overlap: the longer counts."""
+
+    reading: float
+    """Weights, KV cache and activations, over the bandwidth that is reached."""
+    calculating: float
+    links: float
+    """All-reduces and stage boundaries."""
+    overhead: float
+    """The engine's own: fixed per step and per sequence."""
+    prompts: float
+    """Of the other sequences' prompts in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +77,12 @@ class Sized:
     """memory bandwidth, compute, KV cache or overhead: what limits it here."""
     calibration: str
     """Which calibration vector was used."""
+    correction: Correction | None = None
+    """What measurements of others said of such replicas, if any: its ratio is in the figures unless `untested`."""
+    untested: str = ""
+    """Why too few have measured such replicas for a verdict to be sure; empty: enough have, or a load test replaced the figure."""
+    parts: StepParts | None = None
+    """Of `itl_ms`; None where there is no speed."""
     notes: tuple[str, ...] = ()
 
 

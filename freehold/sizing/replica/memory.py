@@ -29,20 +29,29 @@ BITS: dict[Quant, float] = {
     "bf16": 16,
     "fp8": 8,
     "int8": 8,
-    "int4": 4.5,
+    "int4": 4.16,
     "fp4": 4.5,
     "mxfp4": 4.25,
     "gguf": 4.85,
 }
-"""Per quantised weight, scales included: int4 and NVFP4 a 16-bit or 8-bit scale per 32 or 16 weights, MXFP4 8 bits per 32
-(OCP MX specification 1.0); gguf is what Q4_K_M comes to (llama.cpp's quantize table), where no file says it."""
+"""Per quantised weight, scales included: int4 a 16-bit scale and a 4-bit zero per 128 weights, which is what AWQ and GPTQ
+checkpoints have (Llama-3.3-70B-Instruct-AWQ-INT4: 39.8 GB), NVFP4 an 8-bit scale per 16, MXFP4 8 bits per 32 (OCP MX
+specification 1.0); gguf is what Q4_K_M comes to (llama.cpp's quantize table), where no file says it."""
+LATENT_INT4_BITS = 4.5
+"""Of mixtures with latent attention: a 16-bit scale per 32 weights. Source: Kimi-K2.5's config (group_size 32)."""
 _EXPERTS_ONLY = frozenset({"mxfp4", "fp4", "int4"})
-# 4-bit checkpoints of mixtures quantise the experts and leave the rest at 16 bit: gpt-oss, DeepSeek-R1-NVFP4, Kimi-K2.5.
+# Which 4-bit checkpoints quantise only the experts: gpt-oss (MXFP4), and those with latent attention (DeepSeek-R1-NVFP4, Kimi-K2.5).
+# AWQ, GPTQ and NVFP4 of other mixtures quantise attention too. Source: modules_to_not_convert of Qwen3-30B-A3B's checkpoints.
 
 NON_TORCH_BYTES = 0.27 * GIB
 """CUDA context and libraries within the engine's budget at one GPU. Source: llm-d-planner's vLLM 0.19 calibration on H100."""
 NON_TORCH_BYTES_TP = 2.1 * GIB
-"""The same with tensor parallel: NCCL's and custom all-reduce's buffers. Source: the same."""
+"""The same with tensor parallel over NVLink: NCCL's and custom all-reduce's buffers. Source: the same."""
+NON_TORCH_BYTES_SLOTS = 0.6 * GIB
+"""The same with tensor parallel over PCIe, where NCCL has a few channels and there is no custom all-reduce. Stages have only what
+one GPU has: 70B AWQ on two RTX 4090 held some 19 sequences of 1500 tokens at 8 bit, 2.4 GB on each (cloudrift, 2025-10)."""
+BOARD_GB_S = 200.0
+"""Links from here on are NVLink, NVSwitch or xGMI; below, PCIe slots. Source: GPU catalog."""
 BIG_GPU_BYTES = 70 * GIB
 """From here vLLM takes larger batches of tokens. Source: vLLM, arg_utils.py, the default batch by device memory."""
 # The larger defaults of vLLM's two entry points (offline; the server's are 8192 and 2048): room is better left than missing.
@@ -79,8 +88,13 @@ def weights_bytes(shape: ModelShape, quant: Quant) -> float:
 def plain_weights_bytes(shape: ModelShape, quant: Quant) -> float:
     """Return the bytes that every token's step reads: all but routed experts and embeddings."""
     plain = shape.params_total - shape.params_embedding - shape.params_routed_experts
-    only_experts = quant in _EXPERTS_ONLY and shape.params_routed_experts > 0
-    return max(0.0, plain) * (16 if only_experts else _bits(shape, quant)) / 8
+    return max(0.0, plain) * (16 if _only_experts(shape, quant) else _bits(shape, quant)) / 8
+
+
+def _only_experts(shape: ModelShape, quant: Quant) -> bool:
+    if quant not in _EXPERTS_ONLY or shape.params_routed_experts <= 0:
+        return False
+    return quant == "mxfp4" or shape.attention == "mla"
 
 
 def routed_bytes(shape: ModelShape, quant: Quant) -> float:
@@ -102,6 +116,8 @@ def head_bytes(shape: ModelShape, quant: Quant) -> float:
 
 
 def _bits(shape: ModelShape, quant: Quant) -> float:
+    if quant == "int4" and shape.params_routed_experts > 0 and shape.attention == "mla":
+        return LATENT_INT4_BITS
     return shape.bits_per_weight if quant == "gguf" and shape.bits_per_weight else BITS[quant]
 
 
@@ -167,7 +183,7 @@ def room(
     tensor, pipeline = split
     seen = visible_bytes(gpu)
     budget, weights = seen * utilisation, weights_bytes(shape, quant) / (tensor * pipeline)
-    non_torch = NON_TORCH_BYTES_TP if tensor * pipeline > 1 else NON_TORCH_BYTES
+    non_torch = _non_torch_bytes(gpu, tensor)
     graphs = max(0.0, GRAPH_BYTES - seen * (1 - utilisation))
     usual = activation_bytes(shape, batched_tokens(seen), tensor_parallel=tensor)
     least = activation_bytes(shape, BATCHED_TOKENS_LEAST, tensor_parallel=tensor)
@@ -179,6 +195,12 @@ def room(
         non_torch=non_torch,
         graphs=graphs,
     )
+
+
+def _non_torch_bytes(gpu: GpuFacts, tensor: int) -> float:
+    if tensor == 1:
+        return NON_TORCH_BYTES
+    return NON_TORCH_BYTES_TP if gpu.scale_up_gb_s_per_dir >= BOARD_GB_S else NON_TORCH_BYTES_SLOTS
 
 
 def batched_tokens(seen_bytes: float) -> int:

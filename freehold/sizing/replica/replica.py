@@ -12,15 +12,18 @@ from freehold.catalog.facts import Calibration
 from freehold.core.spread import Spread
 from freehold.sizing.model.words import Quant
 from freehold.sizing.replica import memory
-from freehold.sizing.replica.answer import Batch, SizeAsk, Sized, Slo
+from freehold.sizing.replica.answer import Batch, SizeAsk, Sized, Slo, StepParts
 from freehold.sizing.replica.memory import Number, Room, room
 from freehold.sizing.replica.pace import ReplicaLoad, ReplicaPace, pace
 from freehold.sizing.replica.roofline import RooflineSetting
 from freehold.sizing.replica.split import notes_on, split, why_not_at_all
-from freehold.sizing.replica.vector import Chosen, choose_vector
+from freehold.sizing.replica.vector import NO_CORRECTIONS, Chosen, Corrections, Kind, choose_vector
 
 Calibrations = Mapping[str, Calibration]
 
+LLAMA_CPP_SHARE = 0.97
+"""Of the GPU's memory, what llama.cpp uses: all that is free but a margin. Source: it has no flag for a share, and 70B Q4_K_M
+with 1,024 tokens ran on an L40S of 48 GB (GPU-Benchmarks-on-LLM-Inference, 2024-05)."""
 SEQUENCES_MAX = 1024
 """Sequences at once beyond which no SLO is searched. Source: vLLM's largest default of max_num_seqs."""
 FEWER_BITS: tuple[Quant, ...] = ("fp8", "int4")
@@ -70,12 +73,12 @@ class _Frame:
         )
 
 
-def size(ask: SizeAsk, calibrations: Calibrations) -> Sized:
+def size(ask: SizeAsk, calibrations: Calibrations, corrections: Corrections = NO_CORRECTIONS) -> Sized:
     """Return what a replica holds and does at the asked load, the concurrency cut to what its KV cache holds.
 
     Where it does not fit or cannot run, `fits` is false, the rates are 0 and `why_not` says why and what would.
     """
-    frame = _frame(ask, calibrations)
+    frame = _frame(ask, calibrations, corrections)
     why = why_not_at_all(ask) or _why_no_room(frame)
     if why:
         return _sized(frame, None, concurrency=0, why_not=why)
@@ -83,7 +86,9 @@ def size(ask: SizeAsk, calibrations: Calibrations) -> Sized:
     return _sized(frame, pace(frame.setting, float(concurrency), load=frame.load), concurrency=concurrency)
 
 
-def at_slo(ask: SizeAsk, slo: Slo, calibrations: Calibrations) -> Sized:
+def at_slo(
+    ask: SizeAsk, slo: Slo, *, calibrations: Calibrations, corrections: Corrections = NO_CORRECTIONS
+) -> Sized:
     """Return the replica at the largest concurrency at which mean ITL and the 95th percentile of TTFT hold, by their middles.
 
     The middle of `ttft_p95_ms` is what is held. Its doubt is in the range of `output_tokens_per_s`: the low end is the rate at
@@ -93,7 +98,7 @@ def at_slo(ask: SizeAsk, slo: Slo, calibrations: Calibrations) -> Sized:
     The asked concurrency is ignored. Where even one sequence misses the SLO, it fits, its concurrency is 0 and `why_not`
     says by how much. Figures at saturation are not what a service may count on: that is `size`.
     """
-    frame = _frame(ask, calibrations)
+    frame = _frame(ask, calibrations, corrections)
     why = why_not_at_all(ask) or _why_no_room(frame)
     if why:
         return _sized(frame, None, concurrency=0, why_not=why)
@@ -119,13 +124,13 @@ def at_slo(ask: SizeAsk, slo: Slo, calibrations: Calibrations) -> Sized:
     return replace(sized, output_tokens_per_s=widened, bound_by=bound)
 
 
-def batch(ask: SizeAsk, calibrations: Calibrations) -> Batch | str:
+def batch(ask: SizeAsk, calibrations: Calibrations, corrections: Corrections = NO_CORRECTIONS) -> Batch | str:
     """Return how long `ask.concurrency` requests take that start together; a sentence where they cannot run.
 
     All prompts pass first, then all answers: the wall time is that of the steady state, the ITL is that of decode alone.
     More than the KV cache holds run in turns.
     """
-    frame = _frame(ask, calibrations)
+    frame = _frame(ask, calibrations, corrections)
     why = why_not_at_all(ask) or _why_no_room(frame)
     if why:
         return why
@@ -143,23 +148,25 @@ def batch(ask: SizeAsk, calibrations: Calibrations) -> Batch | str:
     )
 
 
-def _frame(ask: SizeAsk, calibrations: Calibrations) -> _Frame:
+def _frame(ask: SizeAsk, calibrations: Calibrations, corrections: Corrections) -> _Frame:
     tensor, pipeline = split(ask)
     has, sequence_bytes = _memory_of(ask, tensor, pipeline)
+    kind = Kind(engine=ask.engine, shape=ask.shape, gpu=ask.gpu, quant=ask.quant)
     return _Frame(
         ask=ask,
         tensor=tensor,
         pipeline=pipeline,
         room=has,
         sequence_bytes=sequence_bytes,
-        chosen=choose_vector(calibrations, ask.engine, shape=ask.shape, gpu=ask.gpu),
+        chosen=choose_vector(calibrations, kind, corrections=corrections),
     )
 
 
 def _memory_of(ask: SizeAsk, tensor: int, pipeline: int) -> tuple[Room, float]:
     """Return the room on one GPU, and the bytes that a sequence of the asked length takes of it."""
     parts, length = (tensor, pipeline), ask.input_tokens + ask.output_tokens
-    has = room(ask.shape, ask.gpu, quant=ask.quant, split=parts, utilisation=ask.memory_utilisation)
+    share = LLAMA_CPP_SHARE if ask.engine == "llama-cpp" else ask.memory_utilisation
+    has = room(ask.shape, ask.gpu, quant=ask.quant, split=parts, utilisation=share)
     whole = float(memory.kv_bytes_of_sequence(ask.shape, length, ask.kv_bits))
     return has, whole * memory.kv_share_per_gpu(ask.shape, tensor, pipeline)
 
@@ -242,6 +249,9 @@ def _sized(frame: _Frame, found: ReplicaPace | None, *, concurrency: int, why_no
         itl_ms=frame.chosen.around(float(found.itl_s) * 1e3) if found else none,
         bound_by=_bound_by(frame, found, concurrency) if found else "",
         calibration=frame.chosen.calibration.id,
+        parts=_parts(found) if found else None,
+        correction=frame.chosen.correction,
+        untested=frame.chosen.untested,
         notes=(*frame.chosen.notes, *notes_on(ask, frame.tensor, frame.pipeline), *_cut(ask, concurrency)),
     )
 
@@ -249,6 +259,17 @@ def _sized(frame: _Frame, found: ReplicaPace | None, *, concurrency: int, why_no
 def _ms(seconds: tuple[Number, Number, Number]) -> Spread:
     low, mid, high = (float(each) * 1e3 for each in seconds)
     return Spread(low, mid, high)
+
+
+def _parts(found: ReplicaPace) -> StepParts:
+    step = found.step
+    return StepParts(
+        reading=float(step.memory_s) * 1e3,
+        calculating=float(step.compute_s) * 1e3,
+        links=float(step.link_s) * 1e3,
+        overhead=float(step.overhead_s) * 1e3,
+        prompts=(float(found.itl_s) - float(step.total_s)) * 1e3,
+    )
 
 
 def _cut(ask: SizeAsk, concurrency: int) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from freehold.catalog.facts import Calibration, GpuFacts
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Quant
 from freehold.sizing.replica.memory import (
+    BOARD_GB_S,
     Number,
     head_bytes,
     kv_bytes_of_sequence,
@@ -40,6 +41,13 @@ ACTIVATION_BYTES = 20
 rotary, activation). Not divided by tensor parallel. Source: count of a transformer layer's unfused operations."""
 LINK_YIELD = 0.8
 """Of a scale-up link's raw rate, what a collective reaches. Source: links catalog (NVLink 4: 360 of 450 GB/s)."""
+SLOT_LATENCY_S = 35e-6
+"""What each all-reduce over PCIe takes besides. Source: iog rows of measurements.yaml, 70B FP8 on two H100 PCIe."""
+HOST_LATENCY_S = 75e-6
+"""The same with consumer cards, whose driver has no peer-to-peer, so that data pass through the host's memory. Source: iog rows of
+measurements.yaml, 8B on two and four RTX 4090."""
+HOST_LINK_YIELD = 0.15
+"""Of the link's raw rate, through the host's memory. Source: the same rows."""
 ACTIVATION_WIDTH_BYTES = 2
 """What crosses a link per element: 16 bit."""
 NETWORK_LATENCY_S = 10e-6
@@ -170,9 +178,13 @@ def _all_reduces_s(setting: RooflineSetting, tokens: Number, *, latency: bool) -
     ranks = setting.tensor_parallel
     if ranks == 1:
         return 0.0
-    bandwidth = setting.gpu.scale_up_gb_s_per_dir * 1e9 * LINK_YIELD
+    slots = setting.gpu.scale_up_gb_s_per_dir < BOARD_GB_S
+    host = slots and setting.gpu.consumer
+    bandwidth = setting.gpu.scale_up_gb_s_per_dir * 1e9 * (HOST_LINK_YIELD if host else LINK_YIELD)
+    wait = setting.calibration.allreduce_us * 1e-6
+    wait += HOST_LATENCY_S if host else SLOT_LATENCY_S if slots else 0.0
     moved = 2 * (ranks - 1) / ranks * tokens * setting.shape.hidden * ACTIVATION_WIDTH_BYTES
-    each = moved / bandwidth + (setting.calibration.allreduce_us * 1e-6 if latency else 0.0)
+    each = moved / bandwidth + (wait if latency else 0.0)
     return 2 * setting.shape.layers * each
 
 

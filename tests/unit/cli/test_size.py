@@ -212,3 +212,11 @@ def test_a_load_test_that_no_gpu_can_have_done_is_refused(capsys: pytest.Capture
     assert "130 output tokens/s is more than" in found["problems"][0]["message"]
     path.write_text(json.dumps([test | {"output_tokens_per_s": 40.0}]))
     said(capsys, *asked)
+
+
+def test_explained_in_json(capsys: pytest.CaptureFixture[str]):
+    found = said(capsys, *H100, "--concurrency", "64", "--explain")
+    assert found["parts"]["reading"] > 0
+    assert found["correction"]["sources"] >= 3
+    assert len(found["rests_on"]) == found["correction"]["rows"]
+    assert {"row", "said_tokens_per_s", "inside"} == found["rests_on"][0].keys()

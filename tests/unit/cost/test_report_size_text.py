@@ -9,10 +9,13 @@ from rich.console import Console
 
 from freehold.catalog.facts import GpuFacts, Verified
 from freehold.core.spread import Spread
-from freehold.cost.report.size_text import compared, show_sized
+from freehold.cost.report.size_text import compared, show_explained, show_sized
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.replica.answer import Reason, SecondOpinion, SizeAsk, Sized, SizedFleet
+from freehold.sizing.replica.explain import rests_on
+from freehold.sizing.replica.replica import size
 from plan_samples import HOSTILE
+from sizing_box import ask, catalog
 
 SHAPE = ModelShape(
     name="llama-3.1-8b",
@@ -196,3 +199,20 @@ def test_what_does_not_fit_and_what_is_one_are_said_once():
     assert "at 1 sequence at once" in shown(
         replace(SIZED, concurrency=1, ask=replace(SIZED.ask, concurrency=1))
     )
+
+
+def test_where_a_figure_comes_from_names_its_parts_its_correction_and_the_rows_it_rests_on():
+    facts = catalog()
+    found = size(
+        ask("gpt-oss-120b", gpu="mi300x", quant="mxfp4", concurrency=64),
+        facts.calibrations,
+        facts.corrections,
+    )
+    console = Console(file=io.StringIO(), width=100)
+    vector = facts.calibrations[found.calibration]
+    show_explained(found, rests_on(found, facts), vector=vector, console=console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "reading" in text
+    assert "docs/how-far-off.md" in text
+    assert "amd-moe: 10 rows of 3 sources" in text
+    assert "inferencex" in text

@@ -148,6 +148,12 @@ def test_old_prices_are_doubted_and_lower_the_word():
     assert any("runpod" in doubt and "days old" in doubt for doubt in found.doubts)
 
 
+def test_machines_that_too_few_have_measured_are_never_sure():
+    level, reason = sureness(0.99, doubts=Doubts(speed=("no published measurement of X",)), compared=True)
+    assert level == "low"
+    assert "low until it is measured: no published measurement of X" in reason
+
+
 def test_a_word_says_which_bound_and_which_doubt_made_it():
     level, reason = sureness(0.698, doubts=Doubts(), compared=True)
     assert (level, reason) == ("low", "cheapest in 69% of the draws, and below 70% is low")

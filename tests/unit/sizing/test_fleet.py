@@ -180,7 +180,8 @@ def test_candidates_carry_the_traffic_and_none_beats_another(name: str):
         sized = each.sized
         assert each.replicas >= 1
         assert each.capacity_tokens_per_s.mid >= each.peak_tokens_per_s
-        again = size(replace(sized.ask, concurrency=sized.concurrency), catalog().calibrations)
+        asked = replace(sized.ask, concurrency=sized.concurrency)
+        again = size(asked, catalog().calibrations, catalog().corrections)
         assert again.output_tokens_per_s.mid == sized.output_tokens_per_s.mid
         assert again.itl_ms.mid <= 50
         per_gpu = capacity(sized).mid / sized.ask.gpus

@@ -76,7 +76,9 @@ def test_a_window_stops_growing_and_the_other_half_does_not():
         ("llama-3.3-70b", "fp8", 72.7),  # published: 72.7 GB on disk
         ("gpt-oss-120b", "mxfp4", 65.2),  # published
         ("deepseek-v3", "fp8", 672.9),
-        ("llama-3.3-70b", "int4", 42.7),
+        ("llama-3.3-70b", "int4", 39.8),  # the AWQ checkpoint on Hugging Face
+        ("qwen3-30b-a3b", "int4", 16.8),  # AWQ quantises attention too
+        ("kimi-k2", "int4", 594.0),  # the experts only, a scale per 32 weights
     ],
 )
 def test_weights_as_published(name: str, quant: str, gigabytes: float):
@@ -127,3 +129,19 @@ def h100() -> dict[str, float]:
         pytest.skip("the measured file is not on this machine")
     found: dict[str, float] = YAML(typ="safe").load(path.read_text())
     return found
+
+
+def test_a_70b_of_4_bit_runs_on_two_rtx_4090():
+    """It does (cloudrift, 2025-10); it was refused while each of 32 weights was thought to have a scale."""
+    found = size(
+        ask("llama-3.3-70b", gpu="rtx-4090", gpus=2, quant="int4", kv_bits=8), catalog().calibrations
+    )
+    assert found.fits
+    assert found.concurrency_max >= 5
+
+
+def test_llama_cpp_uses_what_is_free_and_no_share_of_it():
+    asked = ask(
+        "llama-3.3-70b", gpu="l40s", quant="gguf", engine="llama-cpp", input_tokens=16, output_tokens=1024
+    )
+    assert size(asked, catalog().calibrations).fits
