@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import cost_samples as samples
-from freehold.catalog.facts import RentalKind
+from freehold.catalog.facts import RentalKind, Verified
 from freehold.core.spread import Spread
 from freehold.cost.model.draw import Middle
 from freehold.cost.model.fleet_counts import counts_of
@@ -337,10 +337,10 @@ def test_a_quote_with_a_range_is_told_in_the_tornado():
     assert next(each for each in server.tornado if each.name == "node_usd").asked
 
 
-def test_an_index_is_listed_and_never_wins():
-    index = samples.rental(0.1, "market-1yr-reserved", kind=RentalKind.RESERVED, term_months=12)
-    ranking = ranking_of(samples.inputs(rentals=(index, samples.rental())))
-    assert "market-1yr-reserved" in {each.offer.provider for each in ranking.options}
+def test_a_starting_price_without_its_term_is_listed_and_never_wins():
+    start = samples.rental(0.1, "acme", kind=RentalKind.RESERVED, verified=Verified.READ)
+    ranking = ranking_of(samples.inputs(rentals=(start, samples.rental())))
+    assert "acme" in {each.offer.provider for each in ranking.options}
     best = ranking.best("rent")
     assert best is not None
     assert best.offer.provider == "runpod"
