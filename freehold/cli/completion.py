@@ -18,12 +18,13 @@ VARIABLE = "_FREEHOLD_COMPLETE"
 @json_option
 @click.pass_context
 def command(ctx: click.Context, *, shell: str, as_json: bool) -> None:
-    r"""Print what makes SHELL complete Freehold's commands, flags, models, replicas and keys.
+    """Print what makes SHELL complete Freehold's commands, flags, models, replicas and keys.
 
-    \b
-    bash:  eval "$(freehold completion bash)"       in ~/.bashrc
-    zsh:   eval "$(freehold completion zsh)"        in ~/.zshrc, after compinit
-    fish:  freehold completion fish > ~/.config/fish/completions/freehold.fish
+    In ~/.bashrc: eval "$(freehold completion bash)"
+
+    In ~/.zshrc, after compinit: eval "$(freehold completion zsh)"
+
+    For fish: freehold completion fish > ~/.config/fish/completions/freehold.fish
     """
     kind = get_completion_class(shell)
     assert kind is not None, shell

@@ -1,7 +1,7 @@
 """Where the state of a stack is kept: one folder per configuration file, under the XDG state directory.
 
-Stacks that run elsewhere are found by these folders; a stack with a `--state-dir` outside them is not found. No
-configuration is read here: `down`, `status` and `logs` need none, and reading it takes its time to import.
+Stacks that run elsewhere are found by the locks that they hold. No configuration is read here: `down`, `status` and
+`logs` need none, and reading it takes its time to import.
 """
 
 import shlex
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir, locked_directories
 
 BUILT_IN = "built-in example"
 
@@ -23,11 +23,7 @@ def state_dir_for(flag: Path | None, config_path: Path | None) -> Path:
     """
     if flag is not None:
         return flag.absolute()
-    return _state_root() / stack_name(config_path)
-
-
-def _state_root() -> Path:
-    return platformdirs.user_state_path("freehold", appauthor=False)
+    return platformdirs.user_state_path("freehold", appauthor=False) / stack_name(config_path)
 
 
 def stack_name(config_path: Path | None) -> str:
@@ -49,9 +45,9 @@ class Elsewhere:
 
 
 def running_elsewhere(state_path: Path) -> list[Elsewhere]:
-    """Return the stacks that run with other state folders than `state_path`, in the order of their configurations."""
+    """Return the stacks of this user (for root: of all) that run with other state folders than `state_path`, by their configurations."""
     found = []
-    for folder in _folders(_state_root()):
+    for folder in locked_directories():
         holder = StateDir(folder).holder()
         if holder is not None and folder.resolve() != state_path.resolve():
             found.append(elsewhere(folder, config=holder.config_path, pid=holder.pid))
@@ -68,10 +64,3 @@ def elsewhere(folder: Path, *, config: str, pid: int) -> Elsewhere:
 def _quoted(flags: str) -> str:
     name, _, value = flags.partition(" ")
     return f"{name} {shlex.quote(value)}"
-
-
-def _folders(root: Path) -> list[Path]:
-    try:
-        return sorted(path for path in root.iterdir() if path.is_dir())
-    except OSError:
-        return []

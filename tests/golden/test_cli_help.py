@@ -29,6 +29,7 @@ def test_help(golden: Callable[[str, str], None]) -> None:
     texts = [
         f"$ freehold {' '.join((*way, '--help'))}\n{help_text(way, columns=100)}" for way in every_command()
     ]
+    assert not any("\\" in text for text in texts)
     golden("cli_help.txt", "\n".join(texts))
 
 

@@ -11,7 +11,7 @@ import click
 
 from freehold.cli.terminal.audited import record_act
 from freehold.cli.terminal.output import UserMistakes, answer, duration_text, say_json, show_lines
-from freehold.cli.terminal.place import StackPlace, json_option, stack_options
+from freehold.cli.terminal.place import StackPlace, json_option, require_config, stack_options
 from freehold.cli.terminal.table import Row, table, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.problems import Problem
@@ -34,7 +34,7 @@ def command() -> None:
 @json_option
 def init(*, beside: bool, stack: StackPlace, as_json: bool) -> None:
     """Make the CA: a key and a certificate for ten years, in a folder that only this user can read."""
-    made = CaFolder(ca_folder_for(stack.config_path)).init(beside=beside)
+    made = _folder(stack).init(beside=beside)
     record_act(stack.state_path, "ca_created", ca=made.certificate.name, beside=beside)
     text = f"{made.path} is good until {_end(made)}. Next: freehold ca issue NAME"
     answer(_shown(made), text, as_json=as_json)
@@ -55,7 +55,7 @@ def issue(*, name: str, hosts: tuple[str, ...], stack: StackPlace, as_json: bool
     if wrong:
         problems = (Problem(where=at, message=f"must be {what}, not {text!r}") for at, what, text in wrong)
         raise UserMistakes(problems)
-    made = CaFolder(ca_folder_for(stack.config_path)).issue(name, hosts)
+    made = _folder(stack).issue(name, hosts)
     names, until = ", ".join(made.certificate.hosts), _end(made)
     record_act(stack.state_path, "certificate_issued", name=name, hosts=names, until=until)
     text = f"{made.path} holds the key and certificate of {names}, good until {until}."
@@ -69,7 +69,7 @@ def issue(*, name: str, hosts: tuple[str, ...], stack: StackPlace, as_json: bool
 @json_option
 def show(*, stack: StackPlace, as_json: bool) -> int:
     """Show each CA and node's certificate, and how long it is good. Exit code 3: one has to be renewed."""
-    folder = CaFolder(ca_folder_for(stack.config_path))
+    folder = _folder(stack)
     authorities, nodes = folder.authorities(), folder.nodes()
     if as_json:
         found = {"authorities": authorities, "nodes": nodes}
@@ -83,6 +83,11 @@ def show(*, stack: StackPlace, as_json: bool) -> int:
         rows += [_row(each, f"issue {each.certificate.name}") for each in nodes]
         show_lines(table(rows, terminal_columns(), heads=("NAME", "ENDS", "LEFT", "SIGNED BY", "FILE")))
     return 3 if any(each.is_due(wall_s()) for each in authorities[:1] + nodes) else 0
+
+
+def _folder(stack: StackPlace) -> CaFolder:
+    require_config(stack)
+    return CaFolder(ca_folder_for(stack.config_path))
 
 
 def _row(each: IssuedFile, renewal: str) -> Row:

@@ -27,7 +27,7 @@ from freehold.cli.terminal.output import (
     show_failure,
     styled,
 )
-from freehold.cli.terminal.place import StackPlace, json_option, stack_options
+from freehold.cli.terminal.place import StackPlace, json_option, require_config, stack_options
 from freehold.core.problems import nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Recipe
@@ -263,6 +263,7 @@ def check(
     Without NAME all engines that are installed. Exit code: 0 all start, 3 a problem.
     """
     require_known(names, all_engines(), where="NAME", message="there is no engine")
+    require_config(stack)
     if with_model is None:
         checks = [*machine_facts(), *engine_checks(names, _models(stack.config_path))]
     else:

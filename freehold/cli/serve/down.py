@@ -31,11 +31,11 @@ def command(stack: StackPlace, *, now: bool, timeout_s: float, as_json: bool) ->
     if holder is None:
         ended = state.end_leftovers()
         others = running_elsewhere(state.path)
-        hint = elsewhere_hint("down", others)
+        hint = elsewhere_hint("down", stack, others)
+        what = f"No stack runs here ({state.path})" + ("." if others else ", nor elsewhere for this user.")
         others_json = [asdict(other) for other in others]
         value = {"was_running": False, "leftovers_ended": ended, "elsewhere": others_json}
-        text = f"No stack runs here ({state.path})." + (f"\n    {hint}" if hint else "")
-        answer(value, text, as_json=as_json)
+        answer(value, what + (f"\n    {hint}" if hint else ""), as_json=as_json)
         return
     deadline_s = monotonic_s() + timeout_s
     _stop(state, holder, now=now, deadline_s=deadline_s)

@@ -16,7 +16,13 @@ from typing import Any
 import click
 
 from freehold.cli.terminal.output import UserMistakes, say_json, show_lines, styled
-from freehold.cli.terminal.place import StackPlace, json_option, require_readable, stack_options
+from freehold.cli.terminal.place import (
+    StackPlace,
+    json_option,
+    require_config,
+    require_readable,
+    stack_options,
+)
 from freehold.cli.terminal.table import Row, paragraph, table, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
@@ -68,6 +74,8 @@ def command(stack: StackPlace, *, since: str, until: str, by: str, as_csv: bool,
     request was wrong (4xx).
     """
     span, dimensions = _read_options(since, until, by)
+    if not stack.state_path.exists():
+        require_config(stack)
     require_readable(stack.state_path / JOURNAL_NAME)
     books = read_ledger(stack.state_path, span)
     rows = roll_up(books.tallies, dimensions)

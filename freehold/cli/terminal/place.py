@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from freehold.cli.terminal.output import mistake
 from freehold.core.errors import Permanent
 from freehold.fleet.control.state_dir import StateDir
 from freehold.spec.example import EXAMPLE_NAME
@@ -85,11 +86,20 @@ def find_config(flag: Path | None) -> Path | None:
     return here if here.exists() else None
 
 
-def elsewhere_hint(command: str, stacks: Sequence[Elsewhere]) -> str:
-    """Return what to type to reach each of `stacks` with `command`; empty when there are none."""
-    return "\n    ".join(
-        f"{stack.config} is up (pid {stack.pid}): freehold {command} {stack.flags}" for stack in stacks
-    )
+def elsewhere_hint(command: str, stack: StackPlace, others: Sequence[Elsewhere]) -> str:
+    """Return that the file of `stack` is not there, and what to type to reach each of `others`; empty: neither."""
+    path = stack.config_path
+    lines = [f"there is no file {path}"] if path is not None and not path.exists() else []
+    lines += [f"{each.config} is up (pid {each.pid}): freehold {command} {each.flags}" for each in others]
+    return "\n    ".join(lines)
+
+
+def require_config(stack: StackPlace) -> None:
+    """Raise UserMistakes where the configuration file that was named is not there: the stack of a mistyped name is empty."""
+    path = stack.config_path
+    if path is not None and not path.is_file():
+        message = "is a directory, not a file" if path.is_dir() else "there is no such file"
+        raise mistake(str(path), message, "`freehold init` writes one")
 
 
 def require_readable(path: Path) -> None:
@@ -105,14 +115,11 @@ def require_readable(path: Path) -> None:
 
 def start_hint(command: str, stack: StackPlace) -> str:
     """Return what to say where no stack runs: those that run elsewhere, the missing file, or how to start one."""
-    config_path, state_path = stack.config_path, stack.state_path
+    state_path = stack.state_path
     hidden = StateDir(state_path).hidden_holder()
     if hidden is not None:
         return (
             f"the stack of this folder runs (pid {hidden.pid}), but its files there were removed; it restores them within "
             f"seconds\n    freehold down --state-dir {shlex.quote(str(state_path))} ends it"
         )
-    hint = elsewhere_hint(command, running_elsewhere(state_path))
-    if config_path is not None and not config_path.exists():
-        return f"there is no file {config_path}" + (f"\n    {hint}" if hint else "")
-    return hint or "freehold up starts one"
+    return elsewhere_hint(command, stack, running_elsewhere(state_path)) or "freehold up starts one"

@@ -54,6 +54,34 @@ def test_documented_commands_exist(page: Path) -> None:
     assert not found, f"{page.relative_to(ROOT)} documents what does not exist:\n" + "\n".join(found)
 
 
+def commands_below(command: click.Command, way: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the words of each command."""
+    if way:
+        yield way
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from commands_below(below, (*way, name))
+
+
+def test_the_page_of_commands_has_each_command_and_no_option_that_is_not() -> None:
+    """A row begins with `freehold COMMAND …`; more commands and options follow in code of their own."""
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    missing = set(commands_below(program))
+    for cell in re.findall(r"^\| (`freehold .+?) \| ", page, re.MULTILINE):
+        first, *more = re.findall(r"`([^`]+)`", cell)
+        way = tuple(word for word in first.split()[1:] if re.fullmatch(r"[a-z][a-z-]*", word))
+        missing -= {way[:1], way}
+        for code in more:
+            if not code.startswith("-"):
+                way = (*way[:-1], code.split()[0])
+                missing.discard(way)
+            assert wrong(" ".join(("freehold", *way, code))) is None, cell
+    assert not missing
+
+
 def test_lines_are_found_and_mistakes_are_seen() -> None:
     assert sum(len(list(documented(page))) for page in PAGES) >= LINES_LEAST
     assert wrong("freehold plan --html page.html") is None

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from freehold.cli.main import main
-from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir, locked_directories
+from freehold.stack import folders
 from freehold.stack.folders import state_dir_for
 
 BROKEN = """\
@@ -47,6 +48,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FREEHOLD_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("FREEHOLD_STATE_DIR", "FREEHOLD_CONFIG", "FREEHOLD_LISTEN", "NO_SUCH_KEY"):
         monkeypatch.delenv(name, raising=False)
+
+    def of_this_test() -> dict[Path, int]:
+        """Return no stack that runs here besides."""
+        return {path: pid for path, pid in locked_directories().items() if path.is_relative_to(tmp_path)}
+
+    monkeypatch.setattr(folders, "locked_directories", of_this_test)
     return tmp_path
 
 
