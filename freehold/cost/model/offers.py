@@ -186,7 +186,7 @@ def _too_slow(api: ApiPrice, inputs: PlanInputs) -> bool:
 def _rented(fleet: SizedFleet, inputs: PlanInputs) -> Iterator[Offer]:
     gpu = fleet.sized.ask.gpu.id
     quote = rental_quote(inputs, gpu)
-    prices = [price for price in inputs.rentals if price.gpu == gpu]
+    prices = list(_worth_pricing(price for price in inputs.rentals if price.gpu == gpu))
     if quote is not None:
         yield _machine_offer("rent", QUOTED, fleet, terms="quote", rental_usd_per_gpu_hour=quote)
     for price in prices:
@@ -194,6 +194,30 @@ def _rented(fleet: SizedFleet, inputs: PlanInputs) -> Iterator[Offer]:
         yield listed if quote is None else _overridden(listed)
     if quote is None and not prices:
         yield _machine_offer("rent", "nobody", fleet, terms="", incomplete=(f"rental of {gpu}",))
+
+
+def _worth_pricing(offers: Iterable[RentalPrice]) -> Iterator[RentalPrice]:
+    """Yield a user's prices, and of each kind and term the cheapest; of on-demand prices two, their middle and the dearest.
+
+    At any traffic the cheapest of a kind stays the cheapest, and a cloud's twenty others cost time and memory.
+    """
+    groups: dict[tuple[RentalKind, int], list[RentalPrice]] = {}
+    for price in offers:
+        if is_given(price):
+            yield price
+        else:
+            groups.setdefault((price.kind, price.term_months), []).append(price)
+    for (kind, _), found in groups.items():
+        found.sort(key=lambda price: price.usd_per_gpu_hour)
+        last = len(found) - 1
+        places = sorted({0, min(1, last), last // 2, last}) if kind is RentalKind.ON_DEMAND else [0]
+        yield from (found[place] for place in places)
+
+
+def is_lasting(price: RentalPrice) -> bool:
+    """Return whether a rental can be kept at its price: not a spot machine, nor a starting price without its term."""
+    open_term = price.kind is RentalKind.RESERVED and not price.term_months and not is_given(price)
+    return price.kind is not RentalKind.SPOT and not open_term
 
 
 def rental_quote(inputs: PlanInputs, gpu: str) -> Spread | None:
@@ -233,13 +257,12 @@ def _rental(price: RentalPrice, fleet: SizedFleet, inputs: PlanInputs) -> Offer:
     warnings = ["can be taken back at any moment: it is listed and never the verdict"] if spot else []
     if price.kind is RentalKind.MARKETPLACE:
         warnings.append("a marketplace: hosts differ in reliability, and the price is what is listed today")
-    open_term = reserved and not price.term_months and not is_given(price)
-    if open_term:
+    if reserved and not is_lasting(price):
         warnings.append("a starting price without its term, not an offer: it is listed and never the verdict")
     return replace(
         offer,
         reserved=reserved,
-        eligible=offer.eligible and not spot and not open_term,
+        eligible=offer.eligible and is_lasting(price),
         warnings=(*offer.warnings, *warnings),
     )
 

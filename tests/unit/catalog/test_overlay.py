@@ -311,7 +311,7 @@ def test_any_text_gives_problems_or_a_catalog(tmp_path: Path, text: str) -> None
     check(tmp_path, text)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(content=files)
 def test_any_rows_give_problems_or_a_catalog(tmp_path: Path, content: dict[str, object]) -> None:
     check(tmp_path, yaml_of(content))

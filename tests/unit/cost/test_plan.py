@@ -347,6 +347,17 @@ def test_a_starting_price_without_its_term_is_listed_and_never_wins():
     assert ranking.market("h100-sxm") == EXACT(2.69)
 
 
+def test_of_many_prices_the_cheapest_the_middle_and_the_dearest_are_priced_and_the_market_is_all_of_them():
+    usd = (5.0, 2.0, 9.0, 2.5, 3.0, 4.0, 7.0)
+    many = [samples.rental(each, f"cloud-{each:g}") for each in usd]
+    spots = [samples.rental(each, f"spot-{each:g}", kind=RentalKind.SPOT) for each in (1.0, 1.5)]
+    mine = samples.rental(6.0, "acme", verified=Verified.USER)
+    ranking = ranking_of(samples.inputs(rentals=(*many, *spots, mine)))
+    rented = {each.offer.provider for each in ranking.options if each.offer.kind == "rent"}
+    assert rented == {"cloud-2", "cloud-2.5", "cloud-4", "cloud-9", "spot-1", "acme"}
+    assert ranking.market("h100-sxm") == Spread(2.0, 5.0, 9.0)
+
+
 def test_the_market_is_told_by_its_middle():
     rentals = tuple(samples.rental(usd, f"p{usd}") for usd in (1.0, 2.0, 5.0))
     assert ranking_of(samples.inputs(rentals=rentals)).market("h100-sxm") == Spread(1.0, 2.0, 5.0)
