@@ -17,6 +17,8 @@ CRASH_EXIT_CODE = 70
 # Our own choices: past every server's and client's limit on heads (8 to 64 KiB); more than the body that comes.
 _HUGE_HEADER_BYTES = 1 << 20
 _PROMISED_BYTES = 1000
+_WORKS_S = 0.5
+"""How long it works on what makes it crash, seconds. Source: our own choice: llama.cpp parses 800 KB of parentheses for 0.3 s."""
 _LAST_S = 0.1
 """How long a process lives on after its last answer, seconds. Source: our own choice: the answer has left by then."""
 
@@ -32,6 +34,11 @@ async def _hang(_connection: Connection, _settings: FakeSettings) -> None:
 
 async def _crash(_connection: Connection, _settings: FakeSettings) -> None:
     os._exit(CRASH_EXIT_CODE)
+
+
+async def _late_crash(_connection: Connection, _settings: FakeSettings) -> None:
+    asyncio.get_running_loop().call_later(_WORKS_S, os._exit, CRASH_EXIT_CODE)
+    await hang()
 
 
 async def _close(connection: Connection, _settings: FakeSettings) -> None:
@@ -89,6 +96,7 @@ Act = Callable[[Connection, FakeSettings], Awaitable[None]]
 INSTEAD: dict[Fault, Act] = {
     "hang": _hang,
     "crash": _crash,
+    "late_crash": _late_crash,
     "close": _close,
     "status": _status,
     "status_crash": _status_crash,

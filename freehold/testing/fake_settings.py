@@ -14,6 +14,7 @@ Fault = Literal[
     "none",
     "hang",  # accept and never answer
     "crash",  # the process dies before it answers
+    "late_crash",  # 0.5 s later the process dies, also if the client has left
     "close",  # close the connection without an answer
     "status",  # answer `fault_status`
     "status_crash",  # the same, and a moment later the process dies

@@ -169,6 +169,39 @@ def test_twenty_deadly_requests_leave_one_engine_to_the_others(
         assert stack.end() == 0
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    "gateway", [KEYS, "", "gateway: {workers: 2}\n"], ids=["of a key", "without keys", "two workers"]
+)
+def test_deadly_requests_whose_clients_leave_before_the_crash_leave_one_engine_to_the_others(
+    box: Box, gateway: str
+) -> None:
+    deadly_engines(box, gateway, fault="late_crash")
+    with attacked(box, gateway) as (stack, mallory, others):
+        for number in range(20):
+            with contextlib.suppress(httpx2.TimeoutException):
+                ask(mallory, stack, "hi", seed=number, grammar=DEADLY)
+            threading.Event().wait(0.9)
+        assert others.ready_min >= 1
+        assert list(others.statuses) == [200], others.statuses
+
+
+@contextlib.contextmanager
+def attacked(box: Box, gateway: str) -> Iterator[tuple[Stack, httpx2.Client, Others]]:
+    """Run a stack with four other callers and one client that leaves after 0.1 s."""
+    keys = {"anna": "", "mallory": ""}
+    if "keys" in gateway:
+        keys = {name: str(box.run("key", "create", name, "--json").said["key"]) for name in keys}
+    with box.foreground() as stack, http(0.1) as mallory:
+        if keys["mallory"]:
+            mallory.headers["authorization"] = f"Bearer {keys['mallory']}"
+        others = Others(stack, keys["anna"])
+        with others.asking(4):
+            yield stack, mallory, others
+        assert others.statuses[200] > 100
+        assert stack.end() == 0
+
+
 def test_all_workers_reject_what_one_has_blocked(box: Box) -> None:
     """New connections go to the worker that has fewer of them."""
     deadly_engines(box, "gateway: {workers: 2}\n")

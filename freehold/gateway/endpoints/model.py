@@ -15,6 +15,7 @@ from freehold.gateway.endpoints import balance, outlier_detection
 from freehold.gateway.endpoints.prefix_key import key_of
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.queue.admission import Admission, QueuedRequest
+from freehold.gateway.wire.request_tokens import TOKEN_BYTES_MAX
 
 ModelAdmission = Admission[UpstreamTarget]
 ModelRequest = QueuedRequest[UpstreamTarget]
@@ -31,7 +32,7 @@ class ServedModel:
     """One model, with the targets that take its requests now."""
 
     __slots__ = ("_odd_until_s", "_ring", "admission", "continues", "engine", "entry", "known_keys", "metrics", "price",
-                 "targets", "turn", "usage_per_answer")  # fmt: skip
+                 "sure_bytes", "targets", "turn", "usage_per_answer")  # fmt: skip
 
     def __init__(
         self,
@@ -52,6 +53,8 @@ class ServedModel:
         """Some target reports a usage for each of several answers."""
         self.known_keys: frozenset[str] = frozenset()
         """Keys that a request may have at its top; empty: all."""
+        self.sure_bytes = inf
+        """Bodies of up to so many bytes may fit the context; infinity: it is not known."""
         self.turn = 0
         self._ring: balance.Ring | None = None
         """Homes of conversations; None: all targets serve them equally well."""
@@ -66,6 +69,7 @@ class ServedModel:
         self.targets = targets
         self.usage_per_answer = any(target.engine.usage_per_answer for target in targets)
         self.known_keys = self._known_keys()
+        self.sure_bytes = self.entry.max_context_tokens * TOKEN_BYTES_MAX or inf
         self._look()
         many = len(targets) > 1 and self.entry.affinity
         self._ring = balance.Ring({target.id: target.slots for target in targets}) if many else None

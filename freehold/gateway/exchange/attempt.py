@@ -48,6 +48,7 @@ class AttemptOwner(Protocol):
     client: Client
     model: ServedModel
     request: Request
+    caller: str
     cost_tokens: int
     prefix_key: int | None
     on_trial: bool
@@ -389,6 +390,7 @@ class Attempt:
         if self.connection is not None:
             self.connection.abort()
             self.connection = None
+            self.owner.context.left_running(self.owner, self.target)
 
     def spoke(self, now_s: float) -> bool:
         """Return whether the target sent something since the last call; called about twice a second."""

@@ -12,7 +12,7 @@ from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.access_log import AccessLog
 from freehold.gateway.exchange.crash_retry import CrashRetry, InterruptedRequest
 from freehold.gateway.exchange.ledger_record import LedgerWriter
-from freehold.gateway.exchange.quarantine import Quarantine
+from freehold.gateway.exchange.quarantine import Quarantine, SentRequest
 from freehold.gateway.exchange.retry_budget import RetryBudget
 from freehold.gateway.exchange.write_batch import WriteBatch
 from freehold.gateway.settings import Settings
@@ -54,6 +54,11 @@ class ExchangeContext:
     def may_have_crashed(self, request: InterruptedRequest, target: UpstreamTarget) -> bool:
         """Return whether a request waits until it is known whether its engine crashed; then it goes on by itself."""
         return self.crash_retry is not None and self.crash_retry.takes(request, target)
+
+    def left_running(self, request: SentRequest, target: UpstreamTarget) -> None:
+        """Remember a request that leaves its engine at work: that may still crash."""
+        if self.crash_retry is not None:
+            self.crash_retry.leaves(request, target)
 
     def __repr__(self) -> str:
         return f"<ExchangeContext generation {self.settings.generation}{', draining' * self.draining}>"

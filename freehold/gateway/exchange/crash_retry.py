@@ -5,23 +5,25 @@ ended, also where its stream has begun. If the engine was killed or stopped, or 
 After a crash they are retried one after the other, the most likely cause last, and never at the last ready engine. If the next
 engine crashes too, the request that was retried there is the cause, and the others are released. If all others are answered, the
 last one is the cause and is not retried. The cause is rejected, and its body is blocked in the quarantine.
+
+An engine may also crash under a request whose client has left. So what left an engine at work is remembered for a moment: if that
+engine crashes and nothing else ran there, this was the cause. Otherwise its caller is only kept from the last ready replica.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from freehold.core.events import EngineEnd
 from freehold.engines.base import ExitKind
-from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.target import UpstreamTarget
-from freehold.gateway.exchange.quarantine import LARGE_BYTES, Quarantine, constrains, sender_of
+from freehold.gateway.exchange.quarantine import LARGE_BYTES, Quarantine, SentRequest, constrains, sender_of
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.ports import Loop
-from freehold.gateway.wire.request import Request
 from freehold.telemetry.logs import get_logger
 
 _LOOK_EVERY_S = 0.05
@@ -31,6 +33,11 @@ _REPORT_S = 0.5
 _SURVIVED_S = 1.0
 """A request whose engine lives so long is followed by the next. Source: our own choice; a grammar of 400,000 parentheses
 ends llama.cpp after 0.3 s."""
+_LEFT_S = 3.0
+"""How long a request may have crashed the engine that it left, seconds. Source: our own choice: llama.cpp frees a slot 0.2 s after its
+client left, but parses a grammar to its end; with the fleet's report that is a second, and as much again on a busy machine."""
+_LEFT_MAX = 256
+"""Requests that left and are remembered; the oldest go first. Source: our own bound: 16 MiB, if all were small and without keys."""
 _CRASHES = frozenset({ExitKind.CRASHED, ExitKind.OUT_OF_MEMORY, ExitKind.UNKNOWN})
 """Ends that a request may have caused; the others come from outside, or from how the engine was started."""
 
@@ -43,12 +50,9 @@ class RetriedAttempt(Protocol):
     head: AnswerHead | None
 
 
-class InterruptedRequest(Protocol):
+class InterruptedRequest(SentRequest, Protocol):
     """A request that waits here; `exchange.Exchange` is one."""
 
-    model: ServedModel
-    request: Request
-    caller: str
     started_s: float
     done: bool
     saw_crash: bool
@@ -66,6 +70,21 @@ class InterruptedRequest(Protocol):
 
     def reject_here(self, rejection: Rejection) -> None:
         """Reject it for good; a stream that has begun gets the error in band."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LeftRequest:
+    """A request whose client left while an engine worked for it."""
+
+    at: tuple[str, int]
+    """Which engine, by replica and incarnation."""
+    model: str
+    sender: str
+    body: bytes
+    """Empty: a large one, which is not kept. Then only its sender is blamed."""
+    others: bool
+    """Other workers had requests there too."""
+    until_s: float
 
 
 class _CrashedEngine:
@@ -101,6 +120,8 @@ class CrashRetry:
         """Crashed engines whose requests are being retried, by model."""
         self._retried: dict[str, InterruptedRequest] = {}
         """The request that is being retried, by model."""
+        self._left: deque[_LeftRequest] = deque(maxlen=_LEFT_MAX)
+        """Requests that left an engine at work, the oldest first."""
 
     def __repr__(self) -> str:
         return f"<CrashRetry {len(self._ended)} engines without a report, {len(self._crashes)} models with retries>"
@@ -116,11 +137,63 @@ class CrashRetry:
         at = target.id, incarnation
         ended = self._ended.get(at)
         if ended is None:
-            others = target.gate.present() > target.gate.in_flight
-            ended = self._ended[at] = _EndedEngine(self._loop.time() + _REPORT_S, others=others)
+            until_s = self._loop.time() + _REPORT_S
+            ended = self._ended[at] = _EndedEngine(until_s, others=self._has_others(target))
             self._loop.call_later(_LOOK_EVERY_S, partial(self._read_report, at))
         ended.requests.append(request)
         return True
+
+    def leaves(self, request: SentRequest, target: UpstreamTarget) -> None:
+        """Remember a request that leaves its engine at work, until it is known that the engine survived it."""
+        at = target.id, target.endpoint.incarnation
+        if not target.engine.managed or not at[1]:
+            return
+        if not self._left:
+            self._loop.call_later(_LOOK_EVERY_S, self._look_at_left)
+        body = request.request.body
+        left = _LeftRequest(
+            at=at,
+            model=request.model.entry.name,
+            sender=sender_of(request),
+            body=body if len(body) < LARGE_BYTES else b"",
+            others=self._has_others(target),
+            until_s=self._loop.time() + _LEFT_S,
+        )
+        self._left.append(left)
+        self._quarantine.count_left(len(self._left))
+
+    def _has_others(self, target: UpstreamTarget) -> bool:
+        """Return whether requests of other workers run at an engine, or may have left it lately."""
+        return target.gate.present() > target.gate.in_flight or self._quarantine.left_elsewhere() > 0
+
+    def _look_at_left(self) -> None:
+        """Blame what left an engine that has crashed since, if nothing else was interrupted there; forget what is over."""
+        crashed = {(end.id, end.incarnation) for end in self._ends() if end.kind in _CRASHES}
+        for at in {each.at for each in self._left} & crashed - self._ended.keys():
+            self._blame_left(self._take_left(at), alone=True)
+        now_s = self._loop.time()
+        while self._left and self._left[0].until_s <= now_s:
+            self._left.popleft()
+        self._quarantine.count_left(len(self._left))
+        if self._left:
+            self._loop.call_later(_LOOK_EVERY_S, self._look_at_left)
+
+    def _take_left(self, at: tuple[str, int]) -> list[_LeftRequest]:
+        """Return what left this engine lately, and forget it."""
+        found = [each for each in self._left if each.at == at]
+        for each in found:
+            self._left.remove(each)
+        return found
+
+    def _blame_left(self, left: list[_LeftRequest], *, alone: bool) -> None:
+        """Block the body of a request that must have been the cause; of the others only the senders are remembered."""
+        now_s = self._loop.time()
+        for each in left:
+            if alone and len(left) == 1 and each.body and not each.others:
+                self._quarantine.add(each.model, each.body, caller=each.sender, now_s=now_s)
+            else:
+                self._quarantine.add_sender(each.model, each.sender, body=each.body, now_s=now_s)
+            get_logger("gateway").error("engine_crashed_after", model=each.model, caller=each.sender)
 
     def _read_report(self, at: tuple[str, int]) -> None:
         ended = self._ended[at]
@@ -130,10 +203,23 @@ class CrashRetry:
             return
         del self._ended[at]
         requests = [each for each in ended.requests if not each.done]
-        if kind in _CRASHES:
-            self._crashed(requests, has_cause=not ended.others)
-        else:
+        left = self._take_left(at)
+        if kind not in _CRASHES:
             _release(requests)
+        elif self._knows_any(left):
+            self._blame_left(left, alone=True)
+            _release(requests)
+        else:
+            self._crashed(requests, has_cause=not (ended.others or left))
+            self._blame_left(left, alone=False)
+
+    def _knows_any(self, left: list[_LeftRequest]) -> bool:
+        """Return whether a sender that crashed an engine before has left a request at this one."""
+        now_s = self._loop.time()
+        return any(
+            self._quarantine.knows_sender(each.model, each.sender, body=each.body, now_s=now_s)
+            for each in left
+        )
 
     def _crashed(self, requests: list[InterruptedRequest], *, has_cause: bool) -> None:
         # A second crash, or a caller that has just ended another engine: the others need not wait for more.

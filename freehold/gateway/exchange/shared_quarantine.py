@@ -7,11 +7,11 @@ read as well, so that a worker that is restarted has all of it again. Bodies tha
 from collections.abc import Callable
 
 from freehold.gateway.counters.shared_counters import SharedCounters
-from freehold.gateway.exchange.quarantine import Quarantine
+from freehold.gateway.exchange.quarantine import BarredRequest, Quarantine
 
 _ROWS = 64
 """Hashes that each worker shares, the newest. Source: our own bound: 32 bodies with their callers, and engines to end are few."""
-_KEY, _UNTIL_MS, _LENGTH, _WRITTEN = range(4)
+_KEY, _UNTIL_MS, _LENGTH, _WRITTEN, _UNANSWERED, _LEFT = range(6)
 
 
 class SharedQuarantine(Quarantine):
@@ -26,10 +26,28 @@ class SharedQuarantine(Quarantine):
         self._written = 0
         self._seen = 0
 
-    def add(self, model: str, body: bytes, *, caller: str, now_s: float) -> None:
-        """Remember a body that crashed an engine, and its caller, at all workers."""
-        super().add(model, body, caller=caller, now_s=now_s)
+    def add_sender(self, model: str, caller: str, *, body: bytes, now_s: float) -> None:
+        """Remember a caller, and the body that was added before, at all workers."""
+        super().add_sender(model, caller, body=body, now_s=now_s)
         self._wake_others()
+
+    def bars(self, request: BarredRequest, now_s: float) -> bool:
+        """Return whether a request may not be given a replica, also for what other workers have under way."""
+        barred = super().bars(request, now_s)
+        self._rows[0].put(_UNANSWERED, len(self._unanswered))
+        return barred
+
+    def unanswered_elsewhere(self) -> int:
+        """Return how many such requests other workers had under way when each looked last: a tick ago at most."""
+        return self._rows[0].others(_UNANSWERED)
+
+    def count_left(self, number: int) -> None:
+        """Tell other workers how many requests have left engines at work lately."""
+        self._rows[0].put(_LEFT, number)
+
+    def left_elsewhere(self) -> int:
+        """Return how many requests of other workers have."""
+        return self._rows[0].others(_LEFT)
 
     def remember(self, key: int, until_s: float, length: int) -> None:
         """Remember a hash and write it down for the other workers."""
@@ -57,3 +75,4 @@ class SharedQuarantine(Quarantine):
         """Forget what is over, and read what others wrote."""
         self.read_others(now_s)
         super().tidy(now_s)
+        self._rows[0].put(_UNANSWERED, len(self._unanswered))

@@ -20,6 +20,7 @@ from freehold.gateway.wire.form import fields_of, read_form
 from freehold.gateway.wire.media_urls import refuse_addresses
 from freehold.gateway.wire.ports import Client
 from freehold.gateway.wire.request import ENGINE_PATHS, Caller, Request
+from freehold.gateway.wire.request_tokens import refuse_too_long
 from freehold.gateway.wire.unanswerable import CHAT_PATH, must_call, refuse_unanswerable
 
 LARGE_BYTES = 256 * 1024
@@ -80,6 +81,11 @@ def read(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejec
         _why_not(gateway, model, request, elsewhere=detour is not None)
         or _wrong_body(model, request)
         or fields.refuse_private(model.entry.allow_keys, request.body)
+        or (
+            refuse_too_long(request.body, request.path, model.entry.max_context_tokens)
+            if len(request.body) > model.sure_bytes
+            else None
+        )
         or (None if fields.is_usual else _unusual(model, request, fields))
         or (_unknown_key(model, request) if model.known_keys else None)
     )

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from gguf import GGUFReader
 
 from freehold.engines.base import ExitKind, Placement, Value
 from freehold.engines.llama_cpp import ENGINE
+from freehold.gateway.wire.request_tokens import TOKEN_BYTES_MAX
 from freehold.testing.check_running_engine import EngineChild, start_child
 from lora_adapter import write_adapter
 from small_projector import write_projector
@@ -135,3 +137,8 @@ def test_defaults_of_sampling_hold_for_requests_that_bring_none(weights_path: Pa
         answers = [child.client.post("/v1/completions", json={"prompt": STORY}).json() for _ in range(2)]
     assert answers[0]["choices"][0]["text"] == answers[1]["choices"][0]["text"]
     assert [answer["usage"]["completion_tokens"] for answer in answers] == [5, 5]
+
+
+def test_no_piece_of_its_vocabulary_is_longer_than_the_gateway_counts_with(weights_path: Path) -> None:
+    pieces = GGUFReader(weights_path).fields["tokenizer.ggml.tokens"]
+    assert max(len(bytes(pieces.parts[index])) for index in pieces.data) < TOKEN_BYTES_MAX

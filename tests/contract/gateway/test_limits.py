@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway_rig.client import Client, ask, get
+from gateway_rig.client import Client, ask, get, post
 from gateway_rig.engines import (
     ANSWER,
     STREAM_HEAD,
@@ -39,6 +39,7 @@ def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
         model("m", the_engine),
         model("cpp", the_engine, engine="llama-cpp"),
         model("full", the_engine, slots=2),
+        model("short", the_engine) | {"max_context_tokens": 2048},
     ]
     short = dict.fromkeys(
         ("header_s", "body_s", "idle_s", "connect_s", "first_byte_s", "between_bytes_s", "client_stall_s"),
@@ -308,3 +309,23 @@ def test_an_answer_too_large_to_put_together_is_refused_once(engine: Engine, tmp
         assert (answer_.status, answer_.error["code"]) == (502, "engine_failed")
         assert client.ask(get("/livez")).json == {"status": "ok"}
         wait_until(engine.calls[0].gone.is_set)
+
+
+def test_a_text_that_cannot_fit_the_context_never_reaches_an_engine(client: Client, engine: Engine) -> None:
+    """The engine would work on it for seconds after its client has left, or for minutes."""
+    answer = client.ask(post({"model": "short", "messages": [{"role": "user", "content": "x" * 2048 * 257}]}))
+    assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+    assert answer.error["n_ctx"] == 2048
+    assert not engine.calls
+
+
+@pytest.mark.parametrize("name", ["short", "m"])
+def test_a_picture_may_be_larger_than_any_text(name: str, client: Client, engine: Engine) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 2048 * 257}}
+    client.ask(post({"model": name, "messages": [{"role": "user", "content": [picture]}]}))
+    assert len(engine.calls) == 1
+
+
+def test_where_the_context_is_not_known_the_engine_decides(client: Client, engine: Engine) -> None:
+    client.ask(post({"model": "m", "messages": [{"role": "user", "content": "x" * 2048 * 257}]}))
+    assert len(engine.calls) == 1

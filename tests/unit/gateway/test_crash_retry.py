@@ -93,6 +93,18 @@ class Stage:
     def asked(self, *bodies: bytes, caller: str = "") -> list[Any]:
         return [Asked(self.model, float(at), body, caller) for at, body in enumerate(bodies)]
 
+    def leave(self, request: Any, *, replica: str = "m-0", others: int = 0) -> None:
+        """Let a client leave while an engine works for it."""
+        gate = SimpleNamespace(in_flight=0, present=lambda: others)
+        endpoint, engine = SimpleNamespace(incarnation=3), SimpleNamespace(managed=True)
+        target: Any = SimpleNamespace(id=replica, endpoint=endpoint, gate=gate, engine=engine)
+        self.retry.leaves(request, target)
+        request.done = True
+
+    def crash(self, *, replica: str = "m-0") -> None:
+        self.ends = [EngineEnd(id=replica, incarnation=3, kind=ExitKind.CRASHED)]
+        self.clock.pass_s(0.06)
+
     def lose(self, requests: list[Any], kind: str, *, replica: str = "m-0", others: int = 0) -> None:
         """Let an engine end under requests; an empty kind: no report comes."""
         gate = SimpleNamespace(in_flight=len(requests), present=lambda: len(requests) + others)
@@ -223,10 +235,74 @@ def test_a_caller_that_has_just_ended_an_engine_is_the_first_cause_and_gets_no_l
     assert not stage.quarantine.bars(other, stage.clock.now_s)
     stage.lose([other, again], ExitKind.CRASHED, replica="m-1")
     assert (again.rejection, other.moves) == ("engine_crashed", 1)
-    stage.clock.pass_s(61)
+    stage.clock.pass_s(599)
+    assert stage.quarantine.bars(again, stage.clock.now_s)
+    stage.clock.pass_s(2)
     assert not stage.quarantine.bars(again, stage.clock.now_s)
     stage.quarantine.tidy(stage.clock.now_s + 600)
     assert repr(stage.quarantine) == "<Quarantine 0 hashes, 0 bodies>"
+
+
+def test_a_request_that_left_alone_before_its_engine_crashed_is_the_cause(stage: Stage) -> None:
+    (left,) = stage.asked(b'{"a":1}', caller="mallory")
+    stage.leave(left)
+    stage.clock.pass_s(2.5)
+    stage.crash()
+    assert stage.quarantine.refuse("m", left.text, stage.clock.now_s)
+    (again,) = stage.asked(b'{"a":2}', caller="mallory")
+    stage.model.ready = 1
+    assert stage.quarantine.bars(again, stage.clock.now_s)
+
+
+@pytest.mark.parametrize("how", ["two left", "large", "of other workers", "too long ago", "beside another"])
+def test_of_a_request_that_left_and_may_have_been_the_cause_only_the_sender_is_remembered(
+    how: str, stage: Stage
+) -> None:
+    body = b'{"a":1}' + b" " * LARGE_BYTES * (how == "large")
+    left, beside = stage.asked(body, b"{}", caller="mallory")
+    stage.leave(left, others=how == "of other workers")
+    if how == "two left":
+        stage.leave(beside)
+    stage.clock.pass_s(4.0 if how == "too long ago" else 1.0)
+    if how == "beside another":
+        (other,) = stage.asked(b'{"b":1}', caller="anna")
+        stage.lose([other], ExitKind.CRASHED)
+        assert (other.rejection, other.moves) == ("", 1)
+    else:
+        stage.crash()
+    assert not stage.quarantine.refuse("m", left.text, stage.clock.now_s)
+    (again,) = stage.asked(b'{"a":2}', caller="mallory")
+    stage.model.ready = 1
+    assert stage.quarantine.bars(again, stage.clock.now_s) is (how != "too long ago")
+
+
+def test_a_known_sender_that_left_is_the_cause_and_not_what_runs_beside_it(stage: Stage) -> None:
+    first, second = stage.asked(b'{"a":1}', b'{"a":2}', caller="mallory")
+    stage.leave(first)
+    stage.crash()
+    stage.leave(second, replica="m-1")
+    beside = stage.asked(b'{"a":3}', caller="anna")
+    stage.lose(beside, ExitKind.CRASHED, replica="m-1")
+    assert (beside[0].rejection, beside[0].moves) == ("", 1)
+    assert stage.quarantine.refuse("m", second.text, stage.clock.now_s)
+
+
+def test_a_sender_that_crashed_an_engine_leaves_one_ready_replica_free_while_its_requests_are_unanswered(
+    stage: Stage,
+) -> None:
+    stage.model.ready = 3
+    (deadly,) = stage.asked(b'{"grammar":"1"}', caller="mallory")
+    stage.lose([deadly], ExitKind.CRASHED)
+    more = stage.asked(*(b'{"grammar":"%d"}' % number for number in range(4)), caller="mallory")
+    bars, now_s = stage.quarantine.bars, stage.clock.now_s
+    assert [bars(each, now_s) for each in more] == [False, False, True, True]
+    assert not bars(more[0], now_s)  # it waited, and is asked about a second time
+    more[0].attempt = SimpleNamespace(head=object())  # its answer has begun
+    assert [bars(each, now_s) for each in more[2:]] == [False, True]
+    more[1].done = True
+    assert not bars(more[3], now_s)
+    (small,) = stage.asked(b'{"content":"hi"}', caller="mallory")
+    assert not bars(small, now_s)
 
 
 @pytest.mark.parametrize(
@@ -289,4 +365,4 @@ def test_a_worker_that_is_restarted_knows_what_was_blocked_before() -> None:
     assert not again.refuse("m", b"39", 701.0)
     request: Any = Asked(Model(ready=1), 0.0, b"other", "mallory")
     assert again.bars(request, 101.0)
-    assert not again.bars(request, 161.0)
+    assert not again.bars(request, 701.0)
