@@ -155,6 +155,13 @@ class ApiPrice(Fact):
     """The price holds for one request of up to so many input tokens, and is higher above; None: for any."""
     by_hour: bool = False
     """The price depends on the hour of the day; this is the dearest."""
+    ttft_p95_s: float | None = None
+    """Time to the first token of the answer that 95 of 100 requests kept, without reasoning where it can be turned off, s."""
+    tokens_per_s: float | None = None
+    """Of one answer once it has begun, median."""
+    speed_source: str = ""
+    """Who measured these two."""
+    speed_as_of: date | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

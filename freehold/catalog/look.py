@@ -17,8 +17,16 @@ Found = TypeVar("Found")
 _KIND_ORDER = ("commercial", "non-household", "industrial")
 
 
+_UNMEASURED = ("gaudi", "tpu", "trainium", "trn", "inferentia", "inf2", "vr200", "rubin", "mi400", "mi455x")
+"""How accelerators begin that are sold or announced and that no engine was measured on here."""
+
+
 def gpu(catalog: Catalog, name: str, *, where: str = "--gpu") -> facts.GpuFacts | Problem:
     """Return the GPU with that id; `where` is the flag or place that a problem names, here and below."""
+    if name.lower().startswith(_UNMEASURED) and name.lower() not in catalog.gpus:
+        message = f"no published measurement of {name!r} is known here, so it is not sized"
+        hint = "add it with --prices (docs/prices.md) and give your own figures with --measured"
+        return Problem(where=where, message=message, hint=hint)
     return _one(catalog.gpus, name, where, "GPU")
 
 
@@ -135,6 +143,10 @@ def _at_size(row: ApiPrice, request: RequestSize | None, today: date) -> ApiPric
         open_weights=row.open_weights,
         same_as=row.same_as,
         two_sources_agree=row.two_sources_agree,
+        ttft_p95_s=row.ttft_p95_s,
+        tokens_per_s=row.tokens_per_s,
+        speed_source=row.speed_source,
+        speed_as_of=row.speed_as_of,
     )
 
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "size": Lazy(
         "freehold.cli.choose.size", "Does a model fit a GPU, how fast is it there, what does it need."
     ),
+    "prices": Lazy("freehold.cli.choose.prices", "Which prices are old or missing, and where to look."),
     "bench": Lazy(
         "freehold.cli.choose.bench",
         "Put the same load on several engines and settings, and say which serves best.",

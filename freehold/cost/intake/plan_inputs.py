@@ -83,7 +83,8 @@ def plan_inputs(
 
 def _gpus(ask: PlanAsk, catalog: Catalog, reader: FlagReader) -> tuple[str, ...]:
     if not ask.gpus:
-        return tuple(catalog.gpus)
+        rented = {offer.gpu for offer in catalog.rentals} | {*ask.rentals}
+        return tuple(name for name, gpu in catalog.gpus.items() if gpu.price or name in rented)
     found = [look.gpu(catalog, name) for name in ask.gpus]
     reader.problems += [each for each in found if isinstance(each, Problem)]
     return tuple(each.id for each in found if isinstance(each, GpuFacts))

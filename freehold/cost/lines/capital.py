@@ -1,5 +1,8 @@
 """What the money in the machines costs: the annuity less the straight line. Not risk, not inflation.
 
+The rate is nominal and compounded monthly, as a loan's is: a twelfth of it is charged each month, so that 10 % a year
+comes to 10.47 % effective.
+
 All machines count, spares included: their money is bound as well.
 """
 
@@ -25,5 +28,5 @@ def _part(case: CostCase) -> Vector:
 LINE = CostLine(
     kinds=frozenset({"buy"}),
     price=price,
-    source="annuity at the cost of capital, residual value discounted: (C - S/(1+r)^n) r / (1 - (1+r)^-n), less straight line",
+    source="annuity at the cost of capital (nominal, r is a twelfth a month), residual value discounted: (C - S/(1+r)^n) r / (1 - (1+r)^-n), less straight line",
 )

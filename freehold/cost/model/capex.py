@@ -97,7 +97,7 @@ def serving(case: CostCase, usd: Vector) -> Vector:
 
 
 def annuity_part(case: CostCase) -> Vector:
-    """Return the monthly annuity over the price, in double precision: differences of powers near 1 need it."""
+    """Return the monthly annuity over the price at a twelfth of the nominal rate a month, in double precision: differences of powers near 1 need it."""
     own = case.setting.own
     rate = np.asarray(case.take(own.capital_rate_per_year), dtype=np.float64) / MONTHS_PER_YEAR
     months = np.asarray(life(case), dtype=np.float64)

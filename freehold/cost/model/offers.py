@@ -26,8 +26,8 @@ BILL_TOLERANCE = 0.1
 """How far a bill may be from the price list before it stands for it. Source: rounding and tiers move a bill by a few percent."""
 QUOTED = "quote"
 """The provider of a rental that the user was quoted."""
-INDEX = "market-"
-"""How the provider of an index begins: a mean of a market, which is not an offer. Source: rentals.yaml."""
+SLO_DOUBTS = ("SLO unknown", "misses the SLO")
+"""How the warning of an API begins that is not known to keep the SLO."""
 NODE_QUOTE = "node_usd"
 """The key of `PlanInputs.quotes` for a whole server."""
 
@@ -112,7 +112,7 @@ def _api(api: ApiPrice, inputs: PlanInputs) -> Offer:
         model=api.model,
         terms="list price" if billed is None else "as billed",
         paid_today=paid_today,
-        eligible=api_id(api) not in inputs.only_listed,
+        eligible=api_id(api) not in inputs.only_listed and (paid_today or not _too_slow(api, inputs)),
         sources=(cited(what, api),),
         warnings=(*_api_warnings(api, inputs), *([] if billed is None else [_billed(api, inputs)])),
         doubts=doubts_of(what, [api], inputs.today) if billed is None else (),
@@ -149,6 +149,8 @@ def _billed(api: ApiPrice, inputs: PlanInputs) -> str:
 
 def _api_warnings(api: ApiPrice, inputs: PlanInputs) -> Iterator[str]:
     model = asked_model(inputs)
+    if against_slo(api, inputs):
+        yield against_slo(api, inputs)
     if model and not is_same_model(api, model) and api_id(api) != inputs.paid_today:
         yield f"{ANOTHER_MODEL} {model}: its answers must be tested first"
     if inputs.traffic.batch_share and api.provider not in BATCH_READ:
@@ -159,10 +161,32 @@ def _api_warnings(api: ApiPrice, inputs: PlanInputs) -> Iterator[str]:
         yield "two sources do not agree on this price"
 
 
+def against_slo(api: ApiPrice, inputs: PlanInputs) -> str:
+    """Return why an API is not known to keep the SLO of the plan, beginning as `SLO_DOUBTS` do; empty: it keeps it, or none is set."""
+    first, gap = inputs.slo_ttft_s, inputs.slo_itl_s
+    if first is None or gap is None:
+        return ""
+    if api.ttft_p95_s is None or api.tokens_per_s is None:
+        return f"{SLO_DOUBTS[0]}: no figure is known of how fast it answers, so try it on your prompts"
+    missed = [f"95 of 100 first tokens in {api.ttft_p95_s:.3g} s, {first:g} s asked"] * (
+        api.ttft_p95_s > first
+    )
+    missed += [f"{api.tokens_per_s:.3g} tokens/s, {1 / gap:.3g} asked"] * (api.tokens_per_s * gap < 1)
+    return (
+        f"{SLO_DOUBTS[1]}: {' and '.join(missed)} ({api.speed_source}, {api.speed_as_of})" if missed else ""
+    )
+
+
+def _too_slow(api: ApiPrice, inputs: PlanInputs) -> bool:
+    """Return whether an API misses an SLO that was asked for; one that nobody named only lowers the confidence."""
+    asked = any(flag.startswith("--slo") for flag in inputs.said[::2])
+    return asked and against_slo(api, inputs).startswith(SLO_DOUBTS[1])
+
+
 def _rented(fleet: SizedFleet, inputs: PlanInputs) -> Iterator[Offer]:
     gpu = fleet.sized.ask.gpu.id
     quote = rental_quote(inputs, gpu)
-    prices = [price for price in inputs.rentals if price.gpu == gpu]
+    prices = list(_worth_pricing(price for price in inputs.rentals if price.gpu == gpu))
     if quote is not None:
         yield _machine_offer("rent", QUOTED, fleet, terms="quote", rental_usd_per_gpu_hour=quote)
     for price in prices:
@@ -170,6 +194,30 @@ def _rented(fleet: SizedFleet, inputs: PlanInputs) -> Iterator[Offer]:
         yield listed if quote is None else _overridden(listed)
     if quote is None and not prices:
         yield _machine_offer("rent", "nobody", fleet, terms="", incomplete=(f"rental of {gpu}",))
+
+
+def _worth_pricing(offers: Iterable[RentalPrice]) -> Iterator[RentalPrice]:
+    """Yield a user's prices, and of each kind and term the cheapest; of on-demand prices two, their middle and the dearest.
+
+    At any traffic the cheapest of a kind stays the cheapest, and a cloud's twenty others cost time and memory.
+    """
+    groups: dict[tuple[RentalKind, int], list[RentalPrice]] = {}
+    for price in offers:
+        if is_given(price):
+            yield price
+        else:
+            groups.setdefault((price.kind, price.term_months), []).append(price)
+    for (kind, _), found in groups.items():
+        found.sort(key=lambda price: price.usd_per_gpu_hour)
+        last = len(found) - 1
+        places = sorted({0, min(1, last), last // 2, last}) if kind is RentalKind.ON_DEMAND else [0]
+        yield from (found[place] for place in places)
+
+
+def is_lasting(price: RentalPrice) -> bool:
+    """Return whether a rental can be kept at its price: not a spot machine, nor a starting price without its term."""
+    open_term = price.kind is RentalKind.RESERVED and not price.term_months and not is_given(price)
+    return price.kind is not RentalKind.SPOT and not open_term
 
 
 def rental_quote(inputs: PlanInputs, gpu: str) -> Spread | None:
@@ -201,7 +249,7 @@ def _rental(price: RentalPrice, fleet: SizedFleet, inputs: PlanInputs) -> Offer:
         "rent",
         price.provider,
         fleet,
-        terms=f"reserved {price.term_months} months" if reserved else price.terms or str(price.kind),
+        terms=f"reserved {price.term_months} months" if price.term_months else price.terms or str(price.kind),
         rental_usd_per_gpu_hour=priced(price, price.usd_per_gpu_hour, inputs.today),
         sources=(cited(what, price),),
         doubts=doubts_of(what, [price], inputs.today),
@@ -209,13 +257,12 @@ def _rental(price: RentalPrice, fleet: SizedFleet, inputs: PlanInputs) -> Offer:
     warnings = ["can be taken back at any moment: it is listed and never the verdict"] if spot else []
     if price.kind is RentalKind.MARKETPLACE:
         warnings.append("a marketplace: hosts differ in reliability, and the price is what is listed today")
-    index = price.provider.startswith(INDEX)
-    if index:
-        warnings.append("an index of a market, not an offer: it is listed and never the verdict")
+    if reserved and not is_lasting(price):
+        warnings.append("a starting price without its term, not an offer: it is listed and never the verdict")
     return replace(
         offer,
         reserved=reserved,
-        eligible=offer.eligible and not spot and not index,
+        eligible=offer.eligible and is_lasting(price),
         warnings=(*offer.warnings, *warnings),
     )
 

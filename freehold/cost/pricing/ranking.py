@@ -16,6 +16,7 @@ from freehold.cost.model.offers import (
     RENTAL_QUOTE,
     asked_model,
     is_given,
+    is_lasting,
     offers_of,
     quoted_names,
     serves,
@@ -102,6 +103,10 @@ class Ranking:
             and (each.offer.eligible or each.offer.overridden)
             and each.offer.rental_usd_per_gpu_hour
         }
+        if listed:
+            listed |= {
+                each.usd_per_gpu_hour for each in self.inputs.rentals if each.gpu == gpu and is_lasting(each)
+            }
         ordered = sorted(listed)
         return Spread(ordered[0], ordered[len(ordered) // 2], ordered[-1]) if ordered else None
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from freehold.cost.model.case import Offer
-from freehold.cost.model.offers import ANOTHER_MODEL, QUOTED, asked_model, doubts_of, paid_utilisation, serves
+from freehold.cost.model.offers import (
+    ANOTHER_MODEL,
+    QUOTED,
+    SLO_DOUBTS,
+    asked_model,
+    doubts_of,
+    paid_utilisation,
+    serves,
+)
 from freehold.cost.model.result import Influence, Percentiles, PlanVerdict, TurningPoint, Word
 from freehold.cost.model.rounding import amount, bound, chance
 from freehold.cost.pricing.influence import inputs_of
@@ -98,7 +106,8 @@ class Doubts:
     model: tuple[str, ...] = ()
     """On whether another API's model will do: then the word is medium at most."""
     asked: tuple[str, ...] = ()
-    """On what was asked: a model that was not chosen, a usage file of which much is missing. They lower the word by one."""
+    """On what was asked: a model that was not chosen, a usage file of which much is missing, an SLO that the advised API
+    is not known to keep. They lower the word by one."""
     speed: tuple[str, ...] = ()
     """On how fast the machines are, where too few have measured such ones: then the word is low."""
     prices: tuple[str, ...] = ()
@@ -143,7 +152,10 @@ def _doubts(
     return Doubts(
         model=(stands,) if stands else (),
         speed=_untested(offers),
-        asked=ranking.inputs.doubts,
+        asked=(
+            *ranking.inputs.doubts,
+            *(text for text in lead.best.offer.warnings if text.startswith(SLO_DOUBTS)),
+        ),
         prices=tuple(dict.fromkeys(doubt for offer in offers for doubt in offer.doubts)),
         assumed=_assumed_doubts(ranking, tornado, offers),
     )

@@ -61,10 +61,18 @@ def test_of_each_offer_the_newest_counts_cheapest_first(catalog: Catalog) -> Non
     assert [each.usd_per_gpu_hour for each in offers] == sorted(each.usd_per_gpu_hour for each in offers)
     keys = [(each.provider, each.kind, each.term_months) for each in offers]
     assert len(keys) == len(set(keys))
-    (nebius,) = [each for each in offers if each.provider == "nebius"]
-    assert (nebius.usd_per_gpu_hour, nebius.as_of) == (4.5, date(2026, 10, 24))  # 3.85 is of September
-    assert look.rentals_for(catalog, "h100-nvl")[0].provider == "azure-nc-h100"
-    assert look.rentals_for(catalog, "l4") == ()
+    (akash,) = [each for each in offers if each.provider == "akash"]
+    assert (akash.usd_per_gpu_hour, akash.as_of) == (2.58, date(2026, 10, 24))  # 2.71 is of September
+    assert look.rentals_for(catalog, "h100-nvl")[0].provider == "azure"
+    assert look.rentals_for(catalog, "dgx-spark") == ()
+
+
+@pytest.mark.parametrize("name", ["gaudi-3", "TPU-v6e", "trainium2", "VR200-nvl144"])
+def test_an_accelerator_that_nobody_measured_is_refused_in_plain_words(catalog: Catalog, name: str) -> None:
+    found = look.gpu(catalog, name)
+    assert isinstance(found, Problem)
+    assert "no published measurement" in found.message
+    assert "--measured" in found.hint
 
 
 def test_electricity_is_commercial_unless_a_user_told_it(catalog: Catalog, tmp_path: Path) -> None:

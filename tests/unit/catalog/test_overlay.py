@@ -43,14 +43,14 @@ def test_a_rental_of_ones_own_is_added_with_where_it_was_told(tmp_path: Path) ->
     offer = catalog.rentals[-1]
     assert (offer.provider, offer.usd_per_gpu_hour, offer.kind) == ("acme", 2.1, RentalKind.ON_DEMAND)
     assert (offer.source, offer.as_of, offer.verified) == (f"{tmp_path}/p0.yaml:2", TODAY, Verified.USER)
-    assert len(catalog.rentals) == 65
+    assert len(catalog.rentals) == 213
 
 
 def test_a_known_offer_is_replaced_whatever_its_terms(tmp_path: Path) -> None:
-    """Lambda's H100 stands there three times, by count and source; a user's price is the price."""
-    text = "rentals:\n  - {provider: lambda, gpu: h100-sxm, usd_per_gpu_hour: 3.2, source: my contract, as_of: 2026-11-01}\n"
+    """Akash's H100 stands there twice, by day and source; a user's price is the price."""
+    text = "rentals:\n  - {provider: akash, gpu: h100-sxm, usd_per_gpu_hour: 3.2, source: my contract, as_of: 2026-11-01}\n"
     catalog = good(tmp_path, text)
-    (mine,) = [each for each in catalog.rentals if each.provider == "lambda" and each.gpu == "h100-sxm"]
+    (mine,) = [each for each in catalog.rentals if each.provider == "akash" and each.gpu == "h100-sxm"]
     assert (mine.usd_per_gpu_hour, mine.source, mine.as_of) == (3.2, "my contract", date(2026, 11, 1))
     assert (mine.terms, mine.note) == (
         "",
@@ -86,14 +86,14 @@ def test_offers_of_one_file_do_not_replace_each_other(tmp_path: Path) -> None:
 
 def test_another_kind_of_the_same_provider_stays(tmp_path: Path) -> None:
     catalog = good(
-        tmp_path, "rentals:\n  - {provider: crusoe, gpu: h100-sxm, usd_per_gpu_hour: 1.5, kind: spot}\n"
+        tmp_path, "rentals:\n  - {provider: coreweave, gpu: l40s, usd_per_gpu_hour: 1.5, kind: spot}\n"
     )
     offers = {
-        each.kind: each for each in catalog.rentals if (each.provider, each.gpu) == ("crusoe", "h100-sxm")
+        each.kind: each for each in catalog.rentals if (each.provider, each.gpu) == ("coreweave", "l40s")
     }
     assert offers[RentalKind.SPOT].usd_per_gpu_hour == 1.5
-    assert offers[RentalKind.ON_DEMAND].usd_per_gpu_hour == 3.9
-    assert offers[RentalKind.ON_DEMAND].verified is Verified.RAN
+    assert offers[RentalKind.ON_DEMAND].usd_per_gpu_hour == 2.25
+    assert offers[RentalKind.ON_DEMAND].verified is Verified.READ
 
 
 def test_two_terms_of_one_provider_in_one_file_both_count(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_any_text_gives_problems_or_a_catalog(tmp_path: Path, text: str) -> None
     check(tmp_path, text)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(content=files)
 def test_any_rows_give_problems_or_a_catalog(tmp_path: Path, content: dict[str, object]) -> None:
     check(tmp_path, yaml_of(content))

@@ -135,7 +135,7 @@ def test_a_second_file_may_correct_the_first(tmp_path: Path) -> None:
     [
         (
             "rentals:\n  - {provider: a, gpu: h100-sxm, usd_per_gpu_hour: 0.9}",
-            "0.24 times the median of rentals of h100-sxm",
+            "0.25 times the median of rentals of h100-sxm",
             False,
         ),
         ("rentals:\n  - {provider: a, gpu: h100-sxm, usd_per_gpu_hour: 24}", "6.2 times the median", False),
@@ -178,7 +178,11 @@ def test_a_second_file_may_correct_the_first(tmp_path: Path) -> None:
         ("calibrations:\n  - {id: %s, hbm_efficiency: 83}", "83 is not a share of a peak", True),
         ("defaults:\n  - {name: residual_fraction, value: 20}", "20 is more than the whole", True),
         ("defaults:\n  - {name: pue_ratio, value: [0.8, 1.2]}", "cannot use less", True),
-        ("defaults:\n  - {name: capital_rate_per_year, value: 10}", "10 per year is outside 0 to 0.5", False),
+        (
+            "defaults:\n  - {name: capital_rate_per_year, value: 10}",
+            "10 per year, compounded monthly is outside 0 to 0.5",
+            False,
+        ),
         ("failures:\n  - {cause: nic, rate_per_gpu_year: 50}", "failures per GPU and year is outside", False),
     ],
 )

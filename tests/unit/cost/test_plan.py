@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import cost_samples as samples
-from freehold.catalog.facts import RentalKind
+from freehold.catalog.facts import RentalKind, Verified
 from freehold.core.spread import Spread
 from freehold.cost.model.draw import Middle
 from freehold.cost.model.fleet_counts import counts_of
@@ -337,14 +337,25 @@ def test_a_quote_with_a_range_is_told_in_the_tornado():
     assert next(each for each in server.tornado if each.name == "node_usd").asked
 
 
-def test_an_index_is_listed_and_never_wins():
-    index = samples.rental(0.1, "market-1yr-reserved", kind=RentalKind.RESERVED, term_months=12)
-    ranking = ranking_of(samples.inputs(rentals=(index, samples.rental())))
-    assert "market-1yr-reserved" in {each.offer.provider for each in ranking.options}
+def test_a_starting_price_without_its_term_is_listed_and_never_wins():
+    start = samples.rental(0.1, "acme", kind=RentalKind.RESERVED, verified=Verified.READ)
+    ranking = ranking_of(samples.inputs(rentals=(start, samples.rental())))
+    assert "acme" in {each.offer.provider for each in ranking.options}
     best = ranking.best("rent")
     assert best is not None
     assert best.offer.provider == "runpod"
     assert ranking.market("h100-sxm") == EXACT(2.69)
+
+
+def test_of_many_prices_the_cheapest_the_middle_and_the_dearest_are_priced_and_the_market_is_all_of_them():
+    usd = (5.0, 2.0, 9.0, 2.5, 3.0, 4.0, 7.0)
+    many = [samples.rental(each, f"cloud-{each:g}") for each in usd]
+    spots = [samples.rental(each, f"spot-{each:g}", kind=RentalKind.SPOT) for each in (1.0, 1.5)]
+    mine = samples.rental(6.0, "acme", verified=Verified.USER)
+    ranking = ranking_of(samples.inputs(rentals=(*many, *spots, mine)))
+    rented = {each.offer.provider for each in ranking.options if each.offer.kind == "rent"}
+    assert rented == {"cloud-2", "cloud-2.5", "cloud-4", "cloud-9", "spot-1", "acme"}
+    assert ranking.market("h100-sxm") == Spread(2.0, 5.0, 9.0)
 
 
 def test_the_market_is_told_by_its_middle():

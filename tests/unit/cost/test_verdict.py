@@ -411,3 +411,47 @@ def test_a_billed_price_is_told_as_it_is_billed():
     _, beside = asked(20e6, rentals=(), traffic=traffic, apis=(*SONNET, rival))
     usd, to = thresholds(beside.would_change_it)["an API price of sonnet"]
     assert (usd, to) == (pytest.approx(4.8, rel=0.01), "change-api")
+
+
+FAST: dict[str, Any] = {
+    "ttft_p95_s": 0.9,
+    "tokens_per_s": 60.0,
+    "speed_source": "a board",
+    "speed_as_of": samples.FRESH,
+}
+
+
+@pytest.mark.parametrize(
+    ("speed", "said", "word", "begins"),
+    [
+        (FAST, (), "high", ""),
+        ({}, (), "medium", "SLO unknown: no figure is known"),
+        (
+            {**FAST, "ttft_p95_s": 6.86},
+            (),
+            "medium",
+            "misses the SLO: 95 of 100 first tokens in 6.86 s, 2 s asked (a board, ",
+        ),
+        ({**FAST, "tokens_per_s": 10.0}, (), "medium", "misses the SLO: 10 tokens/s, 20 asked"),
+    ],
+)
+def test_an_api_is_held_to_the_slo(
+    speed: dict[str, Any], said: tuple[str, ...], word: str, begins: str
+) -> None:
+    api = samples.api(prices=(0.1, 0.5), **speed)
+    inputs = samples.inputs(
+        apis=(api,), paid_today="anthropic/sonnet", slo_ttft_s=2.0, slo_itl_s=0.05, said=said
+    )
+    found = plan(inputs)
+    assert (found.verdict.word, found.verdict.confidence_word) == ("stay", word)
+    (option,) = [each for each in found.options if each.kind == "api"]
+    assert any(each.startswith(begins) for each in option.warnings) == bool(begins)
+
+
+def test_an_api_that_misses_an_slo_that_was_asked_for_is_listed_and_never_wins() -> None:
+    slow = samples.api("slow", prices=(0.01, 0.01), **{**FAST, "ttft_p95_s": 30.0})
+    both = {"apis": (samples.api(prices=(0.1, 0.5), **FAST), slow), "slo_ttft_s": 2.0, "slo_itl_s": 0.05}
+    asked = plan(samples.inputs(**both, said=("--slo-ttft-p95", "2s")))
+    assert asked.verdict.option == "api-anthropic-sonnet"
+    assert "api-anthropic-slow" in {each.id for each in asked.options}
+    assert plan(samples.inputs(**both)).verdict.option == "api-anthropic-slow"
