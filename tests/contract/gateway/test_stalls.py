@@ -74,14 +74,14 @@ def test_a_gateway_that_lives_but_says_nothing_is_replaced_on_the_same_socket(tm
     async def run() -> None:
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
-        link = WorkerProcess(Settings(), listener, stderr_path=tmp_path / "log", silent_s=2.0)
+        link = WorkerProcess(Settings(), listener, stderr_path=tmp_path / "log", silent_s=8.0)
         link.send(Snapshot(generation=1, models=(ModelEntry(name="m", engine="external", created_s=0),)))
         task = asyncio.create_task(link.run())
         await until(lambda: link.stats is not None, what="the first gateway to speak")
         stalled = link.pid
         assert stalled is not None
         os.kill(stalled, signal.SIGSTOP)
-        await until(lambda: link.pid not in {None, stalled}, timeout_s=15, what="another gateway")
+        await until(lambda: link.pid not in {None, stalled}, timeout_s=30, what="another gateway")
         assert link.restarts == 1
 
         def asked() -> int:
