@@ -10,7 +10,7 @@ import pytest
 from tidy.source import ROOT, Source
 from tidy.test_tidy import sources
 
-PRODUCT_LINES_MAX = 81_430
+PRODUCT_LINES_MAX = 81_475
 """Lower it with every clean-up. A change that needs more says in its commit why not less."""
 DATA_LINES_MAX = 7_500
 """Tables and texts beside the code (YAML, TOML, templates) are kept by hand too: what moves there is not gone."""

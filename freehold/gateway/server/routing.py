@@ -13,7 +13,14 @@ from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.server import builtin_routes
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.body import BodyFields, ask_usage, read_body, refuse_adapter_keys, refuse_unknown
+from freehold.gateway.wire.body import (
+    BodyFields,
+    ask_usage,
+    read_body,
+    refuse_adapter_keys,
+    refuse_shapes,
+    refuse_unknown,
+)
 from freehold.gateway.wire.constraint_limits import refuse_constraints, refuse_counts
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.form import fields_of, read_form
@@ -185,6 +192,7 @@ def _unusual(model: ServedModel, request: Request, fields: BodyFields) -> Reject
         refuse_unanswerable(fields, request.path, model.engine)
         or refuse_counts(fields)
         or refuse_constraints(fields, model.engine.constraint_limits)
+        or refuse_shapes(fields)
         or _force_call(model, request, fields)
     )
 

@@ -32,6 +32,21 @@ USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 _Number = int | float | None
 
 
+class _Object(msgspec.Struct, gc=False):
+    """Any object: what is in it is skipped."""
+
+
+_Objects = list[_Object] | None
+_SHAPES = {
+    "tools": msgspec.json.Decoder(_Objects),
+    "functions": msgspec.json.Decoder(_Objects),
+    "tool_choice": msgspec.json.Decoder(str | _Object | None),
+    "response_format": msgspec.json.Decoder(str | _Object | None),
+}
+"""What kinds of values these keys have. Source: OpenAI API reference, chat completions, and of audio and images the text that
+`response_format` is there. llama.cpp answers 500 to `tools: [5]`, and 200 to `tool_choice: 5` as if it were not there (measured)."""
+
+
 class BodyFields(msgspec.Struct, gc=False):
     """The fields of a body that the gateway acts on, or whose type it checks; all others are skipped without being built.
 
@@ -59,6 +74,8 @@ class BodyFields(msgspec.Struct, gc=False):
     echo: bool | None = None
     ignore_eos: bool | None = None
     parallel_tool_calls: bool | None = None
+    stop: str | list[str] | None = None
+    logit_bias: _Object | list[msgspec.Raw] | None = None
     prompt: msgspec.Raw = _NOTHING
     stream_options: msgspec.Raw = _NOTHING
     priority: msgspec.Raw = _NOTHING
@@ -186,6 +203,7 @@ _BLANKS = b" \t\r\n"
 _DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BRACKET, _QUOTE = ord("["), ord('"')
+_MESSAGES = re.compile(rb"\[[ \t\r\n]*[{\]]|null")
 _first_two = Struct("2s").unpack_from
 _LIST_OF_OBJECTS = (b"[{",)
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
@@ -213,6 +231,26 @@ def read_body(data: bytes) -> BodyFields | Rejection:
             "You must provide a model parameter.", param="model", code="missing_required_parameter"
         )
     return _two_models(data) or asked
+
+
+def refuse_shapes(fields: BodyFields) -> Rejection | None:
+    """Return the 400 for tools, a choice of them, a format or messages that are not of the kind that every API has, or None.
+
+    Of the messages only the first one is looked at: the others are for the engine.
+    """
+    if fields.messages and not _MESSAGES.match(fields.messages):
+        return invalid("'messages' must be an array of objects.", param="messages", code="invalid_type")
+    for name, decoder in _SHAPES.items():
+        raw = getattr(fields, name)
+        try:
+            if raw:
+                decoder.decode(raw)
+        except msgspec.ValidationError as exc:
+            inside = str(exc).partition(" - at `$")
+            return _wrong_type(f"{inside[0]} - at `$.{name}{inside[2] or '`'}")
+        except RecursionError:
+            return too_deep()
+    return None
 
 
 def _check_utf8(data: bytes) -> None:

@@ -174,7 +174,6 @@ def test_a_finished_text_that_is_no_call_is_an_error(client: Client, engine: Eng
     [
         {"tools": []},
         {"tools": None},
-        {"tools": "x"},
         {"tools": [{}]},
         {"tool_choice": {"type": "function", "function": {"name": "x"}}},
     ],
@@ -353,6 +352,20 @@ def test_an_empty_conversation_is_refused(
         assert answer.json["type"] == "error"
     else:
         assert (answer.error["code"], answer.error["param"]) == ("missing_required_parameter", param)
+    assert not engine.calls
+
+
+@pytest.mark.parametrize("name", ["m", "cpp", "vllm"])
+@pytest.mark.parametrize(
+    "said", [{"messages": [5]}, {"tools": [5]}, {"tool_choice": 5}, {"response_format": 5}, {"stop": {}}]
+)
+def test_a_value_that_no_api_has_reaches_no_engine(
+    name: str, said: dict[str, Any], client: Client, engine: Engine
+) -> None:
+    usual = {"model": name, "messages": [{"role": "user", "content": "hello"}]}
+    answer = client.ask(post(usual | said, path=CHAT))
+    assert (answer.status, answer.error["code"]) == (400, "invalid_type")
+    assert answer.error["param"].startswith(next(iter(said)))
     assert not engine.calls
 
 

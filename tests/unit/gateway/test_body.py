@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.wire.body import BodyFields, as_stream, asking_usage, read_body, rewrite, with_model
+from freehold.gateway.wire.body import (
+    BodyFields,
+    as_stream,
+    asking_usage,
+    read_body,
+    refuse_shapes,
+    rewrite,
+    with_model,
+)
 from freehold.gateway.wire.errors import Rejection
 
 JSON = st.recursive(
@@ -70,6 +78,9 @@ def test_a_refusal_names_the_parameter(body: bytes, param: str | None) -> None:
         ('{"model":"a","stream":1}', "'stream' must be a boolean, not a number."),
         ('{"model":"a","seed":1e999}', "'seed' is a number outside any range."),
         ('{"model":"a","n":%s}' % ("9" * 9999), "'n' is a number outside any range."),
+        ('{"model":"a","stop":5}', "'stop' must be a string or an array, not a number."),
+        ('{"model":"a","stop":[5]}', "'stop[0]' must be a string, not a number."),
+        ('{"model":"a","logit_bias":5}', "'logit_bias' must be an object or an array, not a number."),
         ("[]", "The body must be an object, not an array."),
         ("null", "The body must be an object, not null."),
     ],
@@ -78,6 +89,44 @@ def test_a_wrong_type_is_told_in_the_words_of_json(body: str, message: str) -> N
     refusal = read_body(body.encode())
     assert isinstance(refusal, Rejection)
     assert (refusal.error.message, refusal.error.code) == (message, "invalid_type")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ('"tools":[5]', "'tools[0]' must be an object, not a number."),
+        ('"tools":{}', "'tools' must be an array, not an object."),
+        ('"functions":"f"', "'functions' must be an array, not a string."),
+        ('"tool_choice":5', "'tool_choice' must be a string or an object, not a number."),
+        ('"response_format":[]', "'response_format' must be a string or an object, not an array."),
+        ('"messages":[5]', "'messages' must be an array of objects."),
+        ('"messages":"hello"', "'messages' must be an array of objects."),
+    ],
+)
+def test_a_value_that_no_api_has_is_refused_in_the_same_words_for_all_engines(
+    value: str, message: str
+) -> None:
+    fields = read_body(b'{"model":"a",%b}' % value.encode())
+    assert isinstance(fields, BodyFields)
+    assert not fields.is_usual()
+    refusal = refuse_shapes(fields)
+    assert refusal is not None
+    assert (refusal.error.message, refusal.error.code) == (message, "invalid_type")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '"tools":[{"type":"function"}],"tool_choice":{"type":"any"},"messages": [ {"role":"user"}]',
+        '"tools":[],"tool_choice":"auto","response_format":"mp3","stop":["a"],"logit_bias":[[1,false]]',
+        '"tools":null,"functions":null,"tool_choice":null,"response_format":null,"messages":null',
+        '"response_format":{"type":"text"},"logit_bias":{"1":-100},"stop":"a"',
+    ],
+)
+def test_values_that_some_api_has_are_not_refused(value: str) -> None:
+    fields = read_body(b'{"model":"a",%b}' % value.encode())
+    assert isinstance(fields, BodyFields)
+    assert refuse_shapes(fields) is None
 
 
 def test_null_means_that_a_parameter_is_not_there() -> None:
