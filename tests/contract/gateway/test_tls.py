@@ -278,7 +278,15 @@ def test_one_certificate_names_several_hosts(ca: Ca, tmp_path: Path):
             TlsClient(gateway.port, ca, name="c.example")
 
 
-@pytest.mark.parametrize("listen", ["[::1]:0", "[::]:0"])
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Give a port of 127.0.0.1 where nothing listens, and nothing else can while the test runs."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.mark.parametrize("listen", ["[::1]:{port}", "[::]:0"])
 @pytest.mark.parametrize("secure", [False, True])
 def test_it_listens_on_ipv6(
     engine: Engine,
@@ -286,10 +294,13 @@ def test_it_listens_on_ipv6(
     served: tuple[str, str],
     the_keys: Keys,
     tmp_path: Path,
+    closed_port: int,
     *,
     listen: str,
     secure: bool,
 ):
+    listen = listen.format(port=closed_port)
+
     def client(port: int, host: str = "::1") -> Client:
         return TlsClient(port, ca, host=host, name=host) if secure else Client(port, host=host)
 
