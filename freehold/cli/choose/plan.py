@@ -43,9 +43,12 @@ _FLAGS = tuple(flags_in("plan", "assumptions", "engine").values())
 @click.option("--seed", default=1, help="Of the draws.", show_default=True)
 @click.option("--html", type=_FILE, help="Write a report with plots: one file, for paper and phone.")
 @click.option("--markdown", type=_FILE, help="Write a report in Markdown; - prints it.")
+@click.option("--rules", is_flag=True, help="Print the field's rules of thumb beside your numbers, too.")
 @click.option("--no-input", is_flag=True, help="Ask nothing.")
 @json_option
-def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json: bool, **given: Any) -> None:
+def command(
+    *, html: Path | None, markdown: Path | None, rules: bool, no_input: bool, as_json: bool, **given: Any
+) -> None:
     """Say whether to stay on the API, to rent or to buy, and what: from your own traffic, with ranges."""
     reader = FlagReader()
     said = given_flags(_FLAGS, given)
@@ -70,7 +73,7 @@ def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json
     elif str(markdown) != "-":
         from freehold.cost.report.terminal import show  # noqa: PLC0415 - rich takes its time to import
 
-        show(result)
+        show(result, rules=rules)
 
 
 def _ask_first(ask: PlanAsk) -> PlanAsk:

@@ -191,9 +191,9 @@ def why_listed(option: PlanOption) -> str:
     return " (cannot win)" if listed or option.incomplete else ""
 
 
-def left_out(result: PlanResult) -> str:
-    """Return a sentence on the complete options without a row; empty: there are none."""
-    shown = {option.id for option in shortlist(result)}
+def left_out(result: PlanResult, per_kind: int = PER_KIND) -> str:
+    """Return a sentence on the complete options without a row in the `shortlist`; empty: there are none."""
+    shown = {option.id for option in shortlist(result, per_kind)}
     rest = [option for option in result.options if not option.incomplete and option.id not in shown]
     listed = sum(not option.can_win for option in rest)
     dearer, best = len(rest) - listed, "cost more than the best of their kind"
@@ -234,7 +234,8 @@ def incomplete_text(result: PlanResult, most: int = 3) -> str:
     )
     shown = list(named)[:most]
     more = f"; and {len(named) - most} more" if len(named) > most else ""
-    return f"{len(lacking)} incomplete, so they cannot win: {'; '.join(shown)}{more}."
+    named_ones = f": {'; '.join(shown)}{more}" if shown else ""
+    return f"{len(lacking)} incomplete, so they cannot win{named_ones}."
 
 
 def head(result: PlanResult) -> tuple[HeadLine, ...]:

@@ -1,7 +1,8 @@
-"""A plan in a terminal: the verdict first, then what it rests on; the command to run next is the last line.
+"""A plan in a terminal: the verdict and the command to run next, then what the verdict rests on, in 60 lines or fewer.
 
 It fits 80 columns and a pipe: what is long is wrapped inside its column, never cut through a number. Texts are
-printed as they are and never read as markup. The whole plan is not here: that is in the HTML and the JSON.
+printed as they are and never read as markup. The rules of thumb come only if they are asked for. The whole plan is
+not here: that is in the HTML and the JSON.
 """
 
 import itertools
@@ -14,23 +15,26 @@ from rich.table import Table
 from rich.text import Text
 
 from freehold.cost.model.result import PlanOption, PlanResult
-from freehold.cost.model.rounding import DASH, TIMES, bound
+from freehold.cost.model.rounding import DASH, TIMES
 from freehold.cost.report import outline
-from freehold.cost.report.bars import Bar, bars
 from freehold.cost.report.clean import clean, cut
 
 _ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#", "┃": "|", "─": "-"})
-# All of these are our own choice: the whole stays within some 110 lines of 100 columns, and what is left out is counted.
+# All of these are our own choice: the whole stays within 60 lines of 80 columns, and what is left out is counted.
 # The first two rules, those on when to rent and to buy, are shown at length.
 _RULES_MOST = 18
-_NOTES_MOST = 5
+_NOTES_MOST = 1
 _RULES_FIRST = 2
 _FIRST_MOST = 200
 _COMPUTED_MOST = 104
 _CLAIM_MOST = 56
-_WEAK_MOST = 6
+_WEAK_MOST = 1
 _TWO_LINES = 192
-_TORNADO_MOST = 6
+_CHANGES_MOST = 2
+_CHANGE_MOST = 120
+_TORNADO_MOST = 3
+_OPTIONS_MOST = 2  # of each kind: API, rented, bought
+_BREAK_EVENS_MOST = 1
 _NAME_MOST = 120
 _NAME_LEAST = 24
 """Columns that an option's name needs beside its numbers; with less, each option is a block of lines."""
@@ -60,16 +64,15 @@ def _ascii(text: str) -> str:
     return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
 
 
-def show(result: PlanResult, console: Console | None = None) -> None:
-    """Print a plan to a console (standard output): some 60 to 110 lines. Needs 60 columns or more to read well."""
+def show(result: PlanResult, console: Console | None = None, *, rules: bool = False) -> None:
+    """Print a plan to a console (standard output), with the `rules` of thumb if asked. Needs 60 columns or more to read well."""
     console = console or Console()
-    parts: list[RenderableType] = []
-    for section in _SECTIONS:
+    print_parts([_verdict(result)], console)
+    print_command(result.verdict.next_command, console)
+    for section in (*_SECTIONS, *[_rules] * rules):
         found = section(result, console)
         if found is not None:
-            parts += [found, Text()]
-    print_parts(parts[:-1], console)
-    print_command(result.verdict.next_command, console)
+            print_parts([Text(), found], console)
 
 
 def print_parts(parts: Iterable[RenderableType], console: Console) -> None:
@@ -134,16 +137,22 @@ def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[s
     return table
 
 
+def _is_loss(note: str) -> bool:
+    """Return whether it says that a part of what was given is not in the plan: such a note is always shown."""
+    return note.startswith("WARNING") or "could not be used" in note
+
+
 def _head(result: PlanResult, _: Console) -> RenderableType:
     rows = [(line.label, line.text) for line in outline.head(result)]
-    notes = [cut(clean(note), _TWO_LINES) for note in result.notes]
-    if len(notes) > _NOTES_MOST:
-        notes = [*notes[:_NOTES_MOST], f"and {len(notes) - _NOTES_MOST} more, in --html and --json"]
-    return Group(heading("What was asked"), pairs(rows), *([points(notes)] if notes else []))
+    told = sorted(result.notes, key=lambda note: not _is_loss(note))
+    notes = [cut(clean(note), _TWO_LINES) for note in told[: max(sum(map(_is_loss, told)), _NOTES_MOST)]]
+    more = len(result.notes) - len(notes)
+    title = heading("What was asked", f"{more} more in --html and --json" if more else "")
+    return Group(title, pairs(rows), *([points(notes)] if notes else []))
 
 
 def _options(result: PlanResult, console: Console) -> RenderableType:
-    shown = outline.shortlist(result)
+    shown = outline.shortlist(result, _OPTIONS_MOST)
     notes = outline.footnotes(shown)
     rows = [
         (_name(each, notes), outline.month_cost(each), outline.million_cost(each), outline.use(each))
@@ -153,8 +162,9 @@ def _options(result: PlanResult, console: Console) -> RenderableType:
     numbers = sum(max(map(len, column)) + 2 for column in list(zip(_OPTION_HEADS, *rows, strict=True))[1:])
     fits = console.width - numbers >= _NAME_LEAST
     rest = [f"[{number}] {text}" for number, text in enumerate(notes, start=1)]
-    rest += [outline.left_out(result), outline.incomplete_text(result, 2), *outline.no_options_of(result)]
-    title = heading("Options", "middle (10th-90th percentile); used: served over capacity within the SLO")
+    counts = outline.left_out(result, _OPTIONS_MOST), outline.incomplete_text(result, 0)
+    rest += [" ".join(filter(None, counts)), *outline.no_options_of(result)]
+    title = heading("Options", "middle (10th-90th percentile); used: of the capacity within the SLO")
     body = [grid(_OPTION_HEADS, rows, styles) if fits else _option_blocks(rows, styles)] if rows else []
     return Group(title, *body, *(Text(text, style="dim") for text in rest if text))
 
@@ -176,9 +186,11 @@ def _option_blocks(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> Rend
 
 def _break_evens(result: PlanResult, _: Console) -> RenderableType | None:
     names = outline.names_by_id(result)
-    texts = [outline.break_even_text(each, names) for each in outline.chosen_break_evens(result)]
-    more = Text(outline.more_break_evens(result), style="dim")
-    return Group(heading("Break-even"), points(texts), *[more] * bool(more)) if texts else None
+    chosen = outline.chosen_break_evens(result)
+    texts = [outline.break_even_text(each, names) for each in chosen[:_BREAK_EVENS_MOST]]
+    more = len(result.break_even) - len(texts)
+    note = f"{more} more in --html and --json" if more else ""
+    return Group(heading("Break-even", note), points(texts)) if texts else None
 
 
 def _rules(result: PlanResult, _: Console) -> RenderableType | None:
@@ -197,30 +209,6 @@ def _rules(result: PlanResult, _: Console) -> RenderableType | None:
     return Group(title, table, *[rest] * (more > 0))
 
 
-def _tornado(result: PlanResult, console: Console) -> RenderableType | None:
-    shown = result.tornado[:_TORNADO_MOST]
-    if not shown:
-        return None
-    table = columns((("input, from low to high", False), ("", True), ("USD a month", True)))
-    width = 30 if console.width >= 100 else 16
-    for each, bar in zip(
-        shown, bars([(e.usd_per_month_at_low, e.usd_per_month_at_high) for e in shown], width), strict=True
-    ):
-        label = (
-            f"{outline.topic(each.name)}{' (yours)' if each.asked else ''}: {outline.influence_values(each)}"
-        )
-        ends = f"{bound(each.usd_per_month_at_low)} to {bound(each.usd_per_month_at_high)}"
-        table.add_row(Text(label), _bar(bar), Text(ends))
-    return Group(heading("What moves the answer most"), Text(outline.tornado_of(result), style="dim"), table)
-
-
-def _bar(bar: Bar) -> Text:
-    text = Text(" " * bar.before + "█" * bar.length + " " * bar.after, style="cyan")
-    if bar.zero is not None:
-        text = Text.assemble(text[: bar.zero], ("┃", "bold"), text[bar.zero + 1 :])
-    return text
-
-
 def _sources(result: PlanResult, _: Console) -> RenderableType:
     weak, more = outline.weak_sources(result, _WEAK_MOST)
     texts = [
@@ -228,8 +216,7 @@ def _sources(result: PlanResult, _: Console) -> RenderableType:
     ]
     if more:
         texts.append(f"and {more} more, in --html")
-    off = Text(outline.HOW_FAR_OFF, style="dim")
-    return Group(heading("Check before you rely on it"), points(texts), off) if texts else off
+    return Group(heading("Check before you rely on it", "speeds: docs/how-far-off.md"), points(texts))
 
 
 def _ask_first(result: PlanResult, _: Console) -> RenderableType | None:
@@ -237,14 +224,20 @@ def _ask_first(result: PlanResult, _: Console) -> RenderableType | None:
     return Group(heading("Not given yet, and it matters most"), points(asked, "?")) if asked else None
 
 
-def _verdict(result: PlanResult, _: Console) -> RenderableType:
+def _verdict(result: PlanResult) -> RenderableType:
     verdict = result.verdict
     answer = Text(
         outline.verdict_answer(verdict).upper(),
         style="bold green" if verdict.word != "undecided" else "bold yellow",
     )
     rows = [("confidence", outline.confidence_text(verdict))]
-    rows += [("changes it", outline.change_text(change, verdict)) for change in verdict.would_change_it]
+    rows += [
+        ("changes it", cut(outline.change_text(change, verdict), _CHANGE_MOST))
+        for change in verdict.would_change_it[:_CHANGES_MOST]
+    ]
+    moving = [f"{outline.topic(each.name)} {outline.influence_values(each)}" for each in result.tornado]
+    if moving:
+        rows.append(("moves it most", "; ".join(moving[:_TORNADO_MOST])))
     body: list[RenderableType] = [
         Text(clean(verdict.headline), style="bold"),
         Text(clean(verdict.text)),
@@ -254,12 +247,9 @@ def _verdict(result: PlanResult, _: Console) -> RenderableType:
 
 
 _SECTIONS: tuple[Callable[[PlanResult, Console], RenderableType | None], ...] = (
-    _verdict,
     _ask_first,
     _head,
     _options,
     _break_evens,
-    _rules,
-    _tornado,
     _sources,
 )

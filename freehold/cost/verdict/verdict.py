@@ -79,14 +79,18 @@ def _unless_engines_differ(found: PlanVerdict, word: Word, ranking: Ranking) -> 
         for engine, each in leads.items()
     )
     bench = bench_of(leads, ranking.inputs)
+    weak = [engine for engine, each in leads.items() if each.shares.get(word, 0.0) < UNDECIDED_BELOW]
+    why = "the cheapest way depends on the engine"
+    if all(each.word == word for each in leads.values()):
+        why = f"{_way(leads[weak[0]].offer)} is the cheapest way in fewer than {UNDECIDED_BELOW:.0%} of the draws with {' and '.join(weak)}"
     return replace(
         found,
         word="undecided",
         option="",
         confidence=min(found.confidence, *(each.shares.get(word, 0.0) for each in leads.values())),
         confidence_word="low",
-        confidence_reason="low since the cheapest way depends on the engine, and none was measured",
-        headline=f"Undecided, since the cheapest way depends on the engine: {said}.",
+        confidence_reason=f"since {why}, and no engine was measured",
+        headline=f"Undecided, since {why}: {said}.",
         text=f"A load test on such machines settles it (plan --measured). {found.text}",
         would_change_it=(
             *(

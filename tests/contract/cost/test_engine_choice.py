@@ -24,5 +24,5 @@ def test_the_engine_alone_does_not_change_the_verdict(
     found = [verdict(capsys, *line, *engine) for engine in ENGINES]
     assert len({each["word"] for each in found}) == 1, [each["headline"] for each in found]
     for each in found:
-        if "depends on the engine" in each["headline"]:
+        if "with sglang" in each["headline"]:
             assert each["next_command"].startswith("freehold bench --engines vllm,sglang,tensorrt-llm ")
