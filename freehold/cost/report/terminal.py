@@ -161,9 +161,9 @@ def _options(result: PlanResult, console: Console) -> RenderableType:
     styles = ["bold" if each.id == result.verdict.option else "" for each in shown]
     numbers = sum(max(map(len, column)) + 2 for column in list(zip(_OPTION_HEADS, *rows, strict=True))[1:])
     fits = console.width - numbers >= _NAME_LEAST
-    rest = [f"[{number}] {text}" for number, text in enumerate(notes, start=1)]
+    rest = ["; ".join(f"[{number}] {text}" for number, text in enumerate(notes, start=1))]
     counts = outline.left_out(result, _OPTIONS_MOST), outline.incomplete_text(result, 0)
-    rest += [" ".join(filter(None, counts)), *outline.no_options_of(result)]
+    rest += [" ".join(filter(None, (*counts, *outline.no_options_of(result))))]
     title = heading("Options", "middle (10th-90th percentile); used: of the capacity within the SLO")
     body = [grid(_OPTION_HEADS, rows, styles) if fits else _option_blocks(rows, styles)] if rows else []
     return Group(title, *body, *(Text(text, style="dim") for text in rest if text))
@@ -214,9 +214,9 @@ def _sources(result: PlanResult, _: Console) -> RenderableType:
     texts = [
         cut(f"{each.text}: {each.why}" if each.why != "in doubt" else each.text, _TWO_LINES) for each in weak
     ]
-    if more:
-        texts.append(f"and {more} more, in --html")
-    return Group(heading("Check before you rely on it", "speeds: docs/how-far-off.md"), points(texts))
+    note = f"{more} more in --html; " if more else ""
+    title = heading("Check before you rely on it", f"{note}speeds: docs/how-far-off.md")
+    return Group(title, points(texts))
 
 
 def _ask_first(result: PlanResult, _: Console) -> RenderableType | None:

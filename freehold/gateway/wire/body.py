@@ -203,7 +203,7 @@ _BLANKS = b" \t\r\n"
 _DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BRACKET, _QUOTE = ord("["), ord('"')
-_MESSAGES = re.compile(rb"\[[ \t\r\n]*[{\]]|null")
+_NO_MESSAGES = re.compile(rb"\[[ \t\r\n]*[^ \t\r\n{\]]")
 _first_two = Struct("2s").unpack_from
 _LIST_OF_OBJECTS = (b"[{",)
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
@@ -236,9 +236,9 @@ def read_body(data: bytes) -> BodyFields | Rejection:
 def refuse_shapes(fields: BodyFields) -> Rejection | None:
     """Return the 400 for tools, a choice of them, a format or messages that are not of the kind that every API has, or None.
 
-    Of the messages only the first one is looked at: the others are for the engine.
+    Of an array of messages only the first one is looked at: all else is for the engine.
     """
-    if fields.messages and not _MESSAGES.match(fields.messages):
+    if _NO_MESSAGES.match(fields.messages):
         return invalid("'messages' must be an array of objects.", param="messages", code="invalid_type")
     for name, decoder in _SHAPES.items():
         raw = getattr(fields, name)
