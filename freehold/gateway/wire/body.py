@@ -203,7 +203,6 @@ _BLANKS = b" \t\r\n"
 _DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BRACKET, _QUOTE = ord("["), ord('"')
-_NO_MESSAGES = re.compile(rb"\[[ \t\r\n]*[^ \t\r\n{\]]")
 _first_two = Struct("2s").unpack_from
 _LIST_OF_OBJECTS = (b"[{",)
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
@@ -234,12 +233,7 @@ def read_body(data: bytes) -> BodyFields | Rejection:
 
 
 def refuse_shapes(fields: BodyFields) -> Rejection | None:
-    """Return the 400 for tools, a choice of them, a format or messages that are not of the kind that every API has, or None.
-
-    Of an array of messages only the first one is looked at: all else is for the engine.
-    """
-    if _NO_MESSAGES.match(fields.messages):
-        return invalid("'messages' must be an array of objects.", param="messages", code="invalid_type")
+    """Return the 400 for tools, a choice of them or a format that is not of the kind that every API has, or None."""
     for name, decoder in _SHAPES.items():
         raw = getattr(fields, name)
         try:

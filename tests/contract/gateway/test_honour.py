@@ -356,9 +356,7 @@ def test_an_empty_conversation_is_refused(
 
 
 @pytest.mark.parametrize("name", ["m", "cpp", "vllm"])
-@pytest.mark.parametrize(
-    "said", [{"messages": [5]}, {"tools": [5]}, {"tool_choice": 5}, {"response_format": 5}, {"stop": {}}]
-)
+@pytest.mark.parametrize("said", [{"tools": [5]}, {"tool_choice": 5}, {"response_format": 5}, {"stop": {}}])
 def test_a_value_that_no_api_has_reaches_no_engine(
     name: str, said: dict[str, Any], client: Client, engine: Engine
 ) -> None:
