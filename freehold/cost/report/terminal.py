@@ -1,4 +1,4 @@
-"""A plan in a terminal: the verdict and the command to run next, then what the verdict rests on, in 60 lines or fewer.
+"""A plan in a terminal: the verdict and the command to run next, then what the verdict rests on, in some 60 lines.
 
 It fits 80 columns and a pipe: what is long is wrapped inside its column, never cut through a number. Texts are
 printed as they are and never read as markup. The rules of thumb come only if they are asked for. The whole plan is
@@ -20,7 +20,7 @@ from freehold.cost.report import outline
 from freehold.cost.report.clean import clean, cut
 
 _ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#", "┃": "|", "─": "-"})
-# All of these are our own choice: the whole stays within 60 lines of 80 columns, and what is left out is counted.
+# All of these are our own choice: the whole stays within some 60 lines of 80 columns, and what is left out is counted.
 # The first two rules, those on when to rent and to buy, are shown at length.
 _RULES_MOST = 18
 _NOTES_MOST = 1
