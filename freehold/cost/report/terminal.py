@@ -19,7 +19,7 @@ from freehold.cost.model.rounding import DASH, TIMES
 from freehold.cost.report import outline
 from freehold.cost.report.clean import clean, cut
 
-_ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#", "┃": "|", "─": "-"})
+_ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "─": "-"})
 # All of these are our own choice: the whole stays within some 60 lines of 80 columns, and what is left out is counted.
 # The first two rules, those on when to rent and to buy, are shown at length.
 _RULES_MOST = 18
@@ -144,8 +144,8 @@ def _is_loss(note: str) -> bool:
 
 def _head(result: PlanResult, _: Console) -> RenderableType:
     rows = [(line.label, line.text) for line in outline.head(result)]
-    told = sorted(result.notes, key=lambda note: not _is_loss(note))
-    notes = [cut(clean(note), _TWO_LINES) for note in told[: max(sum(map(_is_loss, told)), _NOTES_MOST)]]
+    told = list(filter(_is_loss, result.notes)) or result.notes[:_NOTES_MOST]
+    notes = [cut(clean(note), _TWO_LINES) for note in told]
     more = len(result.notes) - len(notes)
     title = heading("What was asked", f"{more} more in --html and --json" if more else "")
     return Group(title, pairs(rows), *([points(notes)] if notes else []))
@@ -235,6 +235,9 @@ def _verdict(result: PlanResult) -> RenderableType:
         ("changes it", cut(outline.change_text(change, verdict), _CHANGE_MOST))
         for change in verdict.would_change_it[:_CHANGES_MOST]
     ]
+    more = len(verdict.would_change_it) - _CHANGES_MOST
+    if more > 0:
+        rows.append(("", f"and {more} more in --html and --json"))
     moving = [f"{outline.topic(each.name)} {outline.influence_values(each)}" for each in result.tornado]
     if moving:
         rows.append(("moves it most", "; ".join(moving[:_TORNADO_MOST])))
